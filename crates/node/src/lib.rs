@@ -1,1 +1,9 @@
-//! Placeholder.
+//! The shell: intake, DNS, TLS, signing, SMTP sockets and timers around the engine.
+
+pub mod clock;
+pub mod config;
+pub mod dkim;
+pub mod dns;
+pub mod prepare;
+pub mod recipients;
+pub mod smtp_client;
