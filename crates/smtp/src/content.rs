@@ -1,0 +1,150 @@
+//! Message content on its way into and out of DATA.
+//!
+//! **Promise.** What [`prepare`] returns can be written after the 354 and followed by `.` CR LF:
+//! it has no bare CR, no bare LF, ends with CR LF, and no line of it is a lone dot, so no receiver,
+//! strict or lenient, can find the end of the message inside it (RFC 5321, 2.3.8 and 4.5.2).
+//! Content that would have to be changed for that, other than by dot-stuffing and a missing last line
+//! end, is refused: changing it would break its DKIM signature.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use memchr::{memchr, memchr_iter, memmem};
+
+/// Content that cannot be sent as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadContent {
+    /// A CR without LF or an LF without CR.
+    #[error("the content has a CR or LF that is not part of a CR LF pair")]
+    BareLineEnd,
+    /// A NUL octet (RFC 5321 forbids it even with 8BITMIME).
+    #[error("the content has a NUL octet")]
+    Nul,
+}
+
+/// Content that is ready for the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedContent {
+    /// Dot-stuffed; shared with the original where nothing had to be stuffed.
+    pub wire: Bytes,
+    /// Whether a CR LF must be written between `wire` and the final dot.
+    pub needs_line_end: bool,
+    /// Octets before dot-stuffing, with the last line end: what SIZE= states (RFC 1870).
+    pub size: u64,
+    /// Whether any octet is above 127, so that 8BITMIME is needed.
+    pub eight_bit: bool,
+}
+
+/// Checks and dot-stuffs content. Content without a line that begins with a dot is not copied.
+///
+/// # Errors
+/// [`BadContent`].
+pub fn prepare(content: &Bytes) -> Result<PreparedContent, BadContent> {
+    let mut pairs = 0;
+    let mut dots = usize::from(content.first() == Some(&b'.'));
+    for end in memchr_iter(b'\n', content) {
+        if end == 0 || content[end - 1] != b'\r' {
+            return Err(BadContent::BareLineEnd);
+        }
+        pairs += 1;
+        dots += usize::from(content.get(end + 1) == Some(&b'.'));
+    }
+    // Every LF has its CR; a CR beyond those has no LF.
+    if memchr_iter(b'\r', content).count() != pairs {
+        return Err(BadContent::BareLineEnd);
+    }
+    if memchr(0, content).is_some() {
+        return Err(BadContent::Nul);
+    }
+    let needs_line_end = !content.is_empty() && !content.ends_with(b"\r\n");
+    let wire =
+        if dots == 0 { content.clone() } else { Bytes::from(dot_stuff(content).into_owned()) };
+    let size = content.len() as u64 + if needs_line_end { 2 } else { 0 };
+    Ok(PreparedContent { wire, needs_line_end, size, eight_bit: !content.is_ascii() })
+}
+
+/// Doubles the dot at the beginning of each line; borrows when there is none.
+#[must_use]
+pub fn dot_stuff(content: &[u8]) -> Cow<'_, [u8]> {
+    let first = content.first() == Some(&b'.');
+    let finder = memmem::Finder::new(b"\n.");
+    let mut found = finder.find_iter(content).peekable();
+    if !first && found.peek().is_none() {
+        return Cow::Borrowed(content);
+    }
+    let mut stuffed = Vec::with_capacity(content.len() + content.len() / 32 + 16);
+    if first {
+        stuffed.push(b'.');
+    }
+    let mut from = 0;
+    for line_end in found {
+        stuffed.extend_from_slice(&content[from..=line_end]);
+        stuffed.push(b'.');
+        from = line_end + 1;
+    }
+    stuffed.extend_from_slice(&content[from..]);
+    Cow::Owned(stuffed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stuffs_lines_that_begin_with_a_dot() {
+        for (content, wire) in [
+            ("", ""),
+            ("a\r\n", "a\r\n"),
+            (".", ".."),
+            (".\r\n.\r\n..\r\n", "..\r\n..\r\n...\r\n"),
+            ("a.\r\n.b\r\n", "a.\r\n..b\r\n"),
+            ("a\r\n.", "a\r\n.."),
+        ] {
+            assert_eq!(dot_stuff(content.as_bytes()), wire.as_bytes(), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn content_that_is_not_lines_is_refused() {
+        for bad in ["a\n", "\n.\n", "a\rb", "a\r", "\r\r\n", "a\r\n\n", "x\r\n.\r", "\n\r"] {
+            assert_eq!(
+                prepare(&Bytes::from_static(bad.as_bytes())),
+                Err(BadContent::BareLineEnd),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(prepare(&Bytes::from_static(b"a\0\r\n")), Err(BadContent::Nul));
+    }
+
+    #[test]
+    fn clean_content_is_shared() {
+        let content = Bytes::from_static(b"Subject: x\r\n\r\nbody");
+        let prepared = prepare(&content).unwrap();
+        assert_eq!(prepared.wire.as_ptr(), content.as_ptr());
+        assert!(prepared.needs_line_end);
+        assert_eq!((prepared.size, prepared.eight_bit), (20, false));
+        assert!(prepare(&Bytes::from_static(b"\xc3\xa9\r\n")).unwrap().eight_bit);
+    }
+
+    proptest! {
+        #[test]
+        fn no_end_inside(content in "[.a\r\n]{0,40}") {
+            let content = Bytes::from(content.into_bytes());
+            if let Ok(prepared) = prepare(&content) {
+                let mut wire = prepared.wire.to_vec();
+                if prepared.needs_line_end {
+                    wire.extend_from_slice(b"\r\n");
+                }
+                let lines: Vec<&[u8]> = wire.split(|octet| *octet == b'\n').collect();
+                prop_assert!(lines.iter().all(|line| *line != b".\r" && *line != b"."));
+                let unstuffed: Vec<u8> = lines
+                    .iter()
+                    .map(|line| line.strip_prefix(b".").unwrap_or(line))
+                    .collect::<Vec<_>>()
+                    .join(&b'\n');
+                prop_assert!(unstuffed.starts_with(&content));
+            }
+        }
+    }
+}
