@@ -4,8 +4,9 @@
 //! decides about them.
 
 use core::time::Duration;
+use std::sync::Arc;
 
-use mail::attempt::{SessionEnd, Verdict};
+use mail::attempt::Verdict;
 use mail::id::{DeliveryId, MessageId, Priority, SourceId};
 use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -233,31 +234,27 @@ pub enum Fate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     /// The message.
-    pub message: MessageId,
-    /// Its delivery.
-    pub delivery: DeliveryId,
-    /// The recipient.
-    pub recipient: Box<str>,
+    pub message: Arc<QueuedMessage>,
     /// The source; `None` where it never came so far.
     pub source: Option<SourceId>,
     /// The target.
     pub target: Option<core::net::IpAddr>,
     /// The MX host's name.
-    pub mx_host: Box<str>,
+    pub mx_host: Arc<str>,
     /// Name of the MX rule that governed it.
-    pub rule: Box<str>,
+    pub rule: Arc<str>,
     /// Version of the rule set.
     pub rules_version: u64,
     /// Number of the attempt, from 1; those that do not count against the address repeat the number.
     pub number: u32,
-    /// When its MAIL FROM went out: the moment that the hourly limits count.
-    pub started_at: Timestamp,
+    /// When its MAIL FROM went out: the moment that the hourly limits count. `None`: it never did.
+    pub started_at: Option<Timestamp>,
     /// When its verdict was known.
     pub ended_at: Timestamp,
-    /// What happened to the message.
-    pub verdict: Verdict,
-    /// Why the conversation ended, where that decided.
-    pub session: Option<SessionEnd>,
+    /// What happened to the message; `None`: it ended without a conversation, as `note` says.
+    pub verdict: Option<Verdict>,
+    /// Our own words, where no server spoke; else empty.
+    pub note: Box<str>,
     /// What became of the message.
     pub fate: Fate,
 }

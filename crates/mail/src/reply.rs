@@ -5,7 +5,6 @@
 //! lines and escapes control octets: a reply can never move a terminal's cursor or break a log line.
 
 use core::fmt;
-use core::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 

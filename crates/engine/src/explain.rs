@@ -1,0 +1,237 @@
+//! Answers to "why is this mail waiting?".
+
+use core::net::IpAddr;
+
+use mail::id::{DeliveryId, MessageId, SourceId};
+use mail::time::Timestamp;
+use serde::Serialize;
+
+use crate::domain::RouteState;
+use crate::engine::Engine;
+use crate::event::QuotaWait;
+use crate::group::GroupCounts;
+use crate::path::RestCause;
+use crate::reason::{WaitReason, Waiting};
+use crate::window::lane;
+use quota::PathKey;
+
+/// An MX group as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupView {
+    /// Its key: the MX hosts with their preferences.
+    pub key: String,
+    /// One of its domains.
+    pub sample_domain: String,
+    /// The name of the rule that governs its first host for the first source.
+    pub rule: String,
+    /// The domains whose mail goes there, as far as known.
+    pub domains: u32,
+    /// Messages claimed and waiting for a connection.
+    pub window: usize,
+    /// Connections open or being opened.
+    pub connections: usize,
+    /// Messages handed to connections.
+    pub in_flight: usize,
+    /// Counts since the start.
+    pub counts: GroupCounts,
+    /// Why it is not sending, if it has something to send.
+    pub waiting: Option<Waiting>,
+}
+
+/// A path as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct PathView {
+    /// Our side.
+    pub source: SourceId,
+    /// Their side.
+    pub target: IpAddr,
+    /// Name of the MX host.
+    pub mx_host: String,
+    /// Its preference.
+    pub preference: u16,
+    /// The rule that governs it.
+    pub rule: String,
+    /// Connections open or being opened.
+    pub connections: u32,
+    /// Tokens held.
+    pub tokens: u32,
+    /// It rests until then; `None`: it does not.
+    pub resting_until: Option<Timestamp>,
+    /// Why.
+    pub rest_cause: Option<RestCause>,
+    /// What was said or happened last.
+    pub last_fault: String,
+    /// The limit that it waits for.
+    pub wait: Option<QuotaWait>,
+}
+
+impl Engine {
+    /// All MX groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupView> {
+        self.groups
+            .iter()
+            .flatten()
+            .map(|group| {
+                let in_flight = group
+                    .connections
+                    .iter()
+                    .filter_map(|id| self.connections.get(id))
+                    .map(|connection| connection.assigned.len())
+                    .sum();
+                let rule = group.targets.first().zip(self.sources.iter().next()).map_or_else(
+                    String::new,
+                    |(target, source)| {
+                        let rule = self.rules.find(&target.host, source.id);
+                        self.rules.rule(rule).name.to_string()
+                    },
+                );
+                GroupView {
+                    key: group.key.clone(),
+                    sample_domain: group.sample_domain.to_string(),
+                    rule,
+                    domains: group.domains,
+                    window: group.window.len(),
+                    connections: group.connections.len(),
+                    in_flight,
+                    counts: group.counts,
+                    waiting: group.waiting.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// The paths of a domain whose route is known.
+    #[must_use]
+    pub fn paths_of(&self, domain: &str, now: Timestamp) -> Vec<PathView> {
+        let group =
+            self.domain_by_name.get(domain).and_then(|ix| self.domains[*ix].as_ref()).and_then(
+                |domain| match domain.route {
+                    RouteState::In { group, .. } => self.groups[group].as_ref(),
+                    _ => None,
+                },
+            );
+        let Some(group) = group else { return Vec::new() };
+        let mut views = Vec::new();
+        for target in &group.targets {
+            for source in self.sources.iter() {
+                let rule = self.rules.find(&target.host, source.id);
+                let key = PathKey { source: source.id, target: target.address };
+                let path = self.paths.get(&key);
+                let releases = self.releases.get(&rule).copied().unwrap_or(0);
+                views.push(PathView {
+                    source: source.id,
+                    target: target.address,
+                    mx_host: target.host.to_string(),
+                    preference: target.preference,
+                    rule: self.rules.rule(rule).name.to_string(),
+                    connections: path.map_or(0, |path| path.connections),
+                    tokens: path
+                        .map_or(0, |path| path.purses.iter().map(|purse| purse.usable(now)).sum()),
+                    resting_until: path.filter(|path| path.rests(now)).map(|path| path.rest_until),
+                    rest_cause: path.filter(|path| path.rests(now)).map(|path| path.rest_cause),
+                    last_fault: path.map_or_else(String::new, |path| path.last_fault.to_string()),
+                    wait: path.and_then(|path| {
+                        path.active_token_wait(now, None)
+                            .or_else(|| path.active_permit_wait(now, releases))
+                            .cloned()
+                    }),
+                });
+            }
+        }
+        views
+    }
+
+    /// Why a queued message waits. `due` and `in_queue` come from the store: a message that is not in the
+    /// queue is held by this engine.
+    #[must_use]
+    pub fn why(
+        &self,
+        now: Timestamp,
+        message: MessageId,
+        delivery: DeliveryId,
+        recipient: &str,
+        due: Timestamp,
+    ) -> Waiting {
+        let never = Timestamp::NEVER;
+        if self.draining {
+            return Waiting { reason: WaitReason::NodeDraining, until: never };
+        }
+        let Some(delivery) = self.deliveries.get(&delivery) else {
+            return Waiting { reason: WaitReason::DeliveryNotStarted, until: never };
+        };
+        match delivery.open_until(now) {
+            Err(waiting) => return waiting,
+            Ok(Some(end)) if message > end => {
+                let until = delivery.wave_opens_at(message).unwrap_or(never);
+                return Waiting { reason: WaitReason::WaveNotOpen, until };
+            }
+            Ok(_) => {}
+        }
+        let domain = recipient.rsplit_once('@').map_or(recipient, |(_, domain)| domain);
+        let affinity = &delivery.options.affinity;
+        if self.sources.admitted(affinity, domain).is_empty() {
+            let reason = WaitReason::NoSource { affinity: affinity.clone() };
+            return Waiting { reason, until: never };
+        }
+        if due > now {
+            return Waiting { reason: WaitReason::RetryScheduled, until: due };
+        }
+        self.why_domain(domain, lane(delivery.options.priority))
+    }
+
+    /// Why due mail for a domain waits.
+    fn why_domain(&self, domain: &str, lane: usize) -> Waiting {
+        let soon = Timestamp::NEVER;
+        let known = self.domain_by_name.get(domain).and_then(|ix| self.domains[*ix].as_ref());
+        let Some(known) = known else {
+            return Waiting { reason: WaitReason::InTurn, until: soon };
+        };
+        match &known.route {
+            RouteState::Unknown | RouteState::Asked => {
+                Waiting { reason: WaitReason::FindingRoute, until: soon }
+            }
+            RouteState::Temporary { why, until } => Waiting {
+                reason: WaitReason::DnsTemporaryFailure { why: why.clone() },
+                until: *until,
+            },
+            RouteState::Permanent { .. } => Waiting { reason: WaitReason::InTurn, until: soon },
+            RouteState::In { group, .. } => self.groups[*group]
+                .as_ref()
+                .and_then(|group| group.waiting.clone())
+                .unwrap_or(Waiting {
+                    reason: if known.claiming[lane] {
+                        WaitReason::InTurn
+                    } else {
+                        WaitReason::Connecting
+                    },
+                    until: soon,
+                }),
+        }
+    }
+
+    /// Why due mail for each of these domains waits; for tables.
+    #[must_use]
+    pub fn why_domains<'a>(
+        &self,
+        domains: impl Iterator<Item = &'a str>,
+    ) -> Vec<(&'a str, Waiting)> {
+        domains.map(|domain| (domain, self.why_domain(domain, 1))).collect()
+    }
+
+    /// The MX group (its key) of a domain, when its route is known.
+    #[must_use]
+    pub fn group_key_of(&self, domain: &str) -> Option<&str> {
+        let ix = self.domain_by_name.get(domain)?;
+        match self.domains[*ix].as_ref()?.route {
+            RouteState::In { group, .. } => self.groups[group].as_ref().map(|g| g.key.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Messages in all windows, connections open or being opened, domains known.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.window_messages, self.connections.len(), self.domain_by_name.len())
+    }
+}

@@ -1,0 +1,445 @@
+//! From verdicts to fates: what becomes of a message after an attempt (DESIGN 7 and 8).
+//!
+//! | verdict | the message | the path |
+//! |---|---|---|
+//! | sent | at its end | well |
+//! | 5yz to RCPT TO, DATA or the content | failed | well |
+//! | 4yz to RCPT TO, DATA or the content | put off by the schedule, attempt counted | well |
+//! | greylisted | put off for ten minutes, same source | well |
+//! | 421 before the content | goes to another path, attempt not counted | rests |
+//! | MAIL FROM refused | put off, attempt not counted | rests after the third in a row |
+//! | answer to the final dot lost | put off by the schedule: it may have been delivered | as the end says |
+//! | not tried | back to the window, token given back | as the end says |
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
+use mail::id::ConnectionId;
+use mail::reply::{Reply, ReplyClass};
+use mail::time::Timestamp;
+
+use quota::PathKey;
+
+use crate::connection::{Assigned, ConnectionState};
+use crate::engine::Engine;
+use crate::event::{Command, DoneResult, MessageDone};
+use crate::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
+
+/// MAIL FROM refused so often in a row is the path's fault, not the sender's.
+const SENDERS_REFUSED_MAX: u32 = 3;
+
+impl Engine {
+    pub(crate) fn connection_ready(&mut self, now: Timestamp, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.state == ConnectionState::Opening {
+            connection.state = ConnectionState::Ready;
+        }
+        connection.ready_at = now;
+        let setup = micros(now.since(connection.asked_at));
+        let (ix, source) = (connection.group, connection.path.source);
+        if let Some(group) = self.groups[ix].as_mut() {
+            group.setup_micros = (group.setup_micros * 3 + setup) / 4;
+            // A source that was away does not catch up in one burst.
+            let floor = group
+                .shares
+                .iter()
+                .filter(|(other, share)| {
+                    **other != source && now.since(share.active_at) < Duration::from_secs(1)
+                })
+                .map(|(_, share)| share.virtual_time)
+                .min();
+            if let (Some(floor), Some(share)) = (floor, group.shares.get_mut(&source)) {
+                if now.since(share.active_at) >= Duration::from_secs(1) {
+                    share.virtual_time = share.virtual_time.max(floor);
+                }
+                share.active_at = now;
+            }
+        }
+        self.dirty.insert(ix);
+    }
+
+    pub(crate) fn messages_done(
+        &mut self,
+        now: Timestamp,
+        id: ConnectionId,
+        results: Vec<MessageDone>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let ix = connection.group;
+        let source = connection.path.source;
+        let held_before = connection.assigned.len();
+        let mut pairs: Vec<(Assigned, MessageDone)> = Vec::with_capacity(results.len());
+        for done in results {
+            let at = connection.assigned.iter().position(|held| held.message.id == done.message);
+            if let Some(assigned) = at.and_then(|at| connection.assigned.remove(at)) {
+                pairs.push((assigned, done));
+            }
+        }
+        // Done faster than it was refilled: it may hold more at a time.
+        if held_before >= connection.depth as usize / 2 && connection.assigned.is_empty() {
+            connection.depth =
+                (connection.depth * 2).min(self.settings.assigned_per_connection_max);
+        }
+        let answered = pairs.iter().filter(|(_, done)| done.started_at.is_some()).count();
+        connection.answered =
+            connection.answered.saturating_add(u32::try_from(answered).unwrap_or(u32::MAX));
+        let sent_for = micros(now.since(connection.ready_at));
+        let per_message = sent_for / u64::from(connection.answered.max(1));
+        if let Some(group) = self.groups[ix].as_mut() {
+            if answered > 0 {
+                group.message_micros = match group.message_micros {
+                    0 => per_message.max(1),
+                    before => (before * 7 + per_message).div_ceil(8),
+                };
+            }
+            if let Some(share) = group.shares.get_mut(&source) {
+                share.active_at = now;
+            }
+        }
+        self.dirty.insert(ix);
+        for (assigned, done) in pairs {
+            self.judge(now, id, assigned, done);
+        }
+    }
+
+    pub(crate) fn connection_closed(&mut self, now: Timestamp, id: ConnectionId, end: &SessionEnd) {
+        let Some(connection) = self.forget_connection(id) else { return };
+        let (ix, rule) = (connection.group, connection.rule);
+        self.commands.push_back(Command::ReleasePermit { connection: id });
+        self.permit_released(rule);
+        debug_assert!(connection.assigned.is_empty(), "every message is reported before the end");
+        for assigned in connection.assigned {
+            self.back_to_window(now, ix, assigned);
+        }
+        let at_fault = match &end.cause {
+            EndCause::Finished => false,
+            // Several providers close without a word when they have had enough messages.
+            EndCause::Lost { .. } => connection.answered == 0,
+            _ => true,
+        };
+        if !at_fault {
+            return;
+        }
+        if let Some(group) = self.groups[ix].as_mut() {
+            group.counts.sessions_failed += 1;
+        }
+        let Some(path) = self.paths.get_mut(&connection.path) else { return };
+        if connection.opportunistic && matches!(end.cause, EndCause::TlsFailed { .. }) {
+            // Without TLS, then: the policy allows it, and the host is remembered.
+            path.clear_text_until = now + self.settings.broken_tls_remembered;
+            path.last_fault = end.to_string().into_boxed_str();
+            return;
+        }
+        path.failed(now, end, &self.settings);
+        let until = path.rest_until;
+        self.wake_group(ix, until);
+    }
+
+    /// Decides about one message.
+    fn judge(&mut self, now: Timestamp, id: ConnectionId, assigned: Assigned, done: MessageDone) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let (ix, key) = (connection.group, connection.path);
+        if done.started_at.is_none() {
+            self.token_unused(now, id, &assigned);
+        }
+        let message = Arc::clone(&assigned.message);
+        let mut note = Box::<str>::default();
+        let (fate, counted) = match &done.result {
+            DoneResult::PrepareFailed { why } => {
+                note = why.as_str().into();
+                (Fate::Final(FinalState::Failed), false)
+            }
+            DoneResult::Verdict(Verdict::NotTried) => {
+                return self.back_to_window(now, ix, assigned);
+            }
+            DoneResult::Verdict(Verdict::Sent { .. }) => (Fate::Final(FinalState::Sent), true),
+            DoneResult::Verdict(Verdict::Unsendable { status, why }) => {
+                note = format!("{status} {why}").into();
+                (Fate::Final(FinalState::Failed), false)
+            }
+            DoneResult::Verdict(Verdict::PossiblyDelivered) => {
+                note = "no answer to the end of the message: possibly delivered".into();
+                (self.put_off(now, &message, None), true)
+            }
+            DoneResult::Verdict(Verdict::Refused { stage, reply }) => {
+                match self.refused(now, &message, &assigned, *stage, reply, key) {
+                    Some(decision) => decision,
+                    None => {
+                        self.record(now, id, &message, &done, None, Box::default());
+                        return self.back_to_window(now, ix, assigned);
+                    }
+                }
+            }
+        };
+        let error = fate != Fate::Final(FinalState::Sent);
+        if let Some(path) = self.paths.get_mut(&key)
+            && !error
+        {
+            path.succeeded();
+        }
+        let asked_of_server = done.started_at.is_some();
+        if let Some(group) = self.groups[ix].as_mut() {
+            match fate {
+                Fate::Final(FinalState::Sent) => group.counts.sent += 1,
+                Fate::Final(_) => group.counts.failed += 1,
+                Fate::Requeued { .. } => group.counts.deferred += 1,
+            }
+            if asked_of_server {
+                group.breaker.count(now, error, &self.settings.breaker);
+            }
+        }
+        let words = match &done.result {
+            DoneResult::Verdict(Verdict::Sent { reply } | Verdict::Refused { reply, .. }) => {
+                reply.to_string().into_boxed_str()
+            }
+            _ => note.clone(),
+        };
+        let attempts = message.attempts + u32::from(counted);
+        self.record(now, id, &message, &done, Some(fate), note);
+        self.settle_counted(now, &message, fate, attempts, words);
+    }
+
+    /// What a refusal means; `None`: it was the conversation's fault, the message goes to another path.
+    fn refused(
+        &mut self,
+        now: Timestamp,
+        message: &QueuedMessage,
+        assigned: &Assigned,
+        stage: Stage,
+        reply: &Reply,
+        key: PathKey,
+    ) -> Option<(Fate, bool)> {
+        if stage == Stage::MailFrom {
+            if let Some(path) = self.paths.get_mut(&key) {
+                path.senders_refused += 1;
+                if path.senders_refused >= SENDERS_REFUSED_MAX {
+                    path.senders_refused = 0;
+                    path.last_fault = format!("MAIL FROM refused: {reply}").into_boxed_str();
+                    path.rest_cause = crate::path::RestCause::Refused;
+                    path.rest(now, &self.settings);
+                }
+            }
+            let due = now + self.settings.sender_refused_pause;
+            return Some((self.expire_or(now, message, due, None), false));
+        }
+        if reply.code() == 421 && stage != Stage::Content {
+            return None;
+        }
+        Some(match reply.class() {
+            ReplyClass::Permanent => (Fate::Final(FinalState::Failed), true),
+            _ => {
+                let pinned = is_greylisting(reply).then_some(key.source);
+                debug_assert!(assigned.message.id == message.id, "one message, one assignment");
+                (self.put_off(now, message, pinned), true)
+            }
+        })
+    }
+
+    /// The next try by the delivery's schedule, or the end when none fits into the validity.
+    fn put_off(
+        &mut self,
+        now: Timestamp,
+        message: &QueuedMessage,
+        greylisted_by: Option<mail::id::SourceId>,
+    ) -> Fate {
+        let Some(delivery) = self.deliveries.get(&message.delivery) else {
+            return Fate::Final(FinalState::Cancelled);
+        };
+        let retry = &delivery.options.retry;
+        let pause = match greylisted_by {
+            Some(_) => retry.greylisted,
+            None => {
+                let step = message.attempts as usize;
+                retry.steps.get(step).copied().unwrap_or(retry.then_every)
+            }
+        };
+        let stretch = u64::from(retry.jitter_percent) * 1_000;
+        let jitter = self.random.below(stretch + 1);
+        let longer = micros(pause).saturating_mul(jitter) / 100_000;
+        let due = now + pause + Duration::from_micros(longer);
+        self.expire_or(now, message, due, greylisted_by)
+    }
+
+    fn expire_or(
+        &self,
+        now: Timestamp,
+        message: &QueuedMessage,
+        due: Timestamp,
+        pinned_source: Option<mail::id::SourceId>,
+    ) -> Fate {
+        let Some(delivery) = self.deliveries.get(&message.delivery) else {
+            return Fate::Final(FinalState::Cancelled);
+        };
+        if delivery.state == DeliveryState::Cancelled {
+            return Fate::Final(FinalState::Cancelled);
+        }
+        let end = delivery.valid_until(message.accepted_at);
+        if due >= end || now >= end {
+            return Fate::Final(FinalState::Expired);
+        }
+        Fate::Requeued { due, pinned_source }
+    }
+
+    /// A token that was not used may serve another message while its slot lasts.
+    fn token_unused(&mut self, now: Timestamp, id: ConnectionId, assigned: &Assigned) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.messages_left = connection.messages_left.saturating_add(1);
+        let kept = self.paths.get_mut(&connection.path).is_some_and(|path| {
+            path.purse(assigned.cap).put_back(now, assigned.lot, assigned.use_before)
+        });
+        if !kept {
+            self.give_back(assigned.lot, 1);
+        }
+    }
+
+    /// A message that was not tried waits for its next chance at the head of its queue.
+    fn back_to_window(&mut self, now: Timestamp, ix: usize, assigned: Assigned) {
+        let running = self
+            .deliveries
+            .get(&assigned.message.delivery)
+            .is_some_and(|delivery| delivery.open_until(now).is_ok());
+        let cancelled = self
+            .deliveries
+            .get(&assigned.message.delivery)
+            .is_none_or(|delivery| delivery.state == DeliveryState::Cancelled);
+        if cancelled {
+            let fate = Fate::Final(FinalState::Cancelled);
+            return self.settle(now, &assigned.message, fate, "cancelled");
+        }
+        let closed = self.groups[ix].as_ref().is_none_or(|group| group.breaker.is_open(now));
+        if !running || self.draining || self.store_sick || closed {
+            return self.give_message_back(now, &assigned.message);
+        }
+        if let Some(group) = self.groups[ix].as_mut() {
+            group.window.push_front(assigned.lane, assigned.key, assigned.message);
+            self.window_messages += 1;
+            self.dirty.insert(ix);
+        }
+    }
+
+    // ------------------------------------------------------------------ settling
+
+    /// A message that waits again in the store, nothing changed.
+    pub(crate) fn give_message_back(&mut self, now: Timestamp, message: &Arc<QueuedMessage>) {
+        let fate = Fate::Requeued { due: message.due, pinned_source: message.pinned_source };
+        self.settle(now, message, fate, "");
+    }
+
+    /// A message that is looked at again at `due`, without an attempt.
+    pub(crate) fn requeue(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<QueuedMessage>,
+        due: Timestamp,
+        why: &str,
+    ) {
+        let fate = self.expire_or(now, message, due, message.pinned_source);
+        self.settle(now, message, fate, why);
+    }
+
+    /// A message that fails without a conversation.
+    pub(crate) fn fail_unsent(&mut self, now: Timestamp, message: Arc<QueuedMessage>, why: &str) {
+        let fate = Fate::Final(FinalState::Failed);
+        self.attempts.push(Attempt {
+            message: Arc::clone(&message),
+            source: None,
+            target: None,
+            mx_host: Arc::from(""),
+            rule: Arc::from("dns"),
+            rules_version: self.rules.version(),
+            number: message.attempts + 1,
+            started_at: None,
+            ended_at: now,
+            verdict: None,
+            note: why.into(),
+            fate,
+        });
+        self.settle(now, &message, fate, why);
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<QueuedMessage>,
+        fate: Fate,
+        words: &str,
+    ) {
+        self.settle_counted(now, message, fate, message.attempts, words.into());
+    }
+
+    fn settle_counted(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<QueuedMessage>,
+        fate: Fate,
+        attempts: u32,
+        last_reply: Box<str>,
+    ) {
+        if let Some(ix) = self.domain_of(message)
+            && let Some(domain) = self.domains[ix].as_mut()
+        {
+            domain.held = domain.held.saturating_sub(1);
+            if let Fate::Requeued { due, .. } = fate {
+                let lane = self.lane_of(message);
+                if let Some(domain) = self.domains[ix].as_mut() {
+                    domain.due[lane] = domain.due[lane].min(due);
+                }
+                self.touch_domain(now, ix);
+            }
+        }
+        self.settled.push(Settled {
+            id: message.id,
+            delivery: message.delivery,
+            fate,
+            attempts,
+            last_reply,
+            at: now,
+        });
+    }
+
+    /// Writes an attempt to the delivery log; without a fate: it went to another path.
+    fn record(
+        &mut self,
+        now: Timestamp,
+        id: ConnectionId,
+        message: &Arc<QueuedMessage>,
+        done: &MessageDone,
+        fate: Option<Fate>,
+        note: Box<str>,
+    ) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let verdict = match &done.result {
+            DoneResult::Verdict(verdict) => Some(verdict.clone()),
+            DoneResult::PrepareFailed { .. } => None,
+        };
+        let requeued = Fate::Requeued { due: now, pinned_source: message.pinned_source };
+        self.attempts.push(Attempt {
+            message: Arc::clone(message),
+            source: Some(connection.path.source),
+            target: Some(connection.path.target),
+            mx_host: Arc::clone(&connection.mx_host),
+            rule: Arc::clone(&connection.rule_name),
+            rules_version: connection.rules_version,
+            number: message.attempts + 1,
+            started_at: done.started_at,
+            ended_at: now,
+            verdict,
+            note,
+            fate: fate.unwrap_or(requeued),
+        });
+    }
+}
+
+/// Whether a temporary refusal asks to come back later from the same source (RFC 6647).
+fn is_greylisting(reply: &Reply) -> bool {
+    let text = String::from_utf8_lossy(reply.raw()).to_ascii_lowercase();
+    ["greylist", "graylist", "grey-list", "gray-list", "grey list", "gray list"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+/// Whole microseconds.
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,270 @@
+//! A path: one source × one target, its health and the tokens it holds.
+//!
+//! After a failure a path rests: 4 s at first, doubled at each further failure up to 10 minutes, back to
+//! nothing at the first success. Whether the target could not be reached or refused us is kept apart.
+
+#[cfg(test)]
+use core::time::Duration;
+
+use std::collections::VecDeque;
+
+use mail::attempt::{EndCause, SessionEnd};
+use mail::id::DeliveryId;
+use mail::time::Timestamp;
+use quota::LotId;
+use serde::{Deserialize, Serialize};
+
+use crate::event::QuotaWait;
+use crate::settings::Settings;
+
+/// Why a path rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestCause {
+    /// No connection could be made.
+    Unreachable,
+    /// The server answered, and would not talk to us.
+    Refused,
+    /// The conversation broke down.
+    Broken,
+}
+
+/// What is left of one lot of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldLot {
+    /// The ledger's number for it.
+    pub(crate) lot: LotId,
+    /// Tokens left, at least 1.
+    pub(crate) tokens: u32,
+    /// They must be used before.
+    pub(crate) use_before: Timestamp,
+}
+
+/// The tokens of a path for one kind of delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Purse {
+    /// The deliveries they may be used for: one with an hourly cap of its own, or all without.
+    pub(crate) cap: Option<DeliveryId>,
+    /// The oldest first.
+    pub(crate) held: VecDeque<HeldLot>,
+    /// A request is on its way.
+    pub(crate) asked: bool,
+    /// The last request was put off.
+    pub(crate) wait: Option<QuotaWait>,
+    /// Tokens used in the current second, to size the next request.
+    used_in_second: u32,
+    /// The second that counts.
+    second: u64,
+    /// Tokens used in the second before.
+    used_before: u32,
+}
+
+impl Purse {
+    const fn new(cap: Option<DeliveryId>) -> Self {
+        Self {
+            cap,
+            held: VecDeque::new(),
+            asked: false,
+            wait: None,
+            used_in_second: 0,
+            second: 0,
+            used_before: 0,
+        }
+    }
+
+    /// Tokens that may still be used at `now`.
+    pub(crate) fn usable(&self, now: Timestamp) -> u32 {
+        self.held.iter().filter(|lot| now < lot.use_before).map(|lot| lot.tokens).sum()
+    }
+
+    /// Takes one token: the lot it belongs to, and when it ends.
+    pub(crate) fn take(&mut self, now: Timestamp) -> Option<(LotId, Timestamp)> {
+        let at = self.held.iter().position(|lot| now < lot.use_before)?;
+        let held = &mut self.held[at];
+        let taken = (held.lot, held.use_before);
+        held.tokens -= 1;
+        if held.tokens == 0 {
+            self.held.remove(at);
+        }
+        if now.as_secs() != self.second {
+            self.used_before =
+                if now.as_secs() == self.second + 1 { self.used_in_second } else { 0 };
+            self.used_in_second = 0;
+            self.second = now.as_secs();
+        }
+        self.used_in_second += 1;
+        Some(taken)
+    }
+
+    /// Puts an unused token back; `false`: its time is over, it belongs to the ledger.
+    pub(crate) fn put_back(&mut self, now: Timestamp, lot: LotId, use_before: Timestamp) -> bool {
+        if now >= use_before {
+            return false;
+        }
+        match self.held.iter_mut().find(|held| held.lot == lot) {
+            Some(held) => held.tokens += 1,
+            None => self.held.push_front(HeldLot { lot, tokens: 1, use_before }),
+        }
+        true
+    }
+
+    /// Takes out the lots that are over at `now`, or all.
+    pub(crate) fn take_out(&mut self, over_at: Option<Timestamp>) -> Vec<HeldLot> {
+        let over = |lot: &HeldLot| over_at.is_none_or(|now| now >= lot.use_before);
+        let out = self.held.iter().copied().filter(over).collect();
+        self.held.retain(|lot| !over(lot));
+        out
+    }
+
+    /// About one second's flow.
+    pub(crate) fn flow_per_second(&self) -> u32 {
+        self.used_in_second.max(self.used_before)
+    }
+}
+
+/// One path and all that is known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    /// It rests until then.
+    pub(crate) rest_until: Timestamp,
+    pub(crate) rest_cause: RestCause,
+    /// What was said or happened last, for people.
+    pub(crate) last_fault: Box<str>,
+    /// Failures since the last success.
+    pub(crate) failures: u32,
+    /// MAIL FROM refused in a row, without a success between.
+    pub(crate) senders_refused: u32,
+    /// TLS is not tried until then (opportunistic only).
+    pub(crate) clear_text_until: Timestamp,
+    /// Connections open or being opened.
+    pub(crate) connections: u32,
+    pub(crate) purses: Vec<Purse>,
+    /// MX groups that use it.
+    pub(crate) groups: Vec<usize>,
+    /// The last request for a permit was put off.
+    pub(crate) permit_wait: Option<QuotaWait>,
+    /// Count of released permits of its rule at that time: a later release ends the wait.
+    pub(crate) permit_wait_releases: u64,
+}
+
+impl Path {
+    pub(crate) fn new() -> Self {
+        Self {
+            rest_until: Timestamp::EPOCH,
+            rest_cause: RestCause::Unreachable,
+            last_fault: Box::default(),
+            failures: 0,
+            senders_refused: 0,
+            clear_text_until: Timestamp::EPOCH,
+            connections: 0,
+            purses: Vec::new(),
+            groups: Vec::new(),
+            permit_wait: None,
+            permit_wait_releases: 0,
+        }
+    }
+
+    /// The tokens for deliveries with this cap; the purse is made when it is missing.
+    pub(crate) fn purse(&mut self, cap: Option<DeliveryId>) -> &mut Purse {
+        let at = self.purses.iter().position(|purse| purse.cap == cap).unwrap_or_else(|| {
+            self.purses.push(Purse::new(cap));
+            self.purses.len() - 1
+        });
+        &mut self.purses[at]
+    }
+
+    /// Whether it rests at `now`.
+    pub(crate) fn rests(&self, now: Timestamp) -> bool {
+        now < self.rest_until
+    }
+
+    /// A message was taken: the path is well.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.senders_refused = 0;
+        self.rest_until = Timestamp::EPOCH;
+    }
+
+    /// A conversation failed: the path rests, twice as long as the last time.
+    pub(crate) fn failed(&mut self, now: Timestamp, end: &SessionEnd, settings: &Settings) {
+        self.rest_cause = match &end.cause {
+            EndCause::Unreachable { .. } | EndCause::ConnectionRefused | EndCause::Local { .. } => {
+                RestCause::Unreachable
+            }
+            EndCause::Refused { .. } => RestCause::Refused,
+            _ => RestCause::Broken,
+        };
+        self.last_fault = end.to_string().into_boxed_str();
+        self.rest(now, settings);
+    }
+
+    /// The path rests because of what `fault` says.
+    pub(crate) fn rest(&mut self, now: Timestamp, settings: &Settings) {
+        let doubled = settings.path_rest_first.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        // Several conversations of one path often fail together; that is one failure, not many.
+        if !self.rests(now) {
+            self.rest_until = now + doubled.min(settings.path_rest_max);
+        } else {
+            self.failures -= 1;
+        }
+    }
+
+    /// The wait for a permit that still holds at `now`, given how often permits of its rule were released.
+    pub(crate) fn active_permit_wait(&self, now: Timestamp, releases: u64) -> Option<&QuotaWait> {
+        self.permit_wait.as_ref().filter(|wait| {
+            self.permit_wait_releases == releases && wait.until.is_none_or(|until| until > now)
+        })
+    }
+
+    /// The wait for tokens that still holds at `now`.
+    pub(crate) fn active_token_wait(
+        &self,
+        now: Timestamp,
+        cap: Option<DeliveryId>,
+    ) -> Option<&QuotaWait> {
+        let purse = self.purses.iter().find(|purse| purse.cap == cap)?;
+        purse.wait.as_ref().filter(|wait| wait.until.is_some_and(|until| until > now))
+    }
+
+    /// Whether nothing would be lost by forgetting it.
+    pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
+        self.connections == 0
+            && !self.rests(now)
+            && self.failures == 0
+            && self.clear_text_until <= now
+            && self.purses.iter().all(|purse| !purse.asked && purse.held.is_empty())
+    }
+}
+
+/// How long the `failures`-th rest lasts, for tests and explanations.
+#[cfg(test)]
+pub(crate) fn rest_length(failures: u32, settings: &Settings) -> Duration {
+    settings.path_rest_first.saturating_mul(1 << failures.min(16)).min(settings.path_rest_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::attempt::Stage;
+
+    use super::*;
+
+    #[test]
+    fn rests_double_to_ten_minutes_and_end_with_a_success() {
+        let settings = Settings::default();
+        let mut path = Path::new();
+        let end = SessionEnd { stage: Stage::Connect, cause: EndCause::ConnectionRefused };
+        let mut now = Timestamp::from_secs(1_000);
+        for failures in 0..12 {
+            path.failed(now, &end, &settings);
+            // A second conversation that fails at the same time changes nothing.
+            path.failed(now, &end, &settings);
+            assert_eq!(path.rest_until - now, rest_length(failures, &settings));
+            now = path.rest_until;
+        }
+        assert_eq!(rest_length(11, &settings), Duration::from_secs(600));
+        path.succeeded();
+        path.failed(now, &end, &settings);
+        assert_eq!(path.rest_until - now, Duration::from_secs(4));
+    }
+}
