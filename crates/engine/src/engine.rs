@@ -266,8 +266,8 @@ impl Engine {
         }
         for path in self.paths.values_mut() {
             path.permit_wait = None;
-            for lot in &mut path.lots {
-                lot.wait = None;
+            for purse in &mut path.purses {
+                purse.wait = None;
             }
         }
         // Rule numbers belong to a rule set: the lines of the old one are dissolved.
