@@ -289,6 +289,16 @@ impl ClientSession {
             && self.begun < self.settings.max_messages.max(1)
     }
 
+    /// Whether the session may still want messages. Once false it stays so: whatever is held for it
+    /// can be given back at once, without waiting for the end of what is in flight.
+    #[must_use]
+    pub fn will_take_more(&self) -> bool {
+        self.phase != Phase::Closed
+            && self.phase != Phase::Quitting
+            && !self.finishing
+            && self.begun < self.settings.max_messages.max(1)
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub fn is_closed(&self) -> bool {
