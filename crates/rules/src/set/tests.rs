@@ -271,3 +271,26 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn levels_are_read_and_explanations_written_as_data() {
+    let text =
+        "default = \"slow\"\nper_source = { 2 = \"very-fast\" }\nper_rule = { google = \"boost\" }";
+    let levels: Levels = toml::from_str(text).unwrap();
+    assert_eq!(levels.per_source, BTreeMap::from([(SourceId(2), Level::VeryFast)]));
+    assert!(toml::from_str::<Levels>("defualt = \"slow\"").is_err());
+    let set = RuleSet::compile(shipped(), &levels, 5);
+    let written = toml::to_string(&set.explain("smtp-in.orange.fr", SourceId(2))).unwrap();
+    for line in [
+        "rule = \"orange\"",
+        "level = \"very-fast\"",
+        "level_origin = \"source\"",
+        "reason = \"rule\"",
+        "figure = \"messages_per_hour\"",
+        "connect = \"30s\"",
+        "version = 5",
+    ] {
+        assert!(written.lines().any(|have| have == line), "{line} in:\n{written}");
+    }
+    assert!(written.contains("place = \"rules/mx.toml:"), "{written}");
+}
