@@ -17,8 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::mood::StartTls;
+use crate::octets::Input;
 use crate::recorder::SourceRecord;
-use crate::session::{Input, Session, Step, World};
+use crate::session::{Session, Step, World};
 use crate::site::Site;
 
 /// Replies are sent when so many octets have gathered, though the input is not used up.

@@ -17,6 +17,7 @@ use crate::wording::Wording;
 /// The limits of a host for which no other figure is known.
 const COMMON_CONNECTIONS: u32 = 10;
 const COMMON_MESSAGES: u32 = 100;
+const COMMON_HOUR: u32 = 2_500;
 /// Weight of each domain that cannot be delivered to, where the providers weigh about 100.
 const ODD_WEIGHT: f64 = 0.1;
 /// Providers with more domains than this take them evenly; others favour their first.
@@ -30,12 +31,12 @@ struct Row {
     hosts: &'static [(u16, &'static str, u8)],
     wording: Wording,
     share: f64,
-    /// Connections, messages on a connection, messages in an hour; 0 for no figure.
+    /// Connections, messages on a connection, messages in an hour; 0 for the common figure.
     limits: (u32, u32, u32),
     tls: bool,
 }
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 14] = [
     Row {
         name: "google",
         domains: &["gmail.com", "googlemail.com"],
@@ -101,16 +102,7 @@ const ROWS: [Row; 15] = [
         domains: &["gmx.net", "gmx.de"],
         hosts: &[(10, "mx00.emig.gmx.net", 1), (10, "mx01.emig.gmx.net", 1)],
         wording: Wording::Gmx,
-        share: 4.0,
-        limits: (4, 20, 0),
-        tls: true,
-    },
-    Row {
-        name: "web.de",
-        domains: &["web.de"],
-        hosts: &[(100, "mx-ha02.web.de", 1), (100, "mx-ha03.web.de", 1)],
-        wording: Wording::Gmx,
-        share: 3.0,
+        share: 7.0,
         limits: (4, 20, 0),
         tls: true,
     },
@@ -179,7 +171,7 @@ const ROWS: [Row; 15] = [
     },
 ];
 
-/// The world of `mailweir demo`: sixteen providers with real domains and host names, forty small
+/// The world of `mailweir demo`: fifteen providers, most with real domains and host names, forty small
 /// companies, and domains that cannot be delivered to.
 ///
 /// Two in a hundred addresses are unknown, a few mailboxes are full, OVH's customers greylist,
@@ -202,6 +194,20 @@ pub fn demo(seed: u64) -> LabConfig {
                 preference: 2,
                 addresses: addresses(1, 1 + place, 4),
                 domains: vec![domain.to_owned()],
+            });
+        }
+    }
+    if let Some(gmx) = config.provider_mut("gmx") {
+        for mx in &mut gmx.mx {
+            mx.domains = gmx.domains.clone();
+        }
+        gmx.domains.push("web.de".to_owned());
+        for (host, last) in [("mx-ha02.web.de", 3), ("mx-ha03.web.de", 4)] {
+            gmx.mx.push(MxConfig {
+                host: host.to_owned(),
+                preference: 100,
+                addresses: addresses(6, last, 1),
+                domains: vec!["web.de".to_owned()],
             });
         }
     }
@@ -237,7 +243,7 @@ fn provider_of(row: &Row, place: u8) -> ProviderConfig {
     let promise = Promise {
         max_connections: figure(connections, COMMON_CONNECTIONS),
         max_messages_per_connection: figure(messages, COMMON_MESSAGES),
-        messages_per_hour: (hour > 0).then_some(hour),
+        messages_per_hour: figure(hour, COMMON_HOUR),
     };
     let mut first = 1;
     let mut mx = Vec::new();
@@ -315,9 +321,11 @@ fn small_companies() -> ProviderConfig {
         name: "small_companies".to_owned(),
         share: 4.0,
         mood: Mood { unknown_users: 0.02, mailbox_full: 0.004, ..Mood::default() },
+        // One generic rule stands for all of them, and its budget is one for each source.
         promise: Promise {
+            max_connections: Some(COMMON_CONNECTIONS),
             max_messages_per_connection: Some(COMMON_MESSAGES),
-            ..Promise::default()
+            messages_per_hour: Some(COMMON_HOUR),
         },
         ..ProviderConfig::default()
     };

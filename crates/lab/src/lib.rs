@@ -19,6 +19,7 @@ pub mod internet;
 mod lab;
 pub mod load;
 mod mood;
+mod octets;
 mod recorder;
 pub mod report;
 mod session;
