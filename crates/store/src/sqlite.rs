@@ -1,0 +1,191 @@
+//! The store on one SQLite database.
+//!
+//! **Promise.** A batch is acknowledged after its commit is on disk (WAL, `synchronous = FULL`). One
+//! process holds the data folder at a time. A database of a newer version, of another program, or a
+//! damaged one is refused in one line and left as it is.
+//!
+//! **How.** One connection writes and keeps a little in memory that saves questions (the `session`
+//! module); another reads. Statements are prepared once. SQLite moves the log into the database
+//! after `checkpoint_pages` pages, passively: it never waits for readers.
+//!
+//! **Absences.** No page of the database is cached beyond the configured sizes; nothing is mapped
+//! into memory; no read leaves a transaction open.
+
+mod address_hash;
+mod append;
+mod claims;
+pub(crate) mod codec;
+pub(crate) mod deliveries;
+mod open;
+mod reads;
+mod recent;
+mod records;
+mod session;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+pub use open::{APPLICATION_ID, DATABASE_FILE, LOCK_FILE, SCHEMA_VERSION};
+pub use reads::SqliteReads;
+
+use crate::contract::{Reads, Store};
+use crate::fault::StoreFault;
+use crate::words::{Write, Written};
+use session::{Memory, Session, Stop};
+
+/// How a database is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The name of this node: its parts are its own again after a restart.
+    pub node: String,
+    /// Octets of the writer's page cache.
+    pub cache_bytes: u64,
+    /// Octets of each reader's page cache.
+    pub reader_cache_bytes: u64,
+    /// Pages of the write-ahead log after which they are moved into the database.
+    pub checkpoint_pages: u32,
+    /// The database never grows beyond this; `None`: as the disk allows.
+    pub size_limit_bytes: Option<u64>,
+    /// Messages known by address in memory before they are merged into the index on disk; about 50
+    /// octets each.
+    pub merge_addresses_at: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            node: "node".into(),
+            cache_bytes: 64 << 20,
+            reader_cache_bytes: 8 << 20,
+            checkpoint_pages: 8_192,
+            size_limit_bytes: None,
+            merge_addresses_at: 65_536,
+        }
+    }
+}
+
+/// The store on one SQLite database.
+pub struct SqliteStore {
+    connection: Connection,
+    reads: SqliteReads,
+    /// `None` after a fault: it is read again before the next batch.
+    memory: Option<Memory>,
+    incarnation: u64,
+    options: SqliteOptions,
+    path: PathBuf,
+    /// Locked as long as it is open. Last, so that it is given up after the database is closed.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database in a data folder; creates both where they are missing and migrates an older
+    /// version.
+    ///
+    /// # Errors
+    /// The folder is in use or cannot be written, or the database is damaged, foreign or newer.
+    pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreFault> {
+        let lock = open::lock_folder(folder)?;
+        let path = folder.join(DATABASE_FILE);
+        let mut connection = open::open_database(&path, &options)?;
+        let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);
+        let incarnation = open::next_incarnation(&mut connection, &options.node).map_err(fault)?;
+        let memory = Memory::load(&connection, &options.node, incarnation).map_err(fault)?;
+        let reads = SqliteReads::open(&path, options.reader_cache_bytes)?;
+        let memory = Some(memory);
+        Ok(Self { connection, reads, memory, incarnation, options, path, _lock: lock })
+    }
+
+    /// Another connection for questions, for another thread.
+    ///
+    /// # Errors
+    /// The database cannot be opened.
+    pub fn reader(&self) -> Result<SqliteReads, StoreFault> {
+        SqliteReads::open(&self.path, self.options.reader_cache_bytes)
+    }
+
+    /// Which life of the node this is, from 1.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Looks through the whole database for damage. Takes about a second per gigabyte.
+    ///
+    /// # Errors
+    /// [`StoreFault::Corrupt`] with the first damage found.
+    pub fn quick_check(&self) -> Result<(), StoreFault> {
+        let answer: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| self.fault(&error))?;
+        if answer == "ok" {
+            return Ok(());
+        }
+        Err(StoreFault::Corrupt { path: self.path.clone(), detail: answer })
+    }
+
+    /// Sets the bound on the size of the database anew; `None`: as the disk allows.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn set_size_limit(&mut self, bytes: Option<u64>) -> Result<(), StoreFault> {
+        self.options.size_limit_bytes = bytes;
+        open::set_size_limit(&self.connection, bytes).map_err(|error| self.fault(&error))
+    }
+
+    fn fault(&self, error: &rusqlite::Error) -> StoreFault {
+        StoreFault::from_sqlite(&self.path, error)
+    }
+
+    fn try_apply(&mut self, batch: &[Write]) -> rusqlite::Result<Vec<Written>> {
+        if self.memory.is_none() {
+            let node = &self.options.node;
+            self.memory = Some(Memory::load(&self.connection, node, self.incarnation)?);
+        }
+        let memory = self.memory.as_mut().expect("the memory was loaded just above");
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut session = Session { connection: &self.connection, memory };
+        let mut answers = Vec::with_capacity(batch.len());
+        for write in batch {
+            answers.push(match session.write(write) {
+                Ok(written) => written,
+                Err(Stop::Refused(refused)) => Written::Refused(refused),
+                Err(Stop::Sqlite(error)) => return Err(error),
+            });
+        }
+        session.flush(self.options.merge_addresses_at)?;
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        memory.trim();
+        Ok(answers)
+    }
+}
+
+impl Store for SqliteStore {
+    fn apply(&mut self, batch: &[Write]) -> Result<Vec<Written>, StoreFault> {
+        self.try_apply(batch).map_err(|error| {
+            self.memory = None;
+            if !self.connection.is_autocommit() {
+                // Where the roll-back fails too, SQLite rolls back by itself when the file is opened
+                // again; until then every batch fails at its BEGIN, so nothing is acknowledged.
+                if let Err(second) = self.connection.execute_batch("ROLLBACK") {
+                    tracing::error!(error = %second, "a failed batch could not be rolled back");
+                }
+            }
+            self.fault(&error)
+        })
+    }
+
+    fn probe(&mut self) -> Result<(), StoreFault> {
+        // A quarter of a mebibyte, so that a disk with a few free blocks does not count as healthy.
+        let filler = "x".repeat(256 << 10);
+        let put = |value: &str| Write::PutSetting { key: "probe".into(), value: value.into() };
+        self.apply(&[put(&filler)])?;
+        self.apply(&[put("")]).map(|_| ())
+    }
+
+    fn reads(&self) -> &dyn Reads {
+        &self.reads
+    }
+}
