@@ -1,0 +1,231 @@
+//! The commented configuration that `mailweir init` writes.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::Config;
+
+/// What `mailweir init` found out about this machine.
+#[derive(Clone, Debug)]
+pub struct MachineFacts {
+    /// Its full host name; without a dot or broken, a name is made up for people to replace.
+    pub hostname: String,
+    /// Its addresses. Those that no mail exchanger could answer to (loopback, link-local) should
+    /// be left out by the caller; with none at all the example has one source on loopback.
+    pub addresses: Vec<IpAddr>,
+    /// Where queue, ledger and logs go.
+    pub data_dir: String,
+}
+
+impl Config {
+    /// The file of the VERP key that the example names, relative to the configuration's folder.
+    /// Whoever writes the example must put a random key of at least 16 characters there.
+    pub const EXAMPLE_KEY_FILE: &'static str = "return-path.key";
+
+    /// A commented configuration for this machine. It is read without a fault once
+    /// [`Config::EXAMPLE_KEY_FILE`] exists; every key that is not stated stands there as a comment
+    /// with its default.
+    #[must_use]
+    pub fn example_for(machine: &MachineFacts) -> String {
+        let hostname = match mail::address::Domain::parse(&machine.hostname) {
+            Ok(name) if name.as_str().contains('.') => name.as_str().to_owned(),
+            _ => "mail.example.com".to_owned(),
+        };
+        let domain = match hostname.split_once('.') {
+            Some((_, parent)) if parent.contains('.') => parent.to_owned(),
+            _ => hostname.clone(),
+        };
+        let addresses = match machine.addresses.as_slice() {
+            [] => vec![IpAddr::from([127, 0, 0, 1])],
+            addresses => addresses.to_vec(),
+        };
+        let mut text = HEAD.replace("%DATA%", &toml_text(&machine.data_dir));
+        for (place, address) in addresses.iter().enumerate() {
+            let id = place + 1;
+            // Each public address has its own name; the first has the machine's.
+            let helo = if place == 0 { hostname.clone() } else { format!("out{id}.{domain}") };
+            write!(
+                text,
+                "\n[[source]]\npublic_id = {id}\naddress = \"{address}\"\nhelo = \"{helo}\"\n"
+            )
+            .expect("writing to a String cannot fail");
+        }
+        text.push_str(&TAIL.replace("%DOMAIN%", &domain).replace("%HOST%", &hostname));
+        text
+    }
+}
+
+/// A basic string of TOML.
+fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+const HEAD: &str = r#"# Configuration of Mailweir. `mailweir check` proves it.
+#
+# A line that begins with `# key =` shows the default. Durations: "500ms", "30s", "10m", "1h", "5d".
+# Secrets: { env = "NAME" } or { file = "path" }. Relative paths count from the folder of this file.
+
+# Queue, ledger and logs. One process at a time.
+data_dir = %DATA%
+
+[node]
+# Names this process in logs, metrics and Message-IDs.
+# name = "node"
+
+# Sources: our public IPs. One public_id, one public address, one HELO name.
+#
+# weight = 1                        its share among the sources of an affinity
+# include_domains = ["*.example"]   only recipients' domains that match
+# exclude_domains = ["*.example"]   never these
+# messages_per_hour = 1000          at most so many over all targets
+# public_address = "203.0.113.5"    what the world sees, if this machine is behind NAT
+#
+# Each HELO name must resolve to the public address, and the address back to the name.
+"#;
+
+const TAIL: &str = r#"
+# Affinities: named sets of sources that a delivery may use. Without any there is "default" with all.
+#
+# [[affinity]]
+# name = "newsletter"
+# sources = "1,3-5"
+
+[rules]
+# Local MX rules; they come before the shipped ones.
+# mx = "local-mx.toml"
+# How hard the shipped figures are pressed: slow, normal, fast, very-fast, boost, custom.
+# level = "normal"
+
+# Levels of single sources (at all providers) and of single rules (at all sources).
+# [rules.levels.sources]
+# "1,3-5" = "slow"
+# [rules.levels.rules]
+# "google" = "fast"
+
+[smtp_client]
+# port = 25
+# For rules that leave it open: opportunistic, required, disabled.
+# tls = "opportunistic"
+# When certificates must be valid: when-required, always, never.
+# tls_verify = "when-required"
+# Certificates (PEM) that are trusted in place of the system's.
+# tls_roots = "roots.pem"
+# How long a connection without work is kept.
+# idle_timeout = "30s"
+# max_connections_total = 2000
+# pipelining = true
+
+[dns]
+# Without servers those of the system are asked. A caching resolver on this machine is best.
+# servers = ["127.0.0.1", "192.0.2.53:5353"]
+# "auto": IPv6 addresses are looked up when a source has one; or "on", "off".
+# ipv6 = "auto"
+# query_timeout = "3s"
+# attempts = 2
+# route_timeout = "20s"
+# max_lookups = 256
+# cache_domains = 100000
+# min_ttl = "5s"
+# max_ttl = "1d"
+# Names and addresses under which this machine takes mail itself: in an MX list they mean a loop.
+# Without own_names: the HELO names and the host name of the submission listener.
+# own_names = ["%HOST%"]
+# own_addresses = []
+
+# Relays: chosen domains go to given hosts in place of their MX. The first match wins.
+#
+# [[relay]]
+# domains = ["example.com", "*.corp.example"]
+# hosts = ["192.0.2.25", "relay.example.net"]
+# port = 25
+# lmtp = false
+# tls = "opportunistic"
+
+[safety]
+# If not empty, connections go nowhere else.
+# only_targets = ["127.0.0.0/8"]
+# Loopback, private and link-local addresses in MX records are refused.
+# allow_private_targets = false
+
+# Where bounces come back to. Its MX must point to a host that takes them. The first key signs, all
+# verify: put a new one in front, and remove the old one when its mail has expired.
+[return_path]
+domain = "bounce.%DOMAIN%"
+keys = [{ file = "return-path.key" }]
+
+[sender]
+# The domain of Message-IDs.
+domain = "%DOMAIN%"
+# One-click unsubscription (RFC 8058) and unsubscription by mail.
+# unsubscribe_base_url = "https://news.example.com/unsubscribe/"
+# unsubscribe_mailto = "unsubscribe@example.com"
+# The sender identifier of Feedback-ID, 5 to 15 characters.
+# feedback_id_sender = "example"
+
+# DKIM: one section per key. Mail from the domain and below is signed with each that fits.
+#
+# [[dkim]]
+# domain = "%DOMAIN%"
+# selector = "s1"
+# key_file = "dkim-s1.pem"
+# algorithm = "auto"
+
+# SMTP submission. Beyond loopback it needs users and TLS.
+[submission]
+# listen = ["127.0.0.1:2587"]
+# hostname = "%HOST%"
+# max_message_bytes = 26214400
+# AUTH on loopback: "auto" (when there are users), "always", "beyond-loopback".
+# require_auth = "auto"
+# users = [
+#   { name = "shop", password = { env = "MAILWEIR_SHOP_PASSWORD" }, affinity = "default", priority = "high" },
+# ]
+# tls_certificate = "tls.pem"
+# tls_key = "tls-key.pem"
+
+# HTTP API, metrics and health. Beyond loopback it needs tokens.
+[http]
+# listen = ["127.0.0.1:2580"]
+# Roles: reader, sender, operator.
+# tokens = [
+#   { name = "shop", role = "sender", token = { env = "MAILWEIR_SHOP_TOKEN" } },
+# ]
+
+[retry]
+# Pauses after the first, second, ... temporary failure, then the pause after every further one.
+# steps = ["1h", "1h", "1h", "1h", "1h"]
+# then_every = "1d"
+# After a greylisting answer; from the same source.
+# greylisted = "10m"
+# jitter_percent = 10
+# How long the messages of a delivery may be sent.
+# validity = "5d"
+
+# When almost all attempts of an MX group fail, its mail rests. messages = 0 switches it off.
+[circuit_breaker]
+# messages = 300
+# error_percent = 90
+# rest = "3h"
+
+[limits]
+# Messages held in memory by the engine; the backlog itself is in data_dir.
+# window_messages = 50000
+# part_messages = 256
+# Beyond these, intake answers "try later".
+# queue_messages = 50000000
+# free_disk_bytes = 536870912
+# content_bytes = 10485760
+# message_bytes = 26214400
+# merge_bytes = 65536
+# Rendered messages that wait for their connection.
+# memory_bytes = 134217728
+
+[log]
+# One JSON line per attempt.
+# delivery_log = "delivery.jsonl"
+# rotate_bytes = 1073741824
+# keep_files = 10
+# level = "info"
+# Form of the program's own log: text, json.
+# format = "text"
+"#;
