@@ -456,3 +456,33 @@ fn many_names_of_one_address_are_one_path() {
     assert_eq!((paths.len(), paths[0].mx_hosts.len(), paths[0].used_in_window), (1, 16, 500));
     assert_eq!(ledger.budgets_of(START, path(1, 1), "customer0")[0].used_in_window, 500);
 }
+
+/// The shipped rules are a ruling: their figures are the ledger's.
+#[test]
+fn shipped_rules_govern() {
+    let levels = rules::Levels::default();
+    let rules = Arc::new(rules::RuleSet::compile(rules::shipped(), &levels, 7));
+    let ruling = Arc::<rules::RuleSet>::clone(&rules);
+    let mut ledger = Ledger::restore(Settings::default(), ruling, NODE, START, []);
+    assert_eq!(ledger.rules_version(), 7);
+    let mut names = Vec::new();
+    for mx_host in ["gmail-smtp-in.l.google.com", "mta5.am0.yahoodns.net", "mx.example.org"] {
+        let request = TokenRequest {
+            path: path(1, u8::try_from(names.len()).unwrap()),
+            mx_host,
+            want: u32::MAX,
+            source_limit: None,
+            caps: &[],
+        };
+        let lot = granted(ledger.ask_tokens(START, &request));
+        let view = &ledger.budgets_of(START, lot.path, mx_host)[0];
+        let id = rules.find(mx_host, SourceId(1));
+        assert_eq!(view.rule, *rules.rule(id).name);
+        assert_eq!(view.limit_per_hour, rules.limits(id, SourceId(1)).messages_per_hour);
+        assert_eq!(view.period_limit, Some(u64::from(view.limit_per_hour / 12)));
+        assert_eq!(view.period_limit, Some(lot.count.into()), "all at once");
+        names.push(view.rule.clone());
+    }
+    names.dedup();
+    assert_eq!(names.len(), 3, "{names:?}");
+}

@@ -31,7 +31,6 @@ struct TestRule {
 struct TestRules {
     hosts: BTreeMap<String, TestRule>,
     divisors: BTreeMap<SourceId, u32>,
-    /// Keeps the limits of each (host, source), since an answer borrows nothing but the name.
     version: u64,
 }
 
