@@ -17,7 +17,7 @@
 //! The price is a factor of 60/61: a budget under constant full demand sends at most
 //! `messages_per_hour` in 61 minutes.
 //!
-//! Every change is first an entry of the [journal](journal). The shell hands an answer out only
+//! Every change is first an entry of the [journal]. The shell hands an answer out only
 //! after the entries that were taken with [`Ledger::take_journal`] are durable. A crash can then
 //! only lose tokens (counted, never used), never uses.
 //!
