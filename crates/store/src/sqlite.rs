@@ -68,8 +68,10 @@ impl Default for SqliteOptions {
 
 /// The store on one SQLite database.
 pub struct SqliteStore {
-    connection: Connection,
+    /// First, because it is closed first: the last connection moves the log into the database, which
+    /// one that only reads cannot do.
     reads: SqliteReads,
+    connection: Connection,
     /// `None` after a fault: it is read again before the next batch.
     memory: Option<Memory>,
     incarnation: u64,

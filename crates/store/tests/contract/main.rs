@@ -13,8 +13,8 @@ mod support {
 
     /// A store that can be restarted.
     pub enum Subject {
-        Memory(Option<MemoryStore>),
-        Sqlite(Option<SqliteStore>, TempDir),
+        Memory(Option<Box<MemoryStore>>),
+        Sqlite(Option<Box<SqliteStore>>, TempDir),
     }
 
     pub fn options(node: &str) -> SqliteOptions {
@@ -28,18 +28,18 @@ mod support {
 
     impl Subject {
         pub fn memory() -> Self {
-            Self::Memory(Some(MemoryStore::new("a")))
+            Self::Memory(Some(Box::new(MemoryStore::new("a"))))
         }
 
         pub fn sqlite() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            Self::Sqlite(Some(open(folder.path()).unwrap()), folder)
+            Self::Sqlite(Some(Box::new(open(folder.path()).unwrap())), folder)
         }
 
         pub fn store(&mut self) -> &mut dyn Store {
             match self {
-                Self::Memory(store) => store.as_mut().unwrap(),
-                Self::Sqlite(store, _) => store.as_mut().unwrap(),
+                Self::Memory(store) => store.as_deref_mut().unwrap(),
+                Self::Sqlite(store, _) => store.as_deref_mut().unwrap(),
             }
         }
 
@@ -52,10 +52,13 @@ mod support {
 
         pub fn restart(&mut self, node: &str) {
             match self {
-                Self::Memory(store) => *store = store.take().map(|store| store.restart(node)),
+                Self::Memory(store) => {
+                    *store = store.take().map(|store| Box::new(store.restart(node)))
+                }
                 Self::Sqlite(store, folder) => {
                     drop(store.take());
-                    *store = Some(SqliteStore::open(folder.path(), options(node)).unwrap());
+                    let again = SqliteStore::open(folder.path(), options(node)).unwrap();
+                    *store = Some(Box::new(again));
                 }
             }
         }
