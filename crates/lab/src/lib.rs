@@ -12,6 +12,7 @@
 //! can be offered anything.
 
 mod chance;
+pub mod command;
 mod config;
 mod connection;
 mod dns;

@@ -39,7 +39,8 @@ pub struct Mood {
     /// Wait before each reply, one after the other (a busy server).
     pub latency: Option<Span>,
     /// A round trip: whatever is read is answered so much later, and further octets travel
-    /// meanwhile, as on a long line. Excludes `latency` and `slow`.
+    /// meanwhile, as on a long line. Timers step by a millisecond, so the answer comes up to 1.5 ms
+    /// later than that. Excludes `latency` and `slow`.
     pub round_trip: Option<Span>,
     /// Replies drip: one octet in each span.
     pub slow: Option<Span>,
