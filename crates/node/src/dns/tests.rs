@@ -13,7 +13,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 fn quick(server: &FakeServer) -> DnsConfig {
     DnsConfig {
         servers: vec![server.address],
-        query_timeout: Duration::from_millis(250),
+        query_timeout: Duration::from_millis(1_500),
         attempts: 1,
         route_timeout: Duration::from_secs(5),
         own_names: vec!["me.example".into()],
@@ -43,9 +43,16 @@ fn text(routed: &Routed) -> String {
 async fn check(zone: &str, ipv6: bool, table: &[(&str, &str)]) {
     let server = FakeServer::start(zone).await;
     let resolver = Resolver::new(&DnsConfig { ipv6, ..quick(&server) }).unwrap();
+    // All at once, so that their time-outs overlap.
+    let mut tasks = JoinSet::new();
+    for (place, (domain, _)) in table.iter().enumerate() {
+        let (resolver, domain) = (resolver.clone(), (*domain).to_owned());
+        tasks.spawn(async move { (place, text(&resolver.route(&domain, NOW).await)) });
+    }
     let mut wrong = Vec::new();
-    for (domain, wanted) in table {
-        let found = text(&resolver.route(domain, NOW).await);
+    while let Some(done) = tasks.join_next().await {
+        let (place, found) = done.unwrap();
+        let (domain, wanted) = &table[place];
         let fits = match wanted.split_once("...") {
             Some((start, end)) => found.starts_with(start) && found.ends_with(end),
             None => found == *wanted,
@@ -355,6 +362,39 @@ async fn a_domain_is_asked_for_once_at_a_time_and_then_kept() {
     resolver.forget();
     server.replace("slow.example 30 MX 10 a.example\na.example 300 A 192.0.2.1\n");
     assert_eq!(&*resolver.route("slow.example", over).await.0.unwrap().hosts[0].name, "a.example");
+}
+
+#[tokio::test]
+async fn no_more_questions_are_under_way_than_allowed() {
+    let domains: Vec<String> = (0..12).map(|n| format!("d{n}.example")).collect();
+    let zone: Vec<String> = domains.iter().map(|d| format!("{d} MX !delay 15")).collect();
+    let server = FakeServer::start(&zone.join("\n")).await;
+    let config = DnsConfig { max_lookups: 3, ..quick(&server) };
+    let resolver = Resolver::new(&config).unwrap();
+    let mut tasks = JoinSet::new();
+    for domain in domains {
+        let resolver = resolver.clone();
+        tasks.spawn(async move { resolver.route(&domain, NOW).await.0 });
+    }
+    while let Some(found) = tasks.join_next().await {
+        assert_eq!(found.unwrap(), Err(RouteFault::NoMailHost));
+    }
+    assert_eq!(server.most_open(), 3);
+}
+
+#[tokio::test]
+async fn our_own_address_is_a_loop() {
+    let zone = "
+        a.example 300 MX 10 hidden.example
+        a.example 300 MX 20 b.example
+        hidden.example 300 A 192.0.2.66
+        b.example 300 A 192.0.2.1
+    ";
+    let server = FakeServer::start(zone).await;
+    let own_addresses = vec![IpAddr::from([192, 0, 2, 66])];
+    let resolver = Resolver::new(&DnsConfig { own_addresses, ..quick(&server) }).unwrap();
+    assert_eq!(text(&resolver.route("a.example", NOW).await), "Loop +300");
+    assert_eq!(text(&resolver.route("[192.0.2.66]", NOW).await), "Loop +86400");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct FakeServer {
 struct Shared {
     zone: Mutex<HashMap<(String, RecordType), Reply>>,
     asked: Mutex<Vec<String>>,
+    /// Questions being answered, and the most there ever were.
+    open: AtomicUsize,
+    most_open: AtomicUsize,
 }
 
 fn name(text: &str) -> Name {
@@ -82,8 +86,12 @@ impl FakeServer {
             }
         };
         let address = tcp.local_addr().unwrap();
-        let shared =
-            Arc::new(Shared { zone: Mutex::new(read_zone(zone)), asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            zone: Mutex::new(read_zone(zone)),
+            asked: Mutex::default(),
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
+        });
         let for_udp = Arc::clone(&shared);
         tokio::spawn(async move {
             let mut buffer = [0; 4_096];
@@ -127,6 +135,11 @@ impl FakeServer {
     /// Puts another zone in place of the old.
     pub(super) fn replace(&self, zone: &str) {
         *self.shared.zone.lock().unwrap() = read_zone(zone);
+    }
+
+    /// The most questions that were being answered at one time.
+    pub(super) fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::SeqCst)
     }
 
     /// How often this question came, `"a.example MX"`.
@@ -191,7 +204,10 @@ impl Shared {
                 }
                 "noedns" => {}
                 "delay" => {
+                    let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    self.most_open.fetch_max(open, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(argument.parse().unwrap())).await;
+                    self.open.fetch_sub(1, Ordering::SeqCst);
                 }
                 "drop" => return Vec::new(),
                 "cut" if udp || argument == "always" => {
