@@ -40,6 +40,20 @@ pub struct PreparedContent {
 /// # Errors
 /// [`BadContent`].
 pub fn prepare(content: &Bytes) -> Result<PreparedContent, BadContent> {
+    let dots = check_lines(content)?;
+    let needs_line_end = !content.is_empty() && !content.ends_with(b"\r\n");
+    let wire =
+        if dots == 0 { content.clone() } else { Bytes::from(dot_stuff(content).into_owned()) };
+    let size = content.len() as u64 + if needs_line_end { 2 } else { 0 };
+    Ok(PreparedContent { wire, needs_line_end, size, eight_bit: !content.is_ascii() })
+}
+
+/// Checks that every CR and LF is part of a CR LF pair and that there is no NUL. Returns how many lines begin
+/// with a dot.
+///
+/// # Errors
+/// [`BadContent`].
+pub fn check_lines(content: &[u8]) -> Result<usize, BadContent> {
     let mut pairs = 0;
     let mut dots = usize::from(content.first() == Some(&b'.'));
     for end in memchr_iter(b'\n', content) {
@@ -56,11 +70,7 @@ pub fn prepare(content: &Bytes) -> Result<PreparedContent, BadContent> {
     if memchr(0, content).is_some() {
         return Err(BadContent::Nul);
     }
-    let needs_line_end = !content.is_empty() && !content.ends_with(b"\r\n");
-    let wire =
-        if dots == 0 { content.clone() } else { Bytes::from(dot_stuff(content).into_owned()) };
-    let size = content.len() as u64 + if needs_line_end { 2 } else { 0 };
-    Ok(PreparedContent { wire, needs_line_end, size, eight_bit: !content.is_ascii() })
+    Ok(dots)
 }
 
 /// Doubles the dot at the beginning of each line; borrows when there is none.

@@ -7,9 +7,11 @@
 //!
 //! - [`client`]: the sending side, with PIPELINING across messages (RFC 5321, 2920, 3207, 1870,
 //!   6152, 6531, 2033).
+//! - [`server`]: the receiving side of the submission and bounce listeners (RFC 6409, 4954, 3030).
 //! - [`reply_reader`]: octets to replies, tolerant in form and strict in size.
 //! - [`content`]: dot-stuffing and the check that content can travel at all.
 
 pub mod client;
 pub mod content;
 pub mod reply_reader;
+pub mod server;
