@@ -144,7 +144,7 @@ fn measure(folder: &Path, arguments: &[u64; 4]) -> Result<(), StoreFault> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = [1_000_000, 100, 1_000, 8_192];
+    let mut arguments = [1_000_000, 100, 4_000, 16_384];
     for (slot, text) in arguments.iter_mut().zip(std::env::args().skip(1)) {
         *slot = text.parse()?;
     }

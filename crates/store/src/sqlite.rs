@@ -48,8 +48,8 @@ pub struct SqliteOptions {
     pub checkpoint_pages: u32,
     /// The database never grows beyond this; `None`: as the disk allows.
     pub size_limit_bytes: Option<u64>,
-    /// Messages known by address in memory before they are merged into the index on disk; about 50
-    /// octets each.
+    /// Messages known by address in memory before they are merged into the index on disk; up to twice
+    /// as many, of about 50 octets each, are in memory.
     pub merge_addresses_at: usize,
 }
 
@@ -59,9 +59,9 @@ impl Default for SqliteOptions {
             node: "node".into(),
             cache_bytes: 64 << 20,
             reader_cache_bytes: 8 << 20,
-            checkpoint_pages: 8_192,
+            checkpoint_pages: 16_384,
             size_limit_bytes: None,
-            merge_addresses_at: 65_536,
+            merge_addresses_at: 131_072,
         }
     }
 }

@@ -39,9 +39,9 @@ pub struct WriterOptions {
 }
 
 impl Default for WriterOptions {
-    /// 1,024 requests, 4,000 rows, one second.
+    /// 1,024 requests, 8,000 rows, one second.
     fn default() -> Self {
-        Self { capacity: 1_024, batch_rows: 4_000, probe_every: Duration::from_secs(1) }
+        Self { capacity: 1_024, batch_rows: 8_000, probe_every: Duration::from_secs(1) }
     }
 }
 

@@ -167,7 +167,9 @@ impl SqliteReads {
         for id in tail.query_map([hash], |row| row.get(0))? {
             found.push(id?);
         }
+        // A run that is being written has messages in both.
         found.sort_unstable_by(|left, right| right.cmp(left));
+        found.dedup();
         Ok(found)
     }
 }

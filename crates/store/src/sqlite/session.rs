@@ -253,12 +253,14 @@ impl Session<'_> {
 
     /// Writes what was only counted in memory: the last step before the commit.
     pub(super) fn flush(&mut self, merge_at: usize) -> rusqlite::Result<()> {
-        if self.memory.recent.len() >= merge_at.max(1) {
-            self.memory.recent.merge(self.connection)?;
-            self.memory.next.indexed_through = self.memory.next.message - 1;
+        let through = self.memory.recent.merge_slice(self.connection, merge_at)?;
+        if through.is_some() || self.memory.recent.is_merging() {
             for account in self.memory.accounts.values_mut() {
                 account.indexed |= account.counters.accepted > 0;
             }
+        }
+        if let Some(through) = through {
+            self.memory.next.indexed_through = through;
         }
         let dirty: BTreeSet<u64> = self
             .memory
