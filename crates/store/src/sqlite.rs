@@ -4,7 +4,7 @@
 //! process holds the data folder at a time. A database of a newer version, of another program, or a
 //! damaged one is refused in one line and left as it is.
 //!
-//! **How.** One connection writes and keeps a little in memory that saves questions (the `session`
+//! **How.** One connection writes and keeps a little in memory that saves questions (the `batch`
 //! module); another reads. Statements are prepared once. SQLite moves the log into the database
 //! after `checkpoint_pages` pages, passively: it never waits for readers.
 //!
@@ -13,14 +13,14 @@
 
 mod address_hash;
 mod append;
-mod claims;
+mod batch;
+pub(crate) mod claims;
 pub(crate) mod codec;
 pub(crate) mod deliveries;
 mod open;
 mod reads;
 mod recent;
 mod records;
-mod session;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub use reads::SqliteReads;
 use crate::contract::{Reads, Store};
 use crate::fault::StoreFault;
 use crate::words::{Write, Written};
-use session::{Memory, Session, Stop};
+use batch::{Batch, Memory, Stop};
 
 /// How a database is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,16 +148,16 @@ impl SqliteStore {
         }
         let memory = self.memory.as_mut().expect("the memory was loaded just above");
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut session = Session { connection: &self.connection, memory };
+        let mut work = Batch { connection: &self.connection, memory };
         let mut answers = Vec::with_capacity(batch.len());
         for write in batch {
-            answers.push(match session.write(write) {
+            answers.push(match work.write(write) {
                 Ok(written) => written,
                 Err(Stop::Refused(refused)) => Written::Refused(refused),
                 Err(Stop::Sqlite(error)) => return Err(error),
             });
         }
-        session.flush(self.options.merge_addresses_at)?;
+        work.flush(self.options.merge_addresses_at)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         memory.trim();
         Ok(answers)

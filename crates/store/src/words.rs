@@ -228,7 +228,8 @@ pub enum Write {
     /// Pauses, resumes or cancels, and writes that to the audit trail. → [`Written::Done`].
     ///
     /// Allowed: running → paused, paused → running, anything but finished → cancelled. After a
-    /// cancellation the caller repeats [`Write::CancelQueued`] until nothing of it is queued.
+    /// cancellation the caller repeats [`Write::CancelQueued`] until nothing of it is queued, and again
+    /// after [`Write::ReleaseParts`] at a start.
     SetState {
         /// The delivery.
         delivery: DeliveryId,
@@ -246,7 +247,8 @@ pub enum Write {
     /// From each delivery in turn: retries that are due (at most half of the room while fresh
     /// messages wait, so that neither starves the other), fresh messages in order, further retries.
     Claim(ClaimRequest),
-    /// Ends claimed messages or returns them to the queue; at most `SETTLE_LIMIT`.
+    /// Ends claimed messages or returns them to the queue; at most `SETTLE_LIMIT`. In a cancelled
+    /// delivery none is returned: it ends as cancelled.
     /// → [`Written::Settled`].
     Settle(Vec<Settled>),
     /// Ends queued messages of a running or paused delivery as expired. → [`Written::Swept`].
@@ -366,6 +368,9 @@ pub struct SettleReport {
     pub settled: u32,
     /// Messages that this node does not hold (settled before, or taken away): nothing was changed.
     pub late: Vec<MessageId>,
+    /// Messages that were to be returned to the queue of a cancelled delivery: they are at their end
+    /// as cancelled instead.
+    pub cancelled: Vec<MessageId>,
     /// Deliveries that finished with it.
     pub finished: Vec<DeliveryId>,
 }

@@ -12,6 +12,7 @@ use super::{DeliveryRow, MemoryStore, MessageRow, PartRow, Place, QueueKey};
 use crate::limits::{
     LAST_REPLY_LIMIT, REFUSALS_KEPT, RELEASE_PARTS, SWEEP_DOMAINS, check, cut, cut_refusal,
 };
+use crate::sqlite::claims::fate_in;
 use crate::sqlite::codec::{ceil_ms, floor_ms, moment};
 use crate::sqlite::deliveries::transition_fault;
 use crate::waves::{Segment, wave_ends};
@@ -493,7 +494,12 @@ impl MemoryStore {
             row.attempts = one.attempts;
             row.last_reply = cut(&one.last_reply, LAST_REPLY_LIMIT).into();
             let content = row.content;
-            match one.fate {
+            let state = self.deliveries.get(&one.delivery).map(|delivery| delivery.delivery.state);
+            let fate = state.map_or(one.fate, |state| fate_in(state, one.fate));
+            if fate != one.fate {
+                report.cancelled.push(one.id);
+            }
+            match fate {
                 Fate::Final(state) => {
                     row.place = Place::End(state, floor_ms(one.at));
                     self.drop_content(content);
@@ -507,7 +513,7 @@ impl MemoryStore {
             }
             if let Some(delivery) = self.deliveries.get_mut(&one.delivery) {
                 delivery.counters.in_flight -= 1;
-                if let Fate::Final(state) = one.fate {
+                if let Fate::Final(state) = fate {
                     *delivery.counters.of(state) += 1;
                 }
             }

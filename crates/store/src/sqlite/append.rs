@@ -9,9 +9,9 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::address_hash::address_hash;
+use super::batch::{Batch, Stop};
 use super::codec::{column, floor_ms, number};
 use super::recent::{Entry, Recent};
-use super::session::{Session, Stop};
 use crate::words::{
     Appended, DomainId, Earlier, NewContent, NewRecipient, NewRefusal, Once, RefusedWrite,
     TouchedDomain, Written,
@@ -62,12 +62,30 @@ impl DuplicateCheck<'_> {
     }
 }
 
+/// The domains that got work.
+#[derive(Default)]
+struct Touched {
+    domains: Vec<TouchedDomain>,
+    places: HashMap<DomainId, usize>,
+}
+
+impl Touched {
+    /// Counts one more message for a domain.
+    fn count(&mut self, id: DomainId, name: Arc<str>) {
+        let place = *self.places.entry(id).or_insert_with(|| {
+            self.domains.push(TouchedDomain { id, name, count: 0 });
+            self.domains.len() - 1
+        });
+        self.domains[place].count += 1;
+    }
+}
+
 /// `None` for an empty text: such a column takes no room.
 fn unless_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-impl Session<'_> {
+impl Batch<'_> {
     /// Accepts recipients.
     pub(super) fn append(
         &mut self,
@@ -142,9 +160,7 @@ impl Session<'_> {
         )?;
         let first = self.memory.next.message;
         let mut repeats = Vec::new();
-        let mut domains: Vec<TouchedDomain> = Vec::new();
-        let mut places: HashMap<DomainId, usize> = HashMap::new();
-        let mut last: Option<(DomainId, usize)> = None;
+        let mut touched = Touched::default();
         for row in recipients {
             let folded = if row.folded.is_empty() { &row.address } else { &row.folded };
             let hash = address_hash(&self.memory.address_key, folded);
@@ -177,22 +193,14 @@ impl Session<'_> {
             ])?;
             insert_queue.execute(params![domain.0, column(delivery.0), column(id)])?;
             self.memory.recent.add(Entry { delivery: delivery.0, hash, message: id });
-            let place = match last {
-                Some((same, place)) if same == domain => place,
-                _ => *places.entry(domain).or_insert_with(|| {
-                    domains.push(TouchedDomain { id: domain, name, count: 0 });
-                    domains.len() - 1
-                }),
-            };
-            last = Some((domain, place));
-            domains[place].count += 1;
+            touched.count(domain, name);
         }
         let accepted = (self.memory.next.message - first) as u32;
         let appended = Appended {
             first: (accepted > 0).then_some(MessageId(first)),
             accepted,
             duplicates: repeats.iter().map(|repeat| repeat.line).collect(),
-            domains,
+            domains: touched.domains,
         };
         Ok((appended, repeats))
     }

@@ -7,8 +7,8 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::batch::{Batch, Held, Stop, held_state, read_ids};
 use super::codec::{ceil_ms, column, final_code, floor_ms, moment, number};
-use super::session::{Held, Session, Stop, held_state, read_ids};
 use crate::limits::{LAST_REPLY_LIMIT, RELEASE_PARTS, SWEEP_DOMAINS, cut};
 use crate::words::{
     ClaimRequest, Claimed, DomainId, PartId, RefusedWrite, Released, SettleReport, Sweep, Swept,
@@ -42,6 +42,15 @@ const TAKE_RETRIES: &str = "SELECT m.id, m.address, m.merge, m.content_id, m.sen
 const DELETE_ONE: &str = "DELETE FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
      AND due_ms = ?3 AND message_id = ?4";
 
+/// What a fate comes to in a delivery of this state: nothing is returned to the queue of a cancelled
+/// one, where no sweep would find it again.
+pub(crate) fn fate_in(state: DeliveryState, fate: Fate) -> Fate {
+    match (state, fate) {
+        (DeliveryState::Cancelled, Fate::Requeued { .. }) => Fate::Final(FinalState::Cancelled),
+        _ => fate,
+    }
+}
+
 /// An empty text for an empty column.
 fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<Box<str>> {
     Ok(row.get_ref(index)?.as_str_or_null()?.unwrap_or_default().into())
@@ -64,7 +73,7 @@ fn read_taken(row: &Row<'_>, delivery: DeliveryId) -> rusqlite::Result<Taken> {
     Ok(Taken { message, due_ms })
 }
 
-impl Session<'_> {
+impl Batch<'_> {
     /// Takes messages of one domain.
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Result<Written, Stop> {
         let mut running = Vec::with_capacity(request.deliveries.len());
@@ -256,7 +265,11 @@ impl Session<'_> {
             let account = self.account(one.delivery)?;
             account.counters.in_flight -= 1;
             account.dirty = true;
-            match one.fate {
+            let fate = fate_in(account.state, one.fate);
+            if fate != one.fate {
+                report.cancelled.push(one.id);
+            }
+            match fate {
                 Fate::Final(state) => {
                     *account.counters.of(state) += 1;
                     let at = floor_ms(one.at);

@@ -6,8 +6,8 @@ use mail::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+use super::batch::{Batch, Stop};
 use super::codec::{column, delivery_code, floor_ms, number, unexpected};
-use super::session::{Session, Stop};
 use crate::limits::{REFUSALS_KEPT, cut_refusal};
 use crate::waves::{Segment, wave_ends};
 use crate::words::{
@@ -22,7 +22,7 @@ pub(super) const fn content_code(kind: ContentKind) -> i64 {
     }
 }
 
-impl Session<'_> {
+impl Batch<'_> {
     /// Creates a delivery.
     pub(super) fn create_delivery(
         &mut self,

@@ -12,10 +12,10 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::address_hash::{AddressKey, address_hash};
+use super::batch::read_counters;
 use super::codec::{column, delivery_state, final_state, floor_ms, moment, number, unexpected};
 use super::deliveries::content_code;
 use super::open::prepare_connection;
-use super::session::read_counters;
 use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{

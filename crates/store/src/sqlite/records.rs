@@ -3,11 +3,11 @@
 use mail::time::Timestamp;
 use rusqlite::params;
 
+use super::batch::{Batch, Stop};
 use super::codec::{column, floor_ms};
-use super::session::{Session, Stop};
 use crate::words::{AuditEntry, LedgerRow, Written};
 
-impl Session<'_> {
+impl Batch<'_> {
     /// Replaces figures of the ledger.
     pub(super) fn put_ledger(&mut self, rows: &[LedgerRow]) -> Result<Written, Stop> {
         let mut upsert = self.connection.prepare_cached(

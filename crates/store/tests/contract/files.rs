@@ -268,3 +268,28 @@ fn a_reader_works_beside_the_writer() {
         }
     });
 }
+
+#[test]
+fn the_writer_shares_one_database_among_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let writer = Writer::start(Box::new(store), WriterOptions::default()).unwrap();
+    let created = writer.handle().apply(create(DeliveryOptions::default(), Some("Hello"))).unwrap();
+    assert_eq!(created, Written::Created(DeliveryId(1)));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let handle = writer.handle();
+            scope.spawn(move || {
+                for number in 0..25 {
+                    let [append, ledger] = batch(DeliveryId(1), thread * 100 + number);
+                    assert!(matches!(handle.apply(append), Ok(Written::Appended(_))));
+                    assert_eq!(handle.apply(ledger), Ok(Written::Done));
+                }
+            });
+        }
+    });
+    let store = writer.shutdown().unwrap();
+    let counters = store.reads().delivery(DeliveryId(1)).unwrap().unwrap().counters;
+    assert_eq!(counters.accepted, 1_000);
+    assert_consistent(store.reads());
+}

@@ -300,6 +300,13 @@ fn sweeps_go_in_stretches(subject: &mut Subject) {
     };
     assert_eq!((swept.count, swept.next, swept.finished), (1, None, false));
     assert_eq!(subject.counters(other).queued(), 1, "another delivery is left alone");
+    let third = subject.running(&["a@z.org", "b@z.org"]);
+    let held = ids(&subject.claim(z, &[all(third)], 9));
+    subject.apply(set_state(third, DeliveryState::Cancelled));
+    let report = subject.settle(vec![again(held[0], third, 80), sent(held[1], third)]);
+    assert_eq!(report.cancelled, [MessageId(held[0])]);
+    let counters = subject.counters(third);
+    assert_eq!((counters.cancelled, counters.sent, counters.pending()), (1, 1, 0));
 }
 
 fn streams_keep_their_content_until_the_end(subject: &mut Subject) {

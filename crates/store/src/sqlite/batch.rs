@@ -215,12 +215,12 @@ pub(super) fn read_ids(blob: &[u8]) -> rusqlite::Result<Vec<u64>> {
 }
 
 /// One batch at work.
-pub(super) struct Session<'a> {
+pub(super) struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) memory: &'a mut Memory,
 }
 
-impl Session<'_> {
+impl Batch<'_> {
     /// Applies one write.
     pub(super) fn write(&mut self, write: &Write) -> Result<Written, Stop> {
         crate::limits::check(write)?;
