@@ -7,6 +7,7 @@ use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use rules::RuleId;
 
+use crate::line::LineKey;
 use crate::window::QueueKey;
 use crate::work::QueuedMessage;
 use quota::{LotId, PathKey};
@@ -44,18 +45,23 @@ pub(crate) struct Connection {
     pub(crate) group: usize,
     pub(crate) path: PathKey,
     pub(crate) mx_host: Arc<str>,
+    /// The rule under which it was asked for.
     pub(crate) rule: RuleId,
+    /// The budget of which it holds a permit.
+    pub(crate) line: LineKey,
     pub(crate) rule_name: Arc<str>,
     pub(crate) rules_version: u64,
     pub(crate) dry: bool,
     pub(crate) state: ConnectionState,
+    /// Messages that it was given, those that came back untried not counted.
+    pub(crate) messages_given: u32,
     /// Messages that it may still be given.
     pub(crate) messages_left: u32,
     /// Messages handed over and not yet reported.
     pub(crate) assigned: VecDeque<Assigned>,
     /// How many may be assigned at a time; grows while they are done quickly.
     pub(crate) depth: u32,
-    /// Messages that the server took or refused on it.
+    /// Messages that the server took or refused in words on it.
     pub(crate) answered: u32,
     pub(crate) asked_at: Timestamp,
     pub(crate) ready_at: Timestamp,

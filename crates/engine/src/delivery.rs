@@ -1,10 +1,22 @@
-//! Deliveries as the engine holds them: which of their messages may go now.
+//! Deliveries as the engine holds them: which of their messages may go now, and what follows when
+//! their state changes, a wave opens or their validity ends.
 
-use mail::id::MessageId;
+use core::time::Duration;
+
+use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 
+use crate::engine::{Engine, OpenDelivery, Wake};
+use crate::event::{Command, QuotaLimit, QuotaWait};
 use crate::reason::{WaitReason, Waiting};
-use crate::work::{Delivery, DeliveryState};
+use crate::window::{PRIORITIES, lane};
+use crate::work::{Delivery, DeliveryState, Fate, FinalState};
+
+/// While a delivery's cap makes it wait for no longer than this, its messages stay in the windows.
+const SHORT_CAP_WAIT: Duration = Duration::from_secs(2);
+
+/// How long after the end of a delivery's validity the store is asked again for what came back late.
+const LATE_RETURNS: Duration = Duration::from_secs(60);
 
 impl Delivery {
     /// Whether its messages may be claimed at `now`, and up to which number; `Ok(None)`: all of them.
@@ -68,5 +80,182 @@ impl Delivery {
 
     fn started(&self) -> Timestamp {
         self.started_at.unwrap_or(Timestamp::EPOCH)
+    }
+}
+
+impl Engine {
+    pub(crate) fn delivery_changed(&mut self, now: Timestamp, delivery: Delivery) {
+        let id = delivery.id;
+        self.open_deliveries[lane(delivery.options.priority)] = None;
+        let state = delivery.state;
+        if let Some(before) = self.deliveries.get(&id) {
+            self.open_deliveries[lane(before.options.priority)] = None;
+        }
+        match state {
+            DeliveryState::Finished => {
+                self.deliveries.remove(&id);
+                if let Some(at) = self.delivery_wakes.remove(&id) {
+                    self.wakes.remove(&(at, Wake::Delivery(id)));
+                }
+                return;
+            }
+            DeliveryState::Cancelled => {
+                let newly = self.deliveries.get(&id).is_none_or(|d| d.state != state);
+                self.deliveries.insert(id, delivery);
+                for message in self.take_windows(Some(id)) {
+                    self.settle(now, &message, Fate::Final(FinalState::Cancelled), "cancelled");
+                }
+                if newly {
+                    self.commands.push_back(Command::CancelQueued { delivery: id });
+                }
+                return;
+            }
+            DeliveryState::Draft | DeliveryState::Paused => {
+                self.deliveries.insert(id, delivery);
+                for message in self.take_windows(Some(id)) {
+                    self.give_message_back(now, &message);
+                }
+                return;
+            }
+            DeliveryState::Running => {}
+        }
+        self.deliveries.insert(id, delivery);
+        self.schedule_delivery(now, id);
+        // What was queued while it could not send was perhaps never heard of here.
+        self.scan_soon(now);
+    }
+
+    /// Looks at a delivery again when a wave opens, its validity ends, or a stream is to be swept.
+    fn schedule_delivery(&mut self, now: Timestamp, id: DeliveryId) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        let ends = if delivery.options.stream {
+            now + self.settings.stream_expiry_interval
+        } else {
+            delivery.valid_until(now)
+        };
+        let next = delivery.next_wave(now).map_or(ends, |wave| wave.min(ends));
+        self.wake_delivery(id, next);
+    }
+
+    /// Looks at a delivery at `at`, and not before.
+    fn wake_delivery(&mut self, id: DeliveryId, at: Timestamp) {
+        if let Some(before) = self.delivery_wakes.insert(id, at) {
+            self.wakes.remove(&(before, Wake::Delivery(id)));
+        }
+        self.wakes.insert((at, Wake::Delivery(id)));
+    }
+
+    pub(crate) fn delivery_woken(&mut self, now: Timestamp, id: DeliveryId) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        if delivery.state != DeliveryState::Running {
+            return;
+        }
+        let (stream, validity) = (delivery.options.stream, delivery.options.validity);
+        let over = !stream && now >= delivery.valid_until(now);
+        if over || stream {
+            let oldest = if stream { now.saturating_sub(validity) } else { Timestamp::NEVER };
+            let ended = self.take_from_windows(|message| {
+                message.delivery == id && (over || message.accepted_at <= oldest)
+            });
+            for message in ended {
+                self.settle(now, &message, Fate::Final(FinalState::Expired), "validity ended");
+            }
+        }
+        if over {
+            self.commands.push_back(Command::Expire { delivery: id, accepted_before: None });
+            // What is on a connection may still be put off and come back to the queue.
+            self.wake_delivery(id, now + LATE_RETURNS);
+            return;
+        }
+        if stream {
+            let before = now.saturating_sub(validity);
+            self.commands
+                .push_back(Command::Expire { delivery: id, accepted_before: Some(before) });
+        }
+        self.schedule_delivery(now, id);
+        if !stream {
+            // A wave has opened.
+            self.open_deliveries = [None, None, None];
+            self.scan_soon(now);
+        }
+    }
+
+    pub(crate) fn sweep_done(&mut self, now: Timestamp, id: DeliveryId, more: bool) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        let (state, stream) = (delivery.state, delivery.options.stream);
+        let before = stream.then(|| now.saturating_sub(delivery.options.validity));
+        match (state, more) {
+            (DeliveryState::Cancelled, true) => {
+                self.commands.push_back(Command::CancelQueued { delivery: id });
+            }
+            (DeliveryState::Running, true) => {
+                self.commands.push_back(Command::Expire { delivery: id, accepted_before: before });
+            }
+            _ => {}
+        }
+    }
+
+    /// Where the cap of a delivery is used up for a while and no token of it is left on the paths of this group, its
+    /// messages do not stand in the way of others meanwhile.
+    pub(crate) fn hold_capped(&mut self, now: Timestamp, ix: usize) {
+        let Some(group) = self.groups[ix].as_ref() else { return };
+        let capped = group.window.queues().filter(|(key, _)| key.cap.is_some());
+        let mut deliveries: Vec<DeliveryId> = capped.map(|(key, _)| key.delivery).collect();
+        deliveries.dedup();
+        for id in deliveries {
+            let purses = self
+                .paths
+                .values()
+                .filter(|path| path.groups.contains(&ix))
+                .flat_map(|path| path.purses.iter().filter(|purse| purse.cap == Some(id)));
+            let mut wait: Option<&QuotaWait> = None;
+            let mut tokens = 0;
+            for purse in purses {
+                tokens += purse.usable(now);
+                let of_cap = purse.wait.as_ref().filter(|wait| wait.limit == QuotaLimit::Delivery);
+                wait = of_cap.or(wait);
+            }
+            if let Some(wait) = wait.cloned().filter(|_| tokens == 0) {
+                self.delivery_capped(now, id, wait);
+            }
+        }
+    }
+
+    fn delivery_capped(&mut self, now: Timestamp, id: DeliveryId, wait: QuotaWait) {
+        let Some(until) = wait.until.filter(|until| *until > now + SHORT_CAP_WAIT) else { return };
+        self.capped.insert(id, wait);
+        self.wakes.insert((until, Wake::Cap(id)));
+        self.open_deliveries = [None, None, None];
+        for message in self.take_windows(Some(id)) {
+            self.give_message_back(now, &message);
+        }
+    }
+
+    pub(crate) fn cap_woken(&mut self, now: Timestamp, id: DeliveryId) {
+        self.capped.remove(&id);
+        self.open_deliveries = [None, None, None];
+        self.scan_soon(now);
+    }
+
+    /// The deliveries of a lane that may send, the one whose turn it is first.
+    pub(crate) fn open_deliveries(&mut self, now: Timestamp, lane: usize) -> Vec<OpenDelivery> {
+        if self.open_deliveries[lane].is_none() {
+            let open = self
+                .deliveries
+                .values()
+                .filter(|delivery| delivery.options.priority == PRIORITIES[lane])
+                .filter_map(|delivery| {
+                    let until = delivery.open_until(now).ok()?;
+                    let free = !self.capped.contains_key(&delivery.id);
+                    free.then_some((delivery.id, until))
+                })
+                .collect();
+            self.open_deliveries[lane] = Some(open);
+        }
+        let Some(open) = &mut self.open_deliveries[lane] else { return Vec::new() };
+        if open.len() > 1 {
+            open.rotate_left(1);
+        }
+        open.clone()
     }
 }

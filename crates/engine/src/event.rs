@@ -209,6 +209,8 @@ pub struct ConnectionPlan {
     pub tls: TlsUse,
     /// LMTP.
     pub lmtp: bool,
+    /// The host was written into the configuration by a person, not found by DNS.
+    pub relay: bool,
     /// Whether no real connection is to be made (dry mode): every message is prepared and reported as
     /// sent.
     pub dry: bool,

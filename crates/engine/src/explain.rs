@@ -10,6 +10,7 @@ use crate::domain::RouteState;
 use crate::engine::Engine;
 use crate::event::QuotaWait;
 use crate::group::GroupCounts;
+use crate::line::LineKey;
 use crate::path::RestCause;
 use crate::reason::{WaitReason, Waiting};
 use crate::window::lane;
@@ -118,7 +119,7 @@ impl Engine {
                 let rule = self.rules.find(&target.host, source.id);
                 let key = PathKey { source: source.id, target: target.address };
                 let path = self.paths.get(&key);
-                let releases = self.releases.get(&rule).copied().unwrap_or(0);
+                let releases = self.lines.releases(LineKey::new(&self.rules, rule, key));
                 views.push(PathView {
                     source: source.id,
                     target: target.address,
@@ -176,6 +177,10 @@ impl Engine {
         }
         if due > now {
             return Waiting { reason: WaitReason::RetryScheduled, until: due };
+        }
+        if let Some(wait) = self.capped.get(&delivery.id) {
+            let until = wait.until.unwrap_or(never);
+            return Waiting { reason: WaitReason::Quota { wait: wait.clone() }, until };
         }
         self.why_domain(domain, lane(delivery.options.priority))
     }

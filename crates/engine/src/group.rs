@@ -11,6 +11,7 @@ use rules::RuleId;
 
 use crate::breaker::Breaker;
 use crate::domain::DomainIx;
+use crate::line::{LineKey, Turn};
 use crate::reason::Waiting;
 use crate::window::Window;
 
@@ -52,6 +53,7 @@ pub(crate) struct Group {
     pub(crate) key: String,
     pub(crate) port: u16,
     pub(crate) lmtp: bool,
+    pub(crate) relay: bool,
     /// By preference, then in the order of DNS.
     pub(crate) targets: Vec<Target>,
     /// One of the domains, to give it a name for people.
@@ -67,12 +69,10 @@ pub(crate) struct Group {
     pub(crate) breaker: Breaker,
     /// The rule of each (MX host, source), found once per rule set.
     pub(crate) rulings: BTreeMap<(Arc<str>, SourceId), RuleId>,
-    /// It stands in this rule's line for a permit.
-    pub(crate) waits_for_permit: Option<RuleId>,
-    /// Its turn has come in that line.
-    pub(crate) served: bool,
-    /// ... because a permit was released, not because it looked for itself.
-    pub(crate) served_by_release: bool,
+    /// Its places in the lines for permits.
+    pub(crate) turns: BTreeMap<LineKey, Turn>,
+    /// Memory is short and it cannot send: it claims nothing until then.
+    pub(crate) claims_held_until: Timestamp,
     pub(crate) wake: Timestamp,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) counts: GroupCounts,
@@ -90,6 +90,7 @@ impl Group {
             key,
             port: route.port,
             lmtp: route.lmtp,
+            relay: route.relay,
             targets: Vec::new(),
             sample_domain,
             line: Default::default(),
@@ -100,9 +101,8 @@ impl Group {
             shares: BTreeMap::new(),
             breaker: Breaker::default(),
             rulings: BTreeMap::new(),
-            waits_for_permit: None,
-            served: false,
-            served_by_release: false,
+            turns: BTreeMap::new(),
+            claims_held_until: Timestamp::EPOCH,
             wake: Timestamp::NEVER,
             waiting: None,
             counts: GroupCounts::default(),

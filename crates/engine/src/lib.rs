@@ -23,15 +23,22 @@ mod engine;
 pub mod event;
 pub mod explain;
 mod group;
+mod line;
+mod opening;
 mod outcome;
 mod path;
+mod quota_words;
 mod random;
 pub mod reason;
 mod settings;
 mod shaping;
 mod sources;
+mod tokens;
 mod window;
 pub mod work;
+
+#[cfg(test)]
+mod tests;
 
 pub use engine::Engine;
 pub use event::{Command, Event};

@@ -81,7 +81,8 @@ impl Engine {
             connection.depth =
                 (connection.depth * 2).min(self.settings.assigned_per_connection_max);
         }
-        let answered = pairs.iter().filter(|(_, done)| done.started_at.is_some()).count();
+        // Only words of the server are an answer: a connection that breaks at once has given none.
+        let answered = pairs.iter().filter(|(_, done)| is_answer(&done.result)).count();
         connection.answered =
             connection.answered.saturating_add(u32::try_from(answered).unwrap_or(u32::MAX));
         let sent_for = micros(now.since(connection.ready_at));
@@ -105,12 +106,12 @@ impl Engine {
 
     pub(crate) fn connection_closed(&mut self, now: Timestamp, id: ConnectionId, end: &SessionEnd) {
         let Some(connection) = self.forget_connection(id) else { return };
-        let (ix, rule) = (connection.group, connection.rule);
+        let (ix, line) = (connection.group, connection.line);
         self.commands.push_back(Command::ReleasePermit { connection: id });
-        self.permit_released(rule);
+        self.permit_released(line);
         debug_assert!(connection.assigned.is_empty(), "every message is reported before the end");
         for assigned in connection.assigned {
-            self.back_to_window(now, ix, assigned);
+            self.back_to_window(now, ix, assigned, true);
         }
         let at_fault = match &end.cause {
             EndCause::Finished => false,
@@ -151,7 +152,11 @@ impl Engine {
                 (Fate::Final(FinalState::Failed), false)
             }
             DoneResult::Verdict(Verdict::NotTried) => {
-                return self.back_to_window(now, ix, assigned);
+                if done.started_at.is_some() {
+                    // Its token is spent, so the log must show it.
+                    self.record(now, id, &message, &done, None, Box::default());
+                }
+                return self.back_to_window(now, ix, assigned, done.started_at.is_none());
             }
             DoneResult::Verdict(Verdict::Sent { .. }) => (Fate::Final(FinalState::Sent), true),
             DoneResult::Verdict(Verdict::Unsendable { status, why }) => {
@@ -167,7 +172,7 @@ impl Engine {
                     Some(decision) => decision,
                     None => {
                         self.record(now, id, &message, &done, None, Box::default());
-                        return self.back_to_window(now, ix, assigned);
+                        return self.back_to_window(now, ix, assigned, true);
                     }
                 }
             }
@@ -185,7 +190,9 @@ impl Engine {
                 Fate::Final(_) => group.counts.failed += 1,
                 Fate::Requeued { .. } => group.counts.deferred += 1,
             }
-            if asked_of_server {
+            // Greylisting is an invitation to come back.
+            let invited = matches!(fate, Fate::Requeued { pinned_source: Some(_), .. });
+            if asked_of_server && !invited {
                 group.breaker.count(now, error, &self.settings.breaker);
             }
         }
@@ -285,6 +292,7 @@ impl Engine {
     fn token_unused(&mut self, now: Timestamp, id: ConnectionId, assigned: &Assigned) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.messages_left = connection.messages_left.saturating_add(1);
+        connection.messages_given = connection.messages_given.saturating_sub(1);
         let kept = self.paths.get_mut(&connection.path).is_some_and(|path| {
             path.purse(assigned.cap).put_back(now, assigned.lot, assigned.use_before)
         });
@@ -293,8 +301,9 @@ impl Engine {
         }
     }
 
-    /// A message that was not tried waits for its next chance at the head of its queue.
-    fn back_to_window(&mut self, now: Timestamp, ix: usize, assigned: Assigned) {
+    /// A message that was not tried waits for its next chance: at the head of its queue, or at its end where the
+    /// conversation broke at just this message, so that it does not stand in the way of all others.
+    fn back_to_window(&mut self, now: Timestamp, ix: usize, assigned: Assigned, first: bool) {
         let running = self
             .deliveries
             .get(&assigned.message.delivery)
@@ -307,12 +316,22 @@ impl Engine {
             let fate = Fate::Final(FinalState::Cancelled);
             return self.settle(now, &assigned.message, fate, "cancelled");
         }
+        let accepted_at = assigned.message.accepted_at;
+        let delivery = self.deliveries.get(&assigned.message.delivery);
+        if delivery.is_some_and(|delivery| now >= delivery.valid_until(accepted_at)) {
+            let fate = Fate::Final(FinalState::Expired);
+            return self.settle(now, &assigned.message, fate, "validity ended");
+        }
         let closed = self.groups[ix].as_ref().is_none_or(|group| group.breaker.is_open(now));
         if !running || self.draining || self.store_sick || closed {
             return self.give_message_back(now, &assigned.message);
         }
         if let Some(group) = self.groups[ix].as_mut() {
-            group.window.push_front(assigned.lane, assigned.key, assigned.message);
+            if first {
+                group.window.push_front(assigned.lane, assigned.key, assigned.message);
+            } else {
+                group.window.push(assigned.lane, assigned.key, assigned.message);
+            }
             self.window_messages += 1;
             self.dirty.insert(ix);
         }
@@ -322,6 +341,14 @@ impl Engine {
 
     /// A message that waits again in the store, nothing changed.
     pub(crate) fn give_message_back(&mut self, now: Timestamp, message: &Arc<QueuedMessage>) {
+        let cancelled = self
+            .deliveries
+            .get(&message.delivery)
+            .is_some_and(|delivery| delivery.state == DeliveryState::Cancelled);
+        if cancelled {
+            let fate = Fate::Final(FinalState::Cancelled);
+            return self.settle(now, message, fate, "cancelled");
+        }
         let fate = Fate::Requeued { due: message.due, pinned_source: message.pinned_source };
         self.settle(now, message, fate, "");
     }
@@ -383,7 +410,7 @@ impl Engine {
             if let Fate::Requeued { due, .. } = fate {
                 let lane = self.lane_of(message);
                 if let Some(domain) = self.domains[ix].as_mut() {
-                    domain.due[lane] = domain.due[lane].min(due);
+                    domain.add_due(lane, due);
                 }
                 self.touch_domain(now, ix);
             }
@@ -429,6 +456,11 @@ impl Engine {
             fate: fate.unwrap_or(requeued),
         });
     }
+}
+
+/// Whether the server answered in words about this message.
+fn is_answer(result: &DoneResult) -> bool {
+    matches!(result, DoneResult::Verdict(Verdict::Sent { .. } | Verdict::Refused { .. }))
 }
 
 /// Whether a temporary refusal asks to come back later from the same source (RFC 6647).

@@ -116,6 +116,12 @@ impl Purse {
         out
     }
 
+    /// Whether nothing would be lost by forgetting it.
+    pub(crate) fn is_empty(&self, now: Timestamp) -> bool {
+        let waits = self.wait.as_ref().and_then(|wait| wait.until).is_some_and(|until| until > now);
+        !self.asked && !waits && self.held.is_empty()
+    }
+
     /// About one second's flow.
     pub(crate) fn flow_per_second(&self) -> u32 {
         self.used_in_second.max(self.used_before)
@@ -143,7 +149,7 @@ pub(crate) struct Path {
     pub(crate) groups: Vec<usize>,
     /// The last request for a permit was put off.
     pub(crate) permit_wait: Option<QuotaWait>,
-    /// Count of released permits of its rule at that time: a later release ends the wait.
+    /// Count of released permits of its budget at that time: a later release ends the wait.
     pub(crate) permit_wait_releases: u64,
 }
 
@@ -162,6 +168,14 @@ impl Path {
             permit_wait: None,
             permit_wait_releases: 0,
         }
+    }
+
+    /// Whether tokens for deliveries with this cap are held, or asked for.
+    pub(crate) fn tokens_near(&self, now: Timestamp, cap: Option<DeliveryId>) -> (bool, bool) {
+        self.purses
+            .iter()
+            .find(|purse| purse.cap == cap)
+            .map_or((false, false), |purse| (purse.usable(now) > 0, purse.asked))
     }
 
     /// The tokens for deliveries with this cap; the purse is made when it is missing.
@@ -210,7 +224,16 @@ impl Path {
         }
     }
 
-    /// The wait for a permit that still holds at `now`, given how often permits of its rule were released.
+    /// Whether a connection on it may have tokens soon: some purse does not wait for the ledger.
+    pub(crate) fn has_prospects(&self, now: Timestamp) -> bool {
+        self.purses.iter().any(|purse| {
+            let waits =
+                purse.wait.as_ref().is_some_and(|wait| wait.until.is_some_and(|until| until > now));
+            !waits || purse.usable(now) > 0
+        })
+    }
+
+    /// The wait for a permit that still holds at `now`, given how often permits of its budget were released.
     pub(crate) fn active_permit_wait(&self, now: Timestamp, releases: u64) -> Option<&QuotaWait> {
         self.permit_wait.as_ref().filter(|wait| {
             self.permit_wait_releases == releases && wait.until.is_none_or(|until| until > now)

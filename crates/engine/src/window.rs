@@ -140,17 +140,20 @@ impl Window {
             .map(|queue| (&queue.key, queue.messages.len()))
     }
 
-    /// Takes out all messages of one delivery, or of all.
-    pub(crate) fn remove(&mut self, delivery: Option<DeliveryId>) -> Vec<Arc<QueuedMessage>> {
+    /// Takes out all messages that `goes` chooses.
+    pub(crate) fn remove(
+        &mut self,
+        goes: &impl Fn(&QueuedMessage) -> bool,
+    ) -> Vec<Arc<QueuedMessage>> {
         let mut removed = Vec::new();
         for lane in &mut self.lanes {
-            lane.queues.retain_mut(|queue| {
-                let goes = delivery.is_none_or(|delivery| queue.key.delivery == delivery);
-                if goes {
-                    removed.extend(queue.messages.drain(..));
-                }
-                !goes
-            });
+            for queue in &mut lane.queues {
+                let (out, stays): (VecDeque<_>, VecDeque<_>) =
+                    queue.messages.drain(..).partition(|message| goes(message));
+                queue.messages = stays;
+                removed.extend(out);
+            }
+            lane.queues.retain(|queue| !queue.messages.is_empty());
             lane.len = lane.queues.iter().map(|queue| queue.messages.len()).sum();
             lane.turn = 0;
             lane.taken_in_turn = 0;

@@ -1,0 +1,39 @@
+//! From the words of the ledger to those of the engine: its answers, as events carry them. The shell and the
+//! simulator both go through here, so that both mean the same.
+
+use quota::{LimitName, Lot, Wait, WaitKind};
+
+use crate::event::{QuotaLimit, QuotaWait, Tokens};
+
+impl From<Lot> for Tokens {
+    fn from(lot: Lot) -> Self {
+        Self { count: lot.count, lot: lot.id, use_before: lot.use_before }
+    }
+}
+
+impl From<&Wait> for QuotaWait {
+    fn from(wait: &Wait) -> Self {
+        let limit = match wait.kind {
+            WaitKind::HourWindow | WaitKind::SlotEdge => QuotaLimit::Hour,
+            WaitKind::Period | WaitKind::Pace => QuotaLimit::Period,
+            WaitKind::SourceCap => QuotaLimit::Source,
+            WaitKind::Cap => QuotaLimit::Delivery,
+            WaitKind::ConnectionLimit => QuotaLimit::Connections,
+            WaitKind::ConnectRate => QuotaLimit::ConnectionRate,
+            WaitKind::MinInterval => QuotaLimit::ConnectionInterval,
+            WaitKind::LedgerFull => QuotaLimit::Ledger,
+        };
+        let rule = match &wait.limit {
+            LimitName::Budget(key) => Box::from(&*key.rule),
+            LimitName::Source(_) | LimitName::Cap(_) | LimitName::Ledger => Box::default(),
+        };
+        let figure = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Self {
+            until: wait.until,
+            limit,
+            rule,
+            figure: figure(wait.limit_value),
+            used: figure(wait.used),
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! A bench: everything around the engine, as simple as it can be.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
+use mail::id::{ConnectionId, DeliveryId, MessageId, Priority, SourceId};
+use mail::reply::Reply;
+use mail::route::{MxHost, MxRoute, RouteFault};
+use mail::time::Timestamp;
+use quota::{
+    CapKey, Ledger, NodeId, Owner, PermitAnswer, PermitId, PermitRequest, TokenAnswer, TokenRequest,
+};
+use rules::{Levels, RuleSet};
+
+use crate::event::{Command, ConnectionPlan, DoneResult, Event, MessageDone, QuotaWait};
+use crate::work::{
+    Attempt, Delivery, DeliveryOptions, DeliveryState, Fate, FinalState, QueuedMessage,
+};
+use crate::{Affinity, Engine, Settings, Source, Sources};
+
+pub(super) const START: u64 = 1_800_000_000;
+
+/// What an exchanger does with a message.
+pub(super) enum Answer {
+    /// One reply about the message.
+    Reply(Stage, Reply),
+    /// A reply, then the end of the conversation.
+    Last(Stage, Reply),
+    /// The conversation ends, nothing was asked about the message.
+    End(EndCause),
+}
+
+pub(super) fn accept() -> Answer {
+    Answer::Reply(Stage::Content, Reply::line(250, "2.0.0 ok"))
+}
+
+type Exchanger = Box<dyn FnMut(Timestamp, &ConnectionPlan, &QueuedMessage) -> Answer>;
+type Door = Box<dyn FnMut(Timestamp, &ConnectionPlan) -> Result<(), EndCause>>;
+
+struct Row {
+    message: QueuedMessage,
+    state: RowState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RowState {
+    Queued,
+    Held,
+    Final(FinalState),
+}
+
+struct Conversation {
+    plan: ConnectionPlan,
+    permit: PermitId,
+    ready: bool,
+    closing: bool,
+    waiting: Vec<crate::event::Assignment>,
+    busy: bool,
+}
+
+enum Happening {
+    Ready(ConnectionId),
+    Answer(ConnectionId),
+}
+
+pub(super) struct Bench {
+    pub(super) now: Timestamp,
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    rows: BTreeMap<MessageId, Row>,
+    pub(super) deliveries: BTreeMap<DeliveryId, Delivery>,
+    pub(super) routes: BTreeMap<String, Result<Arc<MxRoute>, RouteFault>>,
+    pub(super) exchanger: Exchanger,
+    pub(super) door: Door,
+    pub(super) latency: Duration,
+    pub(super) set_up: Duration,
+    conversations: BTreeMap<ConnectionId, Conversation>,
+    agenda: BTreeMap<(Timestamp, u64), Happening>,
+    sequence: u64,
+    pub(super) attempts: Vec<Attempt>,
+    /// MAIL FROM: when, over which path, which message.
+    pub(super) begun: Vec<(Timestamp, SourceId, IpAddr, MessageId, DeliveryId)>,
+    pub(super) most_connections: usize,
+    pub(super) most_in_window: usize,
+    pub(super) drained: bool,
+    owner: Owner,
+}
+
+pub(super) fn rules(text: &str) -> Arc<RuleSet> {
+    rules_at(text, 1)
+}
+
+pub(super) fn rules_at(text: &str, version: u64) -> Arc<RuleSet> {
+    let generic = "[[rule]]\nname = \"rest\"\nmask = \"*\"\nmax_connections = 10\n\
+        max_messages_per_connection = 100\nmessages_per_hour = 100000\n";
+    let file =
+        rules::parse("rules.toml", format!("schema_version = 1\n{text}\n{generic}").as_bytes())
+            .unwrap();
+    Arc::new(RuleSet::compile(&file, &Levels::default(), version))
+}
+
+pub(super) fn sources(weights: &[u32]) -> Sources {
+    let all: Vec<Source> = (1..)
+        .zip(weights)
+        .map(|(id, weight)| Source {
+            id: SourceId(id),
+            weight: *weight,
+            include_domains: vec![],
+            exclude_domains: vec![],
+            ipv6: false,
+        })
+        .collect();
+    let ids = all.iter().map(|source| source.id).collect();
+    Sources::new(all, vec![Affinity { name: "default".into(), sources: ids }]).unwrap()
+}
+
+/// A route over hosts `(preference, name, addresses)`.
+pub(super) fn route(hosts: &[(u16, &str, &[&str])]) -> Result<Arc<MxRoute>, RouteFault> {
+    let hosts = hosts
+        .iter()
+        .map(|(preference, name, addresses)| MxHost {
+            preference: *preference,
+            name: (*name).into(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        })
+        .collect();
+    let valid_until = Timestamp::from_secs(START + 30 * 86_400);
+    Ok(Arc::new(MxRoute { hosts, port: 25, lmtp: false, relay: false, valid_until }))
+}
+
+impl Bench {
+    pub(super) fn new(rules: Arc<RuleSet>, sources: Sources, settings: Settings) -> Self {
+        let now = Timestamp::from_secs(START);
+        let owner = Owner { node: NodeId(1), incarnation: 1 };
+        let ruling = Arc::clone(&rules);
+        Self {
+            now,
+            engine: Engine::new(settings, sources, rules, now),
+            ledger: Ledger::restore(quota::Settings::default(), ruling, owner, now, []),
+            rows: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            exchanger: Box::new(|_, _, _| accept()),
+            door: Box::new(|_, _| Ok(())),
+            latency: Duration::from_millis(5),
+            set_up: Duration::from_millis(20),
+            conversations: BTreeMap::new(),
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            attempts: Vec::new(),
+            begun: Vec::new(),
+            most_connections: 0,
+            most_in_window: 0,
+            drained: false,
+            owner,
+        }
+    }
+
+    /// One source, one group `a.example` with one target, shipped-like generic figures.
+    pub(super) fn simple(text: &str) -> Self {
+        let mut bench = Self::new(rules(text), sources(&[1]), Settings::default());
+        bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+        bench
+    }
+
+    /// Creates a delivery, running unless its options have waves or it is told otherwise later.
+    pub(super) fn delivery(&mut self, id: u64, options: DeliveryOptions) -> DeliveryId {
+        let id = DeliveryId(id);
+        let delivery = Delivery {
+            id,
+            state: DeliveryState::Running,
+            options,
+            started_at: Some(self.now),
+            wave_ends: vec![],
+        };
+        self.deliveries.insert(id, delivery.clone());
+        self.engine.handle(self.now, Event::DeliveryChanged(Box::new(delivery)));
+        id
+    }
+
+    pub(super) fn plain(&mut self, id: u64) -> DeliveryId {
+        self.delivery(id, DeliveryOptions::default())
+    }
+
+    pub(super) fn change(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
+        let delivery = self.deliveries.get_mut(&id).unwrap();
+        change(delivery);
+        let changed = Event::DeliveryChanged(Box::new(delivery.clone()));
+        self.engine.handle(self.now, changed);
+        self.settle_down();
+    }
+
+    /// Queues so many messages.
+    pub(super) fn queue(
+        &mut self,
+        delivery: DeliveryId,
+        domain: &str,
+        count: usize,
+    ) -> Vec<MessageId> {
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let id = MessageId(self.rows.len() as u64 + 1);
+            let message = QueuedMessage {
+                id,
+                delivery,
+                recipient: format!("u{}@{domain}", id.0).into(),
+                merge: Box::default(),
+                content: 0,
+                sender: Box::default(),
+                attempts: 0,
+                accepted_at: self.now,
+                due: Timestamp::EPOCH,
+                pinned_source: None,
+            };
+            self.rows.insert(id, Row { message, state: RowState::Queued });
+            ids.push(id);
+        }
+        let domains = vec![domain.into()];
+        self.engine.handle(self.now, Event::Queued { delivery, due: Timestamp::EPOCH, domains });
+        ids
+    }
+
+    pub(super) fn state(&self, id: MessageId) -> RowState {
+        self.rows[&id].state
+    }
+
+    pub(super) fn message(&self, id: MessageId) -> &QueuedMessage {
+        &self.rows[&id].message
+    }
+
+    pub(super) fn count(&self, state: RowState) -> usize {
+        self.rows.values().filter(|row| row.state == state).count()
+    }
+
+    pub(super) fn sent(&self) -> usize {
+        self.count(RowState::Final(FinalState::Sent))
+    }
+
+    /// Lets `span` pass.
+    pub(super) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        self.settle_down();
+        loop {
+            let next = [self.engine.wake_at(), self.agenda.keys().next().map(|(at, _)| *at)]
+                .into_iter()
+                .flatten()
+                .min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            while let Some(entry) = self.agenda.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let happening = entry.remove();
+                self.happen(happening);
+            }
+            self.settle_down();
+        }
+        self.now = end;
+    }
+
+    /// Decides and carries out until nothing more follows at this moment.
+    pub(super) fn settle_down(&mut self) {
+        let held: Vec<PermitId> = self.conversations.values().map(|c| c.permit).collect();
+        if !held.is_empty() {
+            let renewal = self.ledger.renew_permits(self.now, self.owner);
+            assert!(renewal.permits >= held.len());
+        }
+        for round in 0.. {
+            assert!(round < 10_000, "a hot loop at {}", self.now);
+            self.engine.decide(self.now);
+            let mut some = false;
+            while let Some(command) = self.engine.next_command() {
+                some = true;
+                self.carry_out(command);
+            }
+            let (window, connections, _) = self.engine.sizes();
+            self.most_in_window = self.most_in_window.max(window);
+            self.most_connections = self.most_connections.max(connections);
+            if !some {
+                break;
+            }
+        }
+        drop(self.ledger.take_journal());
+    }
+
+    fn later(&mut self, span: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.agenda.insert((self.now + span, self.sequence), happening);
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(self.now, event);
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::FindDue { after, limit } => {
+                let queued = self.rows.values().filter(|row| row.state == RowState::Queued);
+                let mut due: BTreeMap<&str, Timestamp> = BTreeMap::new();
+                for row in queued {
+                    let domain = row.message.recipient.rsplit_once('@').unwrap().1;
+                    let earliest = due.entry(domain).or_insert(row.message.due);
+                    *earliest = (*earliest).min(row.message.due);
+                }
+                let after = usize::try_from(after).unwrap();
+                let all = due.len();
+                let domains: Vec<(Box<str>, Timestamp)> = due
+                    .into_iter()
+                    .map(|(name, due)| (name.into(), due))
+                    .skip(after)
+                    .take(limit)
+                    .collect();
+                let next = after + domains.len();
+                let next = (next < all).then_some(next as u64);
+                self.tell(Event::DueFound { domains, next });
+            }
+            Command::Claim { domain, priority, deliveries, due_until, limit } => {
+                let event = self.claim(domain, priority, &deliveries, due_until, limit);
+                self.tell(event);
+            }
+            Command::FindRoute { domain } => {
+                let route = self.routes.get(&*domain).cloned();
+                let route = route.unwrap_or(Err(RouteFault::NoSuchDomain));
+                self.tell(Event::RouteFound { domain, route });
+            }
+            Command::AskPermit { connection, path, mx_host } => {
+                let request = PermitRequest { owner: self.owner, path, mx_host: &mx_host };
+                let answer = match self.ledger.ask_permit(self.now, &request) {
+                    PermitAnswer::Granted(permit) => {
+                        let conversation = Conversation {
+                            plan: ConnectionPlan {
+                                path,
+                                port: 0,
+                                mx_host,
+                                tls: crate::event::TlsUse::Off,
+                                lmtp: false,
+                                relay: false,
+                                dry: false,
+                                timeouts: rules::Timeouts::default(),
+                                rule: Arc::from(""),
+                            },
+                            permit: permit.id,
+                            ready: false,
+                            closing: false,
+                            waiting: Vec::new(),
+                            busy: false,
+                        };
+                        self.conversations.insert(connection, conversation);
+                        Ok(())
+                    }
+                    PermitAnswer::Wait(wait) => Err(QuotaWait::from(&wait)),
+                    PermitAnswer::Stale { .. } => panic!("stale"),
+                };
+                self.tell(Event::PermitAnswered { connection, answer });
+            }
+            Command::ReleasePermit { connection } => {
+                let conversation = self.conversations.remove(&connection).expect("a permit");
+                assert!(self.ledger.release_permit(self.now, self.owner, conversation.permit));
+            }
+            Command::AskTokens { path, mx_host, want, cap } => {
+                let caps: Vec<_> =
+                    cap.iter().map(|(id, limit)| (CapKey::Delivery(*id), *limit)).collect();
+                let request =
+                    TokenRequest { path, mx_host: &mx_host, want, source_limit: None, caps: &caps };
+                let answer = match self.ledger.ask_tokens(self.now, &request) {
+                    TokenAnswer::Granted(lot) => Ok(lot.into()),
+                    TokenAnswer::Wait(wait) => Err(QuotaWait::from(&wait)),
+                };
+                self.tell(Event::TokensAnswered { path, cap: cap.map(|(id, _)| id), answer });
+            }
+            Command::GiveBack { lot, count } => {
+                self.ledger.give_back(self.now, lot, count).expect("a lot in hand");
+            }
+            Command::Connect { connection, plan } => {
+                let conversation = self.conversations.get_mut(&connection).expect("a permit");
+                conversation.plan = *plan;
+                self.later(self.set_up, Happening::Ready(connection));
+            }
+            Command::Send { connection, messages } => {
+                let conversation = self.conversations.get_mut(&connection).expect("open");
+                assert!(conversation.ready && !conversation.closing);
+                conversation.waiting.extend(messages);
+                if !conversation.busy {
+                    self.begin(connection);
+                }
+            }
+            Command::Close { connection } => {
+                let conversation = self.conversations.get_mut(&connection).expect("open");
+                conversation.closing = true;
+                if conversation.ready && !conversation.busy {
+                    self.end(connection, EndCause::Finished);
+                }
+            }
+            Command::Settle(settled) => {
+                for one in settled {
+                    let row = self.rows.get_mut(&one.id).expect("known");
+                    assert_eq!(row.state, RowState::Held, "{} is settled twice", one.id);
+                    row.message.attempts = one.attempts;
+                    row.state = match one.fate {
+                        Fate::Final(state) => RowState::Final(state),
+                        Fate::Requeued { due, pinned_source } => {
+                            row.message.due = due;
+                            row.message.pinned_source = pinned_source;
+                            RowState::Queued
+                        }
+                    };
+                }
+            }
+            Command::Record(attempts) => self.attempts.extend(attempts),
+            Command::Expire { delivery, accepted_before } => {
+                self.sweep(delivery, accepted_before, FinalState::Expired);
+            }
+            Command::CancelQueued { delivery } => self.sweep(delivery, None, FinalState::Cancelled),
+            Command::Drained => self.drained = true,
+        }
+    }
+
+    fn sweep(&mut self, delivery: DeliveryId, before: Option<Timestamp>, state: FinalState) {
+        for row in self.rows.values_mut() {
+            if row.message.delivery == delivery
+                && row.state == RowState::Queued
+                && before.is_none_or(|before| row.message.accepted_at < before)
+            {
+                row.state = RowState::Final(state);
+            }
+        }
+        self.tell(Event::SweepDone { delivery, more: false });
+    }
+
+    fn claim(
+        &mut self,
+        domain: Box<str>,
+        priority: Priority,
+        deliveries: &[(DeliveryId, Option<MessageId>)],
+        due_until: Timestamp,
+        limit: u32,
+    ) -> Event {
+        let mut messages = Vec::new();
+        let mut next_due: Option<Timestamp> = None;
+        let suffix = format!("@{domain}");
+        for (delivery, through) in deliveries {
+            assert_eq!(self.deliveries[delivery].options.priority, priority);
+            if self.deliveries[delivery].state != DeliveryState::Running {
+                continue;
+            }
+            for row in self.rows.values_mut() {
+                let fits = row.message.delivery == *delivery
+                    && row.state == RowState::Queued
+                    && through.is_none_or(|through| row.message.id <= through)
+                    && row.message.recipient.ends_with(&suffix);
+                if !fits {
+                    continue;
+                }
+                if row.message.due <= due_until && messages.len() < limit as usize {
+                    row.state = RowState::Held;
+                    messages.push(row.message.clone());
+                } else {
+                    let due = row.message.due;
+                    next_due = Some(next_due.map_or(due, |before| before.min(due)));
+                }
+            }
+        }
+        Event::Claimed { domain, priority, messages, next_due }
+    }
+
+    /// The next message of a conversation, or its end.
+    fn begin(&mut self, id: ConnectionId) {
+        let conversation = self.conversations.get_mut(&id).expect("open");
+        while let Some(next) = conversation.waiting.first() {
+            if next.use_before > self.now {
+                let plan = &conversation.plan;
+                let message = &next.message;
+                if !plan.dry {
+                    let path = (plan.path.source, plan.path.target);
+                    self.begun.push((self.now, path.0, path.1, message.id, message.delivery));
+                }
+                conversation.busy = true;
+                return self.later(self.latency, Happening::Answer(id));
+            }
+            let late = conversation.waiting.remove(0);
+            let result = DoneResult::Verdict(Verdict::NotTried);
+            let done = MessageDone { message: late.message.id, started_at: None, result };
+            let results = vec![done];
+            self.engine.handle(self.now, Event::MessagesDone { connection: id, results });
+        }
+        if conversation.closing {
+            self.end(id, EndCause::Finished);
+        }
+    }
+
+    fn end(&mut self, id: ConnectionId, cause: EndCause) {
+        let conversation = self.conversations.get_mut(&id).expect("open");
+        conversation.ready = false;
+        let results: Vec<MessageDone> = conversation
+            .waiting
+            .drain(..)
+            .map(|assignment| MessageDone {
+                message: assignment.message.id,
+                started_at: None,
+                result: DoneResult::Verdict(Verdict::NotTried),
+            })
+            .collect();
+        if !results.is_empty() {
+            self.tell(Event::MessagesDone { connection: id, results });
+        }
+        let end = SessionEnd { stage: Stage::Idle, cause };
+        self.tell(Event::ConnectionClosed { connection: id, end });
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Ready(id) => {
+                let plan = self.conversations[&id].plan.clone();
+                if let Err(cause) = (self.door)(self.now, &plan) {
+                    return self.end(id, cause);
+                }
+                let conversation = self.conversations.get_mut(&id).expect("open");
+                conversation.ready = true;
+                if conversation.closing {
+                    return self.end(id, EndCause::Finished);
+                }
+                self.tell(Event::ConnectionReady { connection: id });
+            }
+            Happening::Answer(id) => {
+                let conversation = self.conversations.get_mut(&id).expect("open");
+                conversation.busy = false;
+                let assignment = conversation.waiting.remove(0);
+                let plan = conversation.plan.clone();
+                let answer = if plan.dry {
+                    accept()
+                } else {
+                    (self.exchanger)(self.now, &plan, &assignment.message)
+                };
+                let (verdict, cause) = match answer {
+                    Answer::Reply(stage, reply) => (verdict(stage, reply), None),
+                    Answer::Last(stage, reply) => {
+                        let cause = EndCause::Refused { reply: reply.clone() };
+                        (verdict(stage, reply), Some(cause))
+                    }
+                    Answer::End(cause) => (Verdict::NotTried, Some(cause)),
+                };
+                let begun_at =
+                    (!plan.dry).then(|| Timestamp::from_micros(self.now.as_micros() - 1));
+                let results = vec![MessageDone {
+                    message: assignment.message.id,
+                    started_at: begun_at,
+                    result: DoneResult::Verdict(verdict),
+                }];
+                self.tell(Event::MessagesDone { connection: id, results });
+                match cause {
+                    Some(cause) => self.end(id, cause),
+                    None => self.begin(id),
+                }
+            }
+        }
+    }
+
+    /// Every message held by the engine, as the store sees it.
+    pub(super) fn held(&self) -> usize {
+        self.count(RowState::Held)
+    }
+
+    /// Sources that sent, with their counts.
+    pub(super) fn per_source(&self) -> BTreeMap<u32, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, source, ..) in &self.begun {
+            *counts.entry(source.0).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    pub(super) fn targets(&self) -> BTreeSet<String> {
+        self.begun.iter().map(|(_, _, target, ..)| target.to_string()).collect()
+    }
+}
+
+fn verdict(stage: Stage, reply: Reply) -> Verdict {
+    if reply.code() / 100 == 2 {
+        Verdict::Sent { reply }
+    } else {
+        Verdict::Refused { stage, reply }
+    }
+}

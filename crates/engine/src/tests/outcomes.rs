@@ -1,0 +1,151 @@
+//! What becomes of messages.
+
+use core::time::Duration;
+
+use mail::attempt::{EndCause, Stage};
+use mail::id::SourceId;
+use mail::reply::Reply;
+
+use super::harness::{Answer, Bench, RowState, accept, route, rules, sources};
+use crate::reason::WaitReason;
+use crate::work::{DeliveryOptions, FinalState};
+use crate::{BreakerSettings, Settings};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn greylisting_comes_back_from_the_same_source() {
+    let mut bench = Bench::new(rules(""), sources(&[1, 1, 1]), Settings::default());
+    bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+    bench.exchanger = Box::new(|_, _, message| match message.attempts {
+        0 => Answer::Reply(Stage::RcptTo, Reply::line(451, "4.7.1 Greylisted, come back")),
+        _ => accept(),
+    });
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 400);
+    bench.run(MINUTE * 9);
+    assert_eq!(bench.count(RowState::Queued), 400, "the breaker is not for this");
+    bench.run(MINUTE * 3);
+    assert_eq!(bench.sent(), 400);
+    for id in ids {
+        let tries: Vec<SourceId> =
+            bench.begun.iter().filter(|begun| begun.3 == id).map(|begun| begun.1).collect();
+        assert!(tries.len() == 2 && tries[0] == tries[1], "{id}: {tries:?}");
+        let pause = {
+            let times: Vec<_> = bench.begun.iter().filter(|begun| begun.3 == id).collect();
+            times[1].0 - times[0].0
+        };
+        assert!(pause >= MINUTE * 10 && pause <= MINUTE * 12, "{pause:?}");
+    }
+}
+
+#[test]
+fn temporary_refusals_follow_the_schedule_until_the_validity_ends() {
+    let mut bench = Bench::simple("");
+    bench.exchanger =
+        Box::new(|_, _, _| Answer::Reply(Stage::RcptTo, Reply::line(452, "4.2.2 mailbox full")));
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 3);
+    bench.run(MINUTE * 60 * 24 * 6);
+    assert_eq!(bench.state(ids[0]), RowState::Final(FinalState::Expired));
+    let times: Vec<u64> = bench
+        .begun
+        .iter()
+        .filter(|begun| begun.3 == ids[0])
+        .map(|begun| (begun.0 - bench.begun[0].0).as_secs() / 3_600)
+        .collect();
+    // Five tries an hour apart (a little more by chance), then one a day.
+    assert!((9..=10).contains(&times.len()), "{times:?}");
+    assert_eq!(&times[..6], &[0, 1, 2, 3, 4, 5]);
+    assert!(times[6] - times[5] >= 24, "{times:?}");
+}
+
+#[test]
+fn refusals_for_good_fail_at_once() {
+    let mut bench = Bench::simple("");
+    bench.exchanger =
+        Box::new(|_, _, _| Answer::Reply(Stage::RcptTo, Reply::line(550, "5.1.1 user unknown")));
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 20);
+    bench.run(MINUTE);
+    assert_eq!(bench.count(RowState::Final(FinalState::Failed)), 20);
+    assert_eq!(bench.begun.len(), 20);
+    assert_eq!(bench.message(ids[7]).attempts, 1);
+}
+
+#[test]
+fn the_breaker_opens_and_closes() {
+    let breaker = BreakerSettings { messages: 50, error_percent: 90, rest: MINUTE * 180 };
+    let settings = Settings { breaker, ..Settings::default() };
+    let mut bench = Bench::new(rules(""), sources(&[1]), settings);
+    bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+    bench.exchanger =
+        Box::new(|_, _, _| Answer::Reply(Stage::RcptTo, Reply::line(550, "5.7.1 blocked")));
+    let delivery = bench.plain(1);
+    bench.queue(delivery, "a.example", 500);
+    bench.run(MINUTE);
+    let tried = bench.begun.len();
+    assert!((50..300).contains(&tried), "{tried}");
+    let waiting = bench.engine.groups()[0].waiting.clone().unwrap();
+    assert_eq!(waiting.reason, WaitReason::BreakerOpen);
+    assert_eq!(bench.held(), 0, "the window is empty meanwhile");
+    bench.exchanger = Box::new(|_, _, _| accept());
+    bench.run(MINUTE * 170);
+    assert_eq!(bench.begun.len(), tried);
+    bench.run(MINUTE * 20);
+    assert_eq!(bench.sent() + tried, 500);
+}
+
+#[test]
+fn a_server_that_breaks_off_is_not_hammered() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, _, _| Answer::End(EndCause::Lost { why: String::new() }));
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 100);
+    bench.run(MINUTE * 60);
+    // Rests of 4 s, doubled to 10 min, each after one try (a few at once at the first).
+    assert!(bench.begun.len() < 40, "{} tries in an hour", bench.begun.len());
+    assert_eq!(bench.attempts.len(), bench.begun.len(), "each spent token is in the log");
+    assert_eq!(bench.message(ids[0]).attempts, 0);
+    bench.exchanger = Box::new(|_, _, _| accept());
+    bench.run(MINUTE * 11);
+    assert_eq!(bench.sent(), 100);
+}
+
+#[test]
+fn one_poisonous_message_does_not_stop_the_others() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, _, message| match message.id.0 {
+        3 => Answer::End(EndCause::Lost { why: "reset".into() }),
+        _ => accept(),
+    });
+    let delivery = bench.plain(1);
+    bench.queue(delivery, "a.example", 200);
+    bench.run(MINUTE * 5);
+    assert_eq!(bench.sent(), 199);
+}
+
+#[test]
+fn dry_messages_are_never_connected() {
+    let mut bench = Bench::simple("");
+    let options = DeliveryOptions { mode: crate::work::SendMode::Dry, ..Default::default() };
+    let dry = bench.delivery(1, options);
+    let real = bench.plain(2);
+    bench.queue(dry, "a.example", 40);
+    bench.queue(real, "a.example", 40);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 80);
+    assert_eq!(bench.begun.len(), 40);
+    assert!(bench.begun.iter().all(|begun| begun.4 == real));
+}
+
+#[test]
+fn test_mode_is_passed_on_with_each_message() {
+    let mut bench = Bench::simple("");
+    let options = DeliveryOptions { mode: crate::work::SendMode::Test, ..Default::default() };
+    let test = bench.delivery(1, options);
+    bench.queue(test, "a.example", 1);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 1);
+    assert_eq!(bench.begun.len(), 1, "a real conversation");
+}
