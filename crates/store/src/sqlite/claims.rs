@@ -36,7 +36,7 @@ const TAKE_FRESH: &str = "SELECT m.id, m.address, m.merge, m.content_id, m.sende
 
 const TAKE_RETRIES: &str = "SELECT m.id, m.address, m.merge, m.content_id, m.sender, m.attempts, \
      m.accepted_at, q.due_ms, m.pinned FROM queue q CROSS JOIN message m ON m.id = q.message_id \
-     WHERE q.domain_id = ?1 AND q.delivery_id = ?2 AND q.due_ms > 0 AND q.due_ms <= ?5 \
+     WHERE q.domain_id = ?1 AND q.delivery_id = ?2 AND q.due_ms >= 1 AND q.due_ms <= ?5 \
      AND q.message_id <= ?3 ORDER BY q.due_ms, q.message_id LIMIT ?4";
 
 const DELETE_ONE: &str = "DELETE FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
@@ -191,7 +191,7 @@ impl Batch<'_> {
         self.connection
             .prepare_cached(
                 "SELECT due_ms FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
-                 AND due_ms > 0 AND message_id <= ?3 ORDER BY due_ms, message_id LIMIT 1",
+                 AND due_ms >= 1 AND message_id <= ?3 ORDER BY due_ms, message_id LIMIT 1",
             )?
             .query_row(key, |row| row.get(0))
             .optional()

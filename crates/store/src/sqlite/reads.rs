@@ -126,14 +126,15 @@ impl SqliteReads {
         domain: u32,
         delivery: i64,
     ) -> rusqlite::Result<Option<FirstInLine>> {
-        // One comparison of the pair, so that the tree is entered at one place.
+        // The whole key is compared, with the greatest values at the end: SQLite enters the tree at
+        // one place. A comparison of the pair alone would read through all messages of the old pair.
         connection
             .prepare_cached(
                 "SELECT domain_id, delivery_id, due_ms, message_id FROM queue \
-                 WHERE (domain_id, delivery_id) > (?1, ?2) \
+                 WHERE (domain_id, delivery_id, due_ms, message_id) > (?1, ?2, ?3, ?3) \
                  ORDER BY domain_id, delivery_id, due_ms, message_id LIMIT 1",
             )?
-            .query_row(params![domain, delivery], |row| {
+            .query_row(params![domain, delivery, i64::MAX], |row| {
                 Ok(FirstInLine {
                     domain: row.get(0)?,
                     delivery: row.get(1)?,
