@@ -1,25 +1,25 @@
 //! SMTP connections: the sockets around [`smtp::client::ClientSession`].
 //!
-//! **Promise.** One call of [`Connector::carry`] is one connection. It makes the connection from the given
-//! source address, holds the conversation, and reports through one channel: at most one [`ReportKind::Ready`], for
-//! every message handed over exactly one [`MessageResult`], and last, exactly once, [`ReportKind::Closed`].
-//! Messages that were not begun, also those still in the channel, come back as `NotTried` before it.
+//! **Promise.** One call of [`Connector::carry`] is one connection. It makes the connection from
+//! the given source address, holds the conversation, and reports through one channel: at most one
+//! [`ReportKind::Ready`], for every message handed over exactly one [`MessageResult`], and last,
+//! exactly once, [`ReportKind::Closed`]. Messages that were not begun, also those still in the
+//! channel, come back as `NotTried` before it.
 //!
 //! **How.** Work comes in batches through a bounded channel. A message is prepared (rendered and
 //! signed) only when the session wants it, which is one message ahead of the wire. Everything that
-//! is ready leaves in one vectored write: the content of one message, its final dot, and the
-//! MAIL, RCPT and DATA of the next. Every await is bounded by the session's deadline, the connection
-//! by its own.
+//! is ready leaves in one vectored write: the content of one message, its final dot, and the MAIL,
+//! RCPT and DATA of the next. Every await is bounded by the session's deadline, the connection by
+//! its own.
 //!
-//! **Ending it.** Dropping the sender of the work lets everything that was handed over go and then says QUIT.
-//! Cancelling `close` carries only the messages in flight to their end. When the session has reached its
-//! limit of messages, the channel is closed and what is left comes back at once.
+//! **Ending it.** Dropping the sender of the work lets everything that was handed over go and then
+//! says QUIT. Cancelling `close` carries only the messages in flight to their end. When the session
+//! has reached its limit of messages, the channel is closed and what is left comes back at once.
 //!
-//! **Never:** a connection to a target that [`Safety`] forbids; a message in clear where TLS is required; an
-//! octet that came in clear used after the handshake.
+//! **Never:** a connection to a target that [`TargetPolicy`] forbids; a message in clear where TLS
+//! is required; an octet that came in clear used after the handshake.
 
 mod conversation;
-mod safety;
 mod socket;
 mod tls;
 
@@ -34,9 +34,9 @@ use smtp::client::{ClientSettings, Extensions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use safety::{BadNetwork, Network, Safety};
 pub use tls::{TlsClients, TlsFacts};
 
+use crate::config::TargetPolicy;
 use conversation::Conversation;
 
 /// One connection to make.
@@ -50,10 +50,13 @@ pub struct ConnectPlan {
     pub target: SocketAddr,
     /// The MX host's name: what TLS asks for.
     pub mx_host: String,
+    /// Whether the target is a relay that a person wrote into the configuration.
+    pub relay: bool,
     /// How long the TCP connection may take.
     pub connect_timeout: Duration,
-    /// Whether the certificate must be valid for `mx_host`. Without it any certificate will do: it protects against
-    /// listeners, not against impostors, which is what opportunistic TLS means (RFC 7435).
+    /// Whether the certificate must be valid for `mx_host`. Without it any certificate will do: it
+    /// protects against listeners, not against impostors, which is what opportunistic TLS means
+    /// (RFC 7435).
     pub verify_certificate: bool,
     /// How the conversation is held.
     pub session: ClientSettings,
@@ -74,8 +77,8 @@ pub struct Prepared {
     pub test_only: bool,
 }
 
-/// The late work on one message. It runs on the connection's task and must not block on anything but
-/// the processor.
+/// The late work on one message. It runs on the connection's task and must not block on anything
+/// but the processor.
 pub trait Prepare: Send + 'static {
     /// Renders and signs the message.
     ///
@@ -154,12 +157,12 @@ pub enum ReportKind {
 /// What all connections of a node share.
 ///
 /// `reports` is not bounded by itself: each report answers a message that was handed over, so the
-/// caller bounds it by what it hands over. A bounded channel could make the engine and a connection wait for each
-/// other.
+/// caller bounds it by what it hands over. A bounded channel could make the engine and a connection
+/// wait for each other.
 #[derive(Debug)]
 pub struct Connector<C> {
     /// Where connections may go.
-    pub safety: Safety,
+    pub safety: TargetPolicy,
     /// TLS configurations and remembered TLS sessions.
     pub tls: TlsClients,
     /// The node's time.

@@ -2,18 +2,20 @@
 //!
 //! **Promise.** Every [`Envelope`] given to [`ClientSession::enqueue`] is answered by exactly one
 //! [`ClientEvent::Done`]; the session ends with exactly one [`ClientEvent::Closed`], after the last
-//! `Done`; after that nothing is written (a message handed over after the end is answered `NotTried`). No octet from the server makes it panic or hold more than a few
-//! hundred kilobytes. What it writes has no bare CR or LF and no end of data but the one at the end.
+//! `Done`; after that nothing is written (a message handed over after the end is answered
+//! `NotTried`). No octet from the server makes it panic or hold more than a few hundred kilobytes.
+//! What it writes has no bare CR or LF and no end of data but the one at the end.
 //!
 //! **How it is driven.** After every input the shell writes all pieces of
 //! [`next_to_send`](ClientSession::next_to_send), says how much was really written with
-//! [`written`](ClientSession::written) (before it hands over what it reads next), takes all events, and offers a
-//! message when [`wants_message`](ClientSession::wants_message). It calls [`tick`](ClientSession::tick) when
-//! [`deadline`](ClientSession::deadline) has come.
+//! [`written`](ClientSession::written) (before it hands over what it reads next), takes all events,
+//! and offers a message when [`wants_message`](ClientSession::wants_message). It calls
+//! [`tick`](ClientSession::tick) when [`deadline`](ClientSession::deadline) has come.
 //!
 //! **One round trip per message.** Where PIPELINING is offered, MAIL, RCPT and DATA of the next
-//! message leave together with the final dot of the one before (RFC 2920: DATA ends a group, and the answer to it, the 354, is
-//! awaited before content is sent). Elsewhere one command is outstanding at a time.
+//! message leave together with the final dot of the one before (RFC 2920: DATA ends a group, and
+//! the answer to it, the 354, is awaited before content is sent). Elsewhere one command is
+//! outstanding at a time.
 //!
 //! **What becomes of a message** when the conversation does not simply answer it:
 //!
@@ -28,7 +30,8 @@
 //! | protocol broken | as if the connection were lost | `NotTried` | `ProtocolBroken` |
 //! | 4yz, 5yz before the content was written whole | `Refused` | `NotTried` | `ProtocolBroken` |
 //!
-//! `started_at` of a `Done` tells whether MAIL FROM had been queued for writing: only then its token is spent.
+//! `started_at` of a `Done` tells whether MAIL FROM had been queued for writing: only then its
+//! token is spent.
 
 mod extensions;
 mod output;
@@ -139,7 +142,8 @@ pub struct ClientSession {
     opening: Option<Transaction>,
     /// The message whose content is queued, until its answer.
     closing: Option<Transaction>,
-    /// A transaction is open at the server that nobody wants: RSET must go before the next MAIL FROM.
+    /// A transaction is open at the server that nobody wants: RSET must go before the next MAIL
+    /// FROM.
     reset_due: bool,
     /// MAIL FROM so far.
     begun: u32,
@@ -279,8 +283,8 @@ impl ClientSession {
         self.events.pop_front()
     }
 
-    /// Whether a message handed over now would be sent next. True one message ahead of the wire, so that it
-    /// is rendered while the server still works on the one before.
+    /// Whether a message handed over now would be sent next. True one message ahead of the wire, so
+    /// that it is rendered while the server still works on the one before.
     #[must_use]
     pub fn wants_message(&self) -> bool {
         self.phase == Phase::Ready
@@ -560,8 +564,8 @@ impl ClientSession {
     }
 }
 
-/// Why an address cannot stand in a command, if so. Not a check of its grammar: it keeps whatever was let in elsewhere
-/// from ending the command or its brackets.
+/// Why an address cannot stand in a command, if so. Not a check of its grammar: it keeps whatever
+/// was let in elsewhere from ending the command or its brackets.
 fn unfit(address: &str) -> Option<&'static str> {
     if address.len() > LONGEST_ADDRESS {
         return Some("is longer than 320 octets");

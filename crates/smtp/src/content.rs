@@ -1,10 +1,10 @@
 //! Message content on its way into and out of DATA.
 //!
-//! **Promise.** What [`prepare`] returns can be written after the 354 and followed by `.` CR LF:
-//! it has no bare CR, no bare LF, ends with CR LF, and no line of it is a lone dot, so no receiver,
+//! **Promise.** What [`prepare`] returns can be written after the 354 and followed by `.` CR LF: it
+//! has no bare CR, no bare LF, ends with CR LF, and no line of it is a lone dot, so no receiver,
 //! strict or lenient, can find the end of the message inside it (RFC 5321, 2.3.8 and 4.5.2).
-//! Content that would have to be changed for that, other than by dot-stuffing and a missing last line
-//! end, is refused: changing it would break its DKIM signature.
+//! Content that would have to be changed for that, other than by dot-stuffing and a missing last
+//! line end, is refused: changing it would break its DKIM signature.
 
 use std::borrow::Cow;
 
@@ -48,8 +48,8 @@ pub fn prepare(content: &Bytes) -> Result<PreparedContent, BadContent> {
     Ok(PreparedContent { wire, needs_line_end, size, eight_bit: !content.is_ascii() })
 }
 
-/// Checks that every CR and LF is part of a CR LF pair and that there is no NUL. Returns how many lines begin
-/// with a dot.
+/// Checks that every CR and LF is part of a CR LF pair and that there is no NUL. Returns how many
+/// lines begin with a dot.
 ///
 /// # Errors
 /// [`BadContent`].

@@ -5,10 +5,11 @@
 //! borrowed from the input and never copied.
 //!
 //! **Tolerant in form:** lines end with CR LF or a bare LF; the text may be missing (`250`,
-//! `250-`); any octets but LF may stand in the text; any three digits are a code (what 199 or 600 mean is for the session
-//! to say). **Strict in the rest:** a line that does not begin with three digits followed by a space, a hyphen or its
-//! end, different codes in one reply (RFC 5321, 4.2.1), and anything over the limits below is
-//! [`BrokenReply`]. After that the stream has no meaning any more and must be closed.
+//! `250-`); any octets but LF may stand in the text; any three digits are a code (what 199 or 600
+//! mean is for the session to say). **Strict in the rest:** a line that does not begin with three
+//! digits followed by a space, a hyphen or its end, different codes in one reply (RFC 5321, 4.2.1),
+//! and anything over the limits below is [`BrokenReply`]. After that the stream has no meaning any
+//! more and must be closed.
 //!
 //! **Memory** is bounded by [`MOST_OCTETS`] and one [`LONGEST_LINE`].
 

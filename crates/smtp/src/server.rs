@@ -1,22 +1,25 @@
 //! The receiving side of an SMTP or LMTP conversation, without a socket.
 //!
-//! **Promise.** A message is reported only when it came whole, and its 250 is written only after the caller's
-//! [`message_result`](ServerSession::message_result). However the octets are cut, the same conversation comes
-//! out. No octets make it panic, and what it holds is bounded by one message within the limits, one line and what the caller
-//! hands over at once.
+//! **Promise.** A message is reported only when it came whole, and its 250 is written only after
+//! the caller's [`message_result`](ServerSession::message_result). However the octets are cut, the
+//! same conversation comes out. No octets make it panic, and what it holds is bounded by one
+//! message within the limits, one line and what the caller hands over at once.
 //!
-//! **Smuggling is closed.** Content ends at CR LF `.` CR LF and nowhere else. A bare CR or LF after DATA is answered
-//! at once with `550 5.6.11`, and the session ended: nothing that follows is read as a command. After BDAT, where
-//! the count gives the end, the message is refused and the session goes on. In a command line it is `500 5.5.2` and the end.
+//! **Smuggling is closed.** Content ends at CR LF `.` CR LF and nowhere else. A bare CR or LF after
+//! DATA is answered at once with `550 5.6.11`, and the session ended: nothing that follows is read
+//! as a command. After BDAT, where the count gives the end, the message is refused and the session
+//! goes on. In a command line it is `500 5.5.2` and the end.
 //!
-//! **Speaking out of turn** ends the session with `554 5.5.0`: octets before the greeting, behind EHLO,
-//! HELO, AUTH, DATA or STARTTLS before their answer (RFC 2920, 3.1), and any pipelining after HELO. Octets in
-//! clear behind the 220 of STARTTLS end it without a word (RFC 3207).
+//! **Speaking out of turn** ends the session with `554 5.5.0`: octets before the greeting, behind
+//! EHLO, HELO, AUTH, DATA or STARTTLS before their answer (RFC 2920, 3.1), and any pipelining after
+//! HELO. Octets in clear behind the 220 of STARTTLS end it without a word (RFC 3207).
 //!
-//! **How it is driven.** After every input, write all of [`next_to_send`](ServerSession::next_to_send), take all
-//! events, and read on only while [`wants_input`](ServerSession::wants_input). Call [`tick`](ServerSession::tick)
-//! at [`deadline`](ServerSession::deadline). After [`ServerEvent::Closed`] write what is left, end the sending
-//! direction, and read a little longer without use, so that the last reply is not lost to a reset.
+//! **How it is driven.** After every input, write all of
+//! [`next_to_send`](ServerSession::next_to_send), take all events, and read on only while
+//! [`wants_input`](ServerSession::wants_input). Call [`tick`](ServerSession::tick) at
+//! [`deadline`](ServerSession::deadline). After [`ServerEvent::Closed`] write what is left, end the
+//! sending direction, and read a little longer without use, so that the last reply is not lost to a
+//! reset.
 //!
 //! **Absences.** No source routes, no ETRN, no EXPN, no DSN parameters, no BINARYMIME.
 
@@ -41,8 +44,8 @@ pub use words::{
     Access, Admission, OfferedRecipient, ReceivedMessage, ServerEvent, ServerLimits, ServerSettings,
 };
 
-/// Longest command line in octets before its LF. RFC 5321 demands 512, extensions add to it; the longest
-/// that makes sense here is an AUTH line.
+/// Longest command line in octets before its LF. RFC 5321 demands 512, extensions add to it; the
+/// longest that makes sense here is an AUTH line.
 pub const LONGEST_COMMAND: usize = 2_048;
 /// A line that is still without end after so many octets ends the session.
 pub const ENDLESS_LINE: usize = 65_536;
@@ -173,8 +176,8 @@ impl<A: Admission> ServerSession<A> {
         self.close("the client closed the connection");
     }
 
-    /// The handshake asked for by [`ServerEvent::StartTls`] succeeded. All that was said in clear is forgotten
-    /// (RFC 3207, 4.2).
+    /// The handshake asked for by [`ServerEvent::StartTls`] succeeded. All that was said in clear
+    /// is forgotten (RFC 3207, 4.2).
     pub fn tls_established(&mut self, now: Timestamp) {
         if !matches!(self.mode, Mode::AwaitsTls { .. }) {
             return;
@@ -209,7 +212,8 @@ impl<A: Admission> ServerSession<A> {
         self.resume(now);
     }
 
-    /// Answers [`ServerEvent::Message`]; in LMTP for each of its recipients. After a 421 the session is over.
+    /// Answers [`ServerEvent::Message`]; in LMTP for each of its recipients. After a 421 the
+    /// session is over.
     pub fn message_result(&mut self, now: Timestamp, reply: &Reply) {
         let Mode::AwaitsMessage { recipients } = self.mode else { return };
         self.mode = Mode::Command;

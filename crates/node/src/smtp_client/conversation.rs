@@ -1,9 +1,9 @@
 //! One conversation over one socket.
 //!
 //! The loop: offer messages while the session wants them, gather what it writes, report what it
-//! decided, then wait for whatever comes first: room to write, octets to read, work, the deadline, or the
-//! request to close. Reading and writing are polled in one task, so nothing is locked or copied
-//! between tasks.
+//! decided, then wait for whatever comes first: room to write, octets to read, work, the deadline,
+//! or the request to close. Reading and writing are polled in one task, so nothing is locked or
+//! copied between tasks.
 
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -159,8 +159,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             if self.end.is_some() || wants_tls {
                 return;
             }
-            // The alarm is moved only when it would ring too late: replies come thousands of times more
-            // often than deadlines.
+            // The alarm is moved only when it would ring too late: replies come thousands of times
+            // more often than deadlines.
             let deadline = session.deadline().unwrap_or(Timestamp::NEVER);
             if armed_for == Timestamp::EPOCH || deadline < armed_for {
                 alarm.as_mut().reset(self.instant(deadline));
@@ -205,8 +205,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
         }
     }
 
-    /// Hands the session the messages that it wants, prepared; gives the others back when it will never want
-    /// them.
+    /// Hands the session the messages that it wants, prepared; gives the others back when it will
+    /// never want them.
     fn feed(&mut self, session: &mut ClientSession) {
         if !session.will_take_more() {
             return self.give_back_ready();
@@ -270,7 +270,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
         wants_tls
     }
 
-    /// One round of polling the socket and the work. Writes first: what is written decides what can be read.
+    /// One round of polling the socket and the work. Writes first: what is written decides what can
+    /// be read.
     fn poll<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         context: &mut Context<'_>,
@@ -370,8 +371,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
 
     pub(super) fn report(&self, kind: ReportKind) {
         let connection = self.plan.connection;
-        // Nobody listens any more only when the node is going down without waiting for its connections; the store's
-        // leases then decide about these messages.
+        // Nobody listens any more only when the node is going down without waiting for its
+        // connections; the store's leases then decide about these messages.
         if self.connector.reports.send(ConnectionReport { connection, kind }).is_err() {
             tracing::warn!(%connection, "nobody takes the report of this connection");
         }
@@ -399,8 +400,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
     }
 }
 
-/// The words for a fault of the socket; empty for an orderly end. A TLS peer that closes without its farewell counts
-/// as orderly: many do, and SMTP has its own end of everything.
+/// The words for a fault of the socket; empty for an orderly end. A TLS peer that closes without
+/// its farewell counts as orderly: many do, and SMTP has its own end of everything.
 fn words(fault: &io::Error) -> String {
     if fault.kind() == io::ErrorKind::UnexpectedEof { String::new() } else { fault.to_string() }
 }

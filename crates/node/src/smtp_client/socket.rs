@@ -1,8 +1,8 @@
 //! Making the TCP connection from a given source address.
 //!
-//! **Promise.** [`connect`] asks the safety guard right before it connects, takes no longer than the plan's
-//! `connect_timeout`, and sorts every failure: the target refuses, the target cannot be reached, or the
-//! fault is on this host.
+//! **Promise.** [`connect`] asks the safety guard right before it connects, takes no longer than
+//! the plan's `connect_timeout`, and sorts every failure: the target refuses, the target cannot be
+//! reached, or the fault is on this host.
 
 use std::io;
 
@@ -10,22 +10,24 @@ use mail::attempt::EndCause;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{ConnectPlan, Safety};
+use super::ConnectPlan;
+use crate::config::TargetPolicy;
 
-/// How often another port is tried. With SO_REUSEADDR the system may choose a port that is already connected to
-/// this very target, which it only notices when connecting.
+/// How often another port is tried. With SO_REUSEADDR the system may choose a port that is already
+/// connected to this very target, which it only notices when connecting.
 const PORT_TRIES: u32 = 4;
 
 /// Connects as planned.
 ///
 /// # Errors
 /// The cause with which the connection's `Closed` is to be reported.
-pub(super) async fn connect(plan: &ConnectPlan, safety: &Safety) -> Result<TcpStream, EndCause> {
-    if !safety.allows(plan.target.ip()) {
-        let why =
-            format!("{} is outside the networks that safety.only_targets allows", plan.target.ip());
-        return Err(EndCause::Local { why });
-    }
+pub(super) async fn connect(
+    plan: &ConnectPlan,
+    safety: &TargetPolicy,
+) -> Result<TcpStream, EndCause> {
+    let target = plan.target.ip();
+    let allowed = if plan.relay { safety.check_relay(target) } else { safety.check(target) };
+    allowed.map_err(|refused| EndCause::Local { why: refused.to_string() })?;
     let connecting = async {
         for _ in 1..PORT_TRIES {
             match attempt(plan).await {
@@ -86,8 +88,8 @@ fn open(plan: &ConnectPlan) -> io::Result<TcpSocket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(source) = plan.source_address {
-        // Lets connections of one source to different targets share a local port, so that their number is
-        // not bounded by the ports of one address.
+        // Lets connections of one source to different targets share a local port, so that their
+        // number is not bounded by the ports of one address.
         socket.set_reuse_address(true)?;
         socket.bind(&core::net::SocketAddr::new(source, 0).into())?;
     }

@@ -1,8 +1,7 @@
 //! Connections to small servers on loopback.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, LazyLock};
 
 use mail::attempt::{EndCause, Stage};
 use rustls::pki_types::PrivateKeyDer;
@@ -12,13 +11,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::clock::SteadyClock;
 
 type Clock = fn() -> Timestamp;
 type Work = Box<dyn FnOnce() -> Result<Prepared, String> + Send>;
 
+static CLOCK: LazyLock<SteadyClock> = LazyLock::new(SteadyClock::start_at_wall);
+
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    Timestamp::from_micros(u64::try_from(since.as_micros()).unwrap())
+    CLOCK.now()
 }
 
 fn message(token: u64) -> Outgoing<Work> {
@@ -47,6 +48,7 @@ fn plan(target: SocketAddr) -> ConnectPlan {
         source_address: None,
         target,
         mx_host: "mx.x.test".into(),
+        relay: false,
         connect_timeout: Duration::from_secs(5),
         verify_certificate: false,
         session: ClientSettings {
@@ -194,7 +196,7 @@ fn shown(kind: &ReportKind) -> Vec<String> {
 
 fn connector() -> (Connector<Clock>, mpsc::UnboundedReceiver<ConnectionReport>) {
     let (reports, taken) = mpsc::unbounded_channel();
-    let safety = Safety { only: vec!["127.0.0.0/8".parse().unwrap()] };
+    let safety = TargetPolicy::loopback_only();
     (Connector { safety, tls: TlsClients::new().unwrap(), clock: now, reports }, taken)
 }
 
@@ -321,14 +323,17 @@ fn tls_that_cannot_be_trusted_ends_the_connection() {
 fn failures_to_connect_are_told_apart() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Bound and not listening: nobody else can take the port, and it refuses.
+        let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+        deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let free = deaf.local_addr().unwrap();
         let open = listener.local_addr().unwrap();
         let elsewhere: SocketAddr = "192.0.2.1:25".parse().unwrap();
         let own: IpAddr = "127.0.0.2".parse().unwrap();
         let foreign: Option<IpAddr> = Some("192.0.2.77".parse().unwrap());
         for (target, source, expected) in [
             (free, Some(own), "connection refused"),
-            (elsewhere, None, "not possible here: 192.0.2.1 is outside the networks"),
+            (elsewhere, None, "not possible here: 192.0.2.1 is not in [safety] only_targets"),
             (open, foreign, "not possible here: cannot open a socket on 192.0.2.77"),
         ] {
             let (connector, mut taken) = connector();
@@ -346,8 +351,10 @@ fn failures_to_connect_are_told_apart() {
             assert!(reports[2].starts_with(&format!("closed: {expected}")), "{reports:?}");
             assert_eq!(reports.len(), 3);
         }
-        let (safety, plan) =
-            (Safety::default(), ConnectPlan { source_address: Some(own), ..plan(open) });
+        let (safety, plan) = (
+            TargetPolicy::loopback_only(),
+            ConnectPlan { source_address: Some(own), ..plan(open) },
+        );
         let (stream, accepted) = tokio::join!(socket::connect(&plan, &safety), listener.accept());
         assert_eq!(stream.unwrap().local_addr().unwrap().ip(), own);
         assert_eq!(accepted.unwrap().1.ip(), own);

@@ -1,10 +1,10 @@
 //! TLS towards mail exchangers.
 //!
 //! **Promise.** TLS 1.2 and 1.3 only (RFC 8996), by the aws-lc-rs provider given explicitly, so no
-//! process-wide default is needed. Two shared configurations: one takes any certificate, as opportunistic TLS must (the
-//! signature of the handshake is still checked); the other checks it against the
-//! system's roots and the MX host's name. Each remembers TLS sessions by MX host name, so that further
-//! connections to a host resume.
+//! process-wide default is needed. Two shared configurations: one takes any certificate, as
+//! opportunistic TLS must (the signature of the handshake is still checked); the other checks it
+//! against the system's roots and the MX host's name. Each remembers TLS sessions by MX host name,
+//! so that further connections to a host resume.
 
 use core::net::IpAddr;
 use std::sync::{Arc, OnceLock};

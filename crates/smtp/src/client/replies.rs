@@ -57,8 +57,8 @@ impl ClientSession {
         self.close(now, EndCause::Refused { reply });
     }
 
-    /// A reply to something that was not written whole. A refusal of content is believed, but what is left of
-    /// the content cannot be taken back, so the conversation cannot go on.
+    /// A reply to something that was not written whole. A refusal of content is believed, but what
+    /// is left of the content cannot be taken back, so the conversation cannot go on.
     fn answered_early(&mut self, now: Timestamp, step: Step, reply: Reply) {
         let why = format!("answered before the {} was sent whole: {reply}", step.stage());
         let refusal = matches!(reply.class(), ReplyClass::Transient | ReplyClass::Permanent);

@@ -38,10 +38,10 @@ fn shown(event: &ClientEvent) -> String {
 
 /// Plays the inputs of a script and compares the whole conversation with it.
 ///
-/// Inputs: `S:` the server sends a line (`|` stands for CR LF inside one segment), `M:` a message is handed over
-/// (token, then options), `T:` so many seconds pass, `X:` the connection is lost with these words, `finish`,
-/// `tls ok`, `tls bad`, `hold` (writes are not completed any more). Outputs: `C:` the client sends a line, `E:` an
-/// event.
+/// Inputs: `S:` the server sends a line (`|` stands for CR LF inside one segment), `M:` a message
+/// is handed over (token, then options), `T:` so many seconds pass, `X:` the connection is lost
+/// with these words, `finish`, `tls ok`, `tls bad`, `hold` (writes are not completed any more).
+/// Outputs: `C:` the client sends a line, `E:` an event.
 fn check(settings: ClientSettings, script: &str) {
     let mut now = Timestamp::from_secs(1_000);
     let mut session = ClientSession::new(settings, now);
@@ -535,8 +535,8 @@ impl RandomServer {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever a server does: every message gets one verdict, the end comes once and last, and what is
-    /// sent is well formed.
+    /// Whatever a server does: every message gets one verdict, the end comes once and last, and
+    /// what is sent is well formed.
     #[test]
     fn every_message_gets_one_verdict(
         seed in prop::collection::vec((0u8..12, any::<u8>()), 1..200),

@@ -23,8 +23,8 @@ pub enum TlsMode {
     Required,
 }
 
-/// How long each step may take. Counted from the moment the command was queued or the answer to the one before it
-/// came, to the whole reply: a server that sends one octet at a time gains nothing.
+/// How long each step may take. Counted from the moment the command was queued or the answer to the
+/// one before it came, to the whole reply: a server that sends one octet at a time gains nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the connection to the whole greeting.
@@ -92,7 +92,8 @@ pub struct Envelope {
 /// What the session tells its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// Do the TLS handshake, then call `tls_established` or `tls_failed`. Nothing read before it may be used.
+    /// Do the TLS handshake, then call `tls_established` or `tls_failed`. Nothing read before it
+    /// may be used.
     StartTls,
     /// Messages can go.
     Ready {

@@ -70,7 +70,8 @@ impl<A: Admission> ServerSession<A> {
             return self.idle(&format!("250 {own}"));
         }
         let mut answer = format!(
-            "250-{own}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n",
+            "250-{own}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-8BITMIME\r\n\
+             250-SMTPUTF8\r\n250-CHUNKING\r\n",
             self.settings.limits.message_octets
         );
         if self.settings.starttls && !self.tls {

@@ -17,8 +17,8 @@ pub(super) fn verb(line: &str) -> (&str, &str) {
     (verb, rest.trim_matches(' '))
 }
 
-/// Takes `<path>` from the front of `text`: what is inside the brackets and the parameters behind them.
-/// A `>` inside a quoted local part does not end the path.
+/// Takes `<path>` from the front of `text`: what is inside the brackets and the parameters behind
+/// them. A `>` inside a quoted local part does not end the path.
 pub(super) fn bracketed(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('<')?;
     let mut quoted = false;
@@ -39,8 +39,8 @@ pub(super) fn bracketed(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// An address in its normal form. Source routes, which RFC 5321 asks to accept and ignore, are refused: nobody but probes for
-/// open relays sends them.
+/// An address in its normal form. Source routes, which RFC 5321 asks to accept and ignore, are
+/// refused: nobody but probes for open relays sends them.
 pub(super) fn address(path: &str, smtputf8: bool) -> Result<String, BadPath> {
     if !path.is_ascii() && !smtputf8 {
         return Err(BadPath::NeedsSmtpUtf8);
@@ -101,8 +101,8 @@ fn is_size(digits: &str) -> bool {
     (1..=20).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The size and LAST of a BDAT command; `None` when they cannot be read, so that nothing is known about
-/// where the next command begins.
+/// The size and LAST of a BDAT command; `None` when they cannot be read, so that nothing is known
+/// about where the next command begins.
 pub(super) fn chunk(arguments: &str) -> Option<(u64, bool)> {
     let mut words = arguments.split(' ').filter(|word| !word.is_empty());
     let digits = words.next().filter(|digits| is_size(digits))?;

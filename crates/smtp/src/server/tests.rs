@@ -47,8 +47,9 @@ fn session(settings: ServerSettings) -> ServerSession<Policy> {
 
 /// Plays the inputs of a script and compares the whole conversation with it.
 ///
-/// Inputs: `C:` the client sends a line (`|` stands for CR LF inside one segment), `R:` raw octets with `\r`, `\n`, `\0`, no line
-/// end added, `T:` seconds pass, `ok` and `no` answer the caller's part, `tls`, `shutdown`. Outputs: `S:` and `E:`.
+/// Inputs: `C:` the client sends a line (`|` stands for CR LF inside one segment), `R:` raw octets
+/// with `\r`, `\n`, `\0`, no line end added, `T:` seconds pass, `ok` and `no` answer the caller's
+/// part, `tls`, `shutdown`. Outputs: `S:` and `E:`.
 fn check(settings: ServerSettings, script: &str) {
     let mut now = Timestamp::from_secs(1_000);
     let mut session = session(settings);
@@ -521,8 +522,8 @@ fn nobody_relays_without_a_login() {
     );
 }
 
-/// The whole conversation for octets cut at `cuts`; replies are taken only after the greeting and at the end, or after each
-/// line when `polite`.
+/// The whole conversation for octets cut at `cuts`; replies are taken only after the greeting and
+/// at the end, or after each line when `polite`.
 fn converse(octets: &[u8], cuts: &[usize], polite: bool) -> String {
     let now = Timestamp::from_secs(1);
     let mut session = session(ServerSettings { starttls: true, auth_in_clear: true, ..settings() });
@@ -607,7 +608,8 @@ proptest! {
         prop_assert_eq!(converse(&octets, &cuts, polite), converse(&octets, &[], polite));
     }
 
-    /// Whatever stands in DATA: either the session ends or refuses, or the message that comes out is the whole text.
+    /// Whatever stands in DATA: either the session ends or refuses, or the message that comes out
+    /// is the whole text.
     #[test]
     fn no_text_ends_early(text in "[.a\r\n\0]{0,30}") {
         let mut octets = b"EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<r@x.test>\r\nDATA\r\n".to_vec();

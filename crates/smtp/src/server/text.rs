@@ -1,8 +1,9 @@
 //! Reads the content that follows DATA, up to CR LF `.` CR LF and nothing else.
 //!
-//! **Promise.** However the octets are cut, the same content comes out and the end is found at the same octet. A CR or LF that is
-//! not part of a pair is a fault at once: what other servers might take for an end of data never becomes
-//! one here, and is never passed on either (SMTP smuggling). Content over the limit is counted, not kept.
+//! **Promise.** However the octets are cut, the same content comes out and the end is found at the
+//! same octet. A CR or LF that is not part of a pair is a fault at once: what other servers might
+//! take for an end of data never becomes one here, and is never passed on either (SMTP smuggling).
+//! Content over the limit is counted, not kept.
 
 use memchr::memchr2;
 

@@ -12,8 +12,8 @@ pub enum Access {
     Authenticated,
     /// Everybody who can connect, AUTH or not: a listener on loopback.
     Everybody,
-    /// Everybody, but only to recipients that [`Admission`](super::Admission) knows as ours: the listener for bounces. AUTH is
-    /// not offered.
+    /// Everybody, but only to recipients that [`Admission`](super::Admission) knows as ours: the
+    /// listener for bounces. AUTH is not offered.
     OwnRecipientsOnly,
 }
 
@@ -22,7 +22,8 @@ pub enum Access {
 pub struct ServerLimits {
     /// Largest message in octets, offered with SIZE; larger ones get 552 5.3.4.
     pub message_octets: u64,
-    /// Longest line of a message in octets without CR LF (RFC 5321, 4.5.3.1.6); longer ones get 550 5.6.0.
+    /// Longest line of a message in octets without CR LF (RFC 5321, 4.5.3.1.6); longer ones get 550
+    /// 5.6.0.
     pub text_line_octets: usize,
     /// Recipients of one message; more get 452 4.5.3.
     pub recipients: usize,
@@ -38,7 +39,8 @@ pub struct ServerLimits {
 }
 
 impl Default for ServerLimits {
-    /// 50 MiB, lines of 998, 1,000 recipients, 100 `Received`, 20 errors, 1,000 idle commands, 3 logins.
+    /// 50 MiB, lines of 998, 1,000 recipients, 100 `Received`, 20 errors, 1,000 idle commands, 3
+    /// logins.
     fn default() -> Self {
         Self {
             message_octets: 50 * 1_024 * 1_024,
@@ -69,7 +71,8 @@ pub struct ServerSettings {
     pub access: Access,
     /// The bounds.
     pub limits: ServerLimits,
-    /// How long a command, or a line of AUTH, may take to come whole; at least 5 minutes by RFC 5321.
+    /// How long a command, or a line of AUTH, may take to come whole; at least 5 minutes by RFC
+    /// 5321.
     pub command_timeout: Duration,
     /// How long each further block of 1 KiB of a message may take.
     pub data_timeout: Duration,
@@ -128,7 +131,8 @@ pub struct ReceivedMessage {
 /// What the session tells its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
-    /// The 220 was taken for writing: write it, do the handshake, then call `tls_established` or `connection_lost`.
+    /// The 220 was taken for writing: write it, do the handshake, then call `tls_established` or
+    /// `connection_lost`.
     StartTls,
     /// Check this login and answer with `auth_result`.
     Authenticate {
