@@ -22,7 +22,7 @@ use std::io::{self, Read};
 
 use mail::address::{AddressFault, Mailbox};
 
-pub use csv::Separator;
+pub use self::csv::Separator;
 
 mod csv;
 mod ndjson;

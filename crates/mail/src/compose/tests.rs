@@ -43,7 +43,7 @@ fn writes_plain_and_encoded_text() {
     for (value, expected) in rows {
         assert_eq!(subject(value), expected, "{value}");
     }
-    let long = subject(&"word ".repeat(40).trim_end().to_owned());
+    let long = subject("word ".repeat(40).trim_end());
     assert!(long.lines().count() > 2 && long.lines().all(|line| line.len() <= 78), "{long}");
 }
 

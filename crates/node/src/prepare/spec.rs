@@ -5,6 +5,8 @@ use mail_parser::{HeaderValue, MessageParser, MimeHeaders, PartType};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The content of a delivery, stored once.
+// There is one of it per delivery, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum ContentSpec {
