@@ -141,6 +141,8 @@ pub struct Sweep {
     pub delivery: DeliveryId,
     /// Where to go on: the default at first, then [`Swept::next`].
     pub from: DomainId,
+    /// Only messages up to this number (the validity of a stream); `None`: all.
+    pub through: Option<MessageId>,
     /// At most so many messages, 1 to `SWEEP_LIMIT`.
     pub limit: u32,
     /// When it was decided.

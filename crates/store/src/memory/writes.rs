@@ -561,7 +561,8 @@ impl MemoryStore {
             }
             visits += 1;
             let delivery = sweep.delivery;
-            let stretch = Stretch { domain, delivery, through: MessageId(u64::MAX) };
+            let through = sweep.through.unwrap_or(MessageId(u64::MAX));
+            let stretch = Stretch { domain, delivery, through };
             let mut found = self.fresh(stretch, limit - count);
             found.extend(self.retries(stretch, i64::MAX, limit - count - found.len()));
             for key in found {

@@ -383,15 +383,16 @@ impl Batch<'_> {
         room: u32,
     ) -> rusqlite::Result<u32> {
         let delivery = column(sweep.delivery.0);
+        let through = sweep.through.map_or(i64::MAX, |through| column(through.0));
         let found: Vec<(i64, i64, i64)> = self
             .connection
             .prepare_cached(
                 "SELECT q.due_ms, q.message_id, m.content_id FROM queue q \
                  CROSS JOIN message m ON m.id = q.message_id \
-                 WHERE q.domain_id = ?1 AND q.delivery_id = ?2 \
+                 WHERE q.domain_id = ?1 AND q.delivery_id = ?2 AND q.message_id <= ?4 \
                  ORDER BY q.due_ms, q.message_id LIMIT ?3",
             )?
-            .query_map(params![domain, delivery, room], |row| {
+            .query_map(params![domain, delivery, room, through], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?
             .collect::<rusqlite::Result<_>>()?;

@@ -211,7 +211,14 @@ mod support {
     }
 
     pub fn sweep(delivery: DeliveryId, from: DomainId, limit: u32) -> Sweep {
-        Sweep { delivery, from, limit, at: time(90), reason: "validity ended".into() }
+        Sweep {
+            delivery,
+            from,
+            through: None,
+            limit,
+            at: time(90),
+            reason: "validity ended".into(),
+        }
     }
 
     /// The invariants that hold after every batch, from the rows alone.

@@ -1,0 +1,492 @@
+//! Intake: what applications hand over becomes durable, or they are told why not.
+//!
+//! **Promise.** A call that answers `Ok` answers after the commit is on disk. A call that answers an
+//! [`IntakeFault`] has changed nothing (of a batch of recipients: nothing of that batch). When the store is sick or
+//! the disk short of space, intake refuses with [`IntakeFault::TryLater`]; listeners say 4xx or 503.
+//!
+//! All ways in (command line, HTTP, SMTP) use this one type.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::work::{DeliveryOptions, DeliveryState};
+use mail::address::Mailbox;
+use mail::id::{DeliveryId, MessageId, Priority};
+use mail::time::Timestamp;
+use store::{
+    Appended, ContentKind, Counters, DeliveryRecord, Health, NewContent, NewRecipient, NewRefusal,
+    Once, RefusedWrite, StoreFault, Write, WriterHandle, Written,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::clock::SteadyClock;
+use crate::prepare::{ContentSpec, Template, TemplateFault};
+use crate::runner::Input;
+use crate::runner::contents::Contents;
+
+/// Why something was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeFault {
+    /// The caller's request cannot be fulfilled as it is.
+    #[error("{0}")]
+    Refused(RefusedWrite),
+    /// The content does not compile.
+    #[error("{0}")]
+    Template(TemplateFault),
+    /// The caller's request cannot be fulfilled as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nothing is wrong with the request; the store cannot take it now.
+    #[error("not now: {0}; nothing was accepted, try again")]
+    TryLater(String),
+}
+
+impl From<StoreFault> for IntakeFault {
+    fn from(fault: StoreFault) -> Self {
+        Self::TryLater(fault.to_string())
+    }
+}
+
+/// What became of a request to create something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New(DeliveryId),
+    /// The same request (by its idempotency key) was made before; this is what it led to.
+    Repeated(store::Earlier),
+}
+
+/// What became of a batch of recipients or of a single message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// They are in the queue.
+    New(Appended),
+    /// The same request was made before.
+    Repeated(store::Earlier),
+}
+
+/// A recipient to be added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipient {
+    /// Line or number in the caller's list, for messages about it.
+    pub line: u64,
+    /// The address.
+    pub mailbox: Mailbox,
+    /// Merge data as a JSON object; empty: none.
+    pub merge: String,
+}
+
+/// A single message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SingleMessage {
+    /// Envelope sender given by the application; empty: a VERP return path of ours.
+    pub sender: String,
+    /// Recipients; each gets a copy of its own.
+    pub recipients: Vec<Mailbox>,
+    /// Header and body with CR LF line ends.
+    pub content: Vec<u8>,
+}
+
+/// The endless stream of single messages to which one belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StreamName {
+    /// The affinity its messages use.
+    pub affinity: String,
+    /// Their priority.
+    pub priority: Priority,
+    /// The sending application.
+    pub tenant: String,
+}
+
+/// Requests that may be on their way to the store at a time.
+const REQUESTS_MAX: usize = 512;
+
+/// The way in. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: WriterHandle,
+    contents: Arc<Contents>,
+    clock: Arc<SteadyClock>,
+    inputs: mpsc::UnboundedSender<Input>,
+    streams: Mutex<HashMap<StreamName, DeliveryId>>,
+    defaults: DeliveryOptions,
+    affinities: Vec<String>,
+    permits: Semaphore,
+}
+
+impl core::fmt::Debug for Inner {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.debug_struct("Inner").field("affinities", &self.affinities).finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    pub(crate) fn new(
+        writer: WriterHandle,
+        contents: Arc<Contents>,
+        clock: Arc<SteadyClock>,
+        inputs: mpsc::UnboundedSender<Input>,
+        defaults: DeliveryOptions,
+        affinities: Vec<String>,
+    ) -> Self {
+        let inner = Inner {
+            writer,
+            contents,
+            clock,
+            inputs,
+            streams: Mutex::default(),
+            defaults,
+            affinities,
+            permits: Semaphore::new(REQUESTS_MAX),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The options of a delivery that states none: validity and retry schedule of the configuration.
+    #[must_use]
+    pub fn default_options(&self) -> DeliveryOptions {
+        self.inner.defaults.clone()
+    }
+
+    /// Now, in the node's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Whether the store takes anything; the fault in one line if not.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn health(&self) -> Result<(), String> {
+        match self.inner.writer.health() {
+            Health::Healthy => Ok(()),
+            Health::Sick(fault) => Err(fault.to_string()),
+        }
+    }
+
+    /// Creates a delivery in the state of a draft, with or without content.
+    ///
+    /// # Errors
+    /// Unknown affinity, content that does not compile, reused key, sick store.
+    pub async fn create(
+        &self,
+        options: DeliveryOptions,
+        content: Option<&ContentSpec>,
+        once: Option<Once>,
+    ) -> Result<Created, IntakeFault> {
+        self.check_affinity(&options.affinity)?;
+        let content = content.map(|content| self.compiled(content)).transpose()?;
+        let write =
+            Write::CreateDelivery { options: Box::new(options), content, at: self.now(), once };
+        match self.write(write).await? {
+            Written::Created(id) => {
+                self.touched(id);
+                Ok(Created::New(id))
+            }
+            Written::Repeated(earlier) => Ok(Created::Repeated(earlier)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sets the content of a draft.
+    ///
+    /// # Errors
+    /// Content that does not compile, wrong state, sick store.
+    pub async fn set_content(
+        &self,
+        delivery: DeliveryId,
+        content: &ContentSpec,
+    ) -> Result<(), IntakeFault> {
+        let content = self.compiled(content)?;
+        self.write(Write::SetContent { delivery, content }).await.map(drop)
+    }
+
+    /// Checks that a content compiles, and names the variables that it needs.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn variables(&self, content: &ContentSpec) -> Result<Vec<String>, IntakeFault> {
+        let settings = Arc::clone(self.inner.contents.settings());
+        let template = Template::compile(content, settings).map_err(IntakeFault::Template)?;
+        Ok(template.required_variables())
+    }
+
+    fn compiled(&self, content: &ContentSpec) -> Result<NewContent, IntakeFault> {
+        let settings = Arc::clone(self.inner.contents.settings());
+        Template::compile(content, settings).map_err(IntakeFault::Template)?;
+        Ok(NewContent { kind: ContentKind::Template, body: content.encode().into() })
+    }
+
+    /// Adds recipients to a delivery, at most [`store::APPEND_LIMIT`] at a time. Duplicates within the delivery are
+    /// not accepted and listed by their lines.
+    ///
+    /// # Errors
+    /// Wrong state, sick store.
+    pub async fn append(
+        &self,
+        delivery: DeliveryId,
+        recipients: Vec<Recipient>,
+    ) -> Result<Appended, IntakeFault> {
+        let recipients = recipients
+            .into_iter()
+            .map(|recipient| row(recipient.line, &recipient.mailbox, recipient.merge, ""))
+            .collect();
+        let write =
+            Write::Append { delivery, content: None, recipients, at: self.now(), once: None };
+        match self.write(write).await? {
+            Written::Appended(appended) => {
+                self.queued(delivery, &appended);
+                Ok(appended)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Records recipients that were refused before they reached the store, with their reasons.
+    ///
+    /// # Errors
+    /// Unknown delivery, sick store.
+    pub async fn refuse(
+        &self,
+        delivery: DeliveryId,
+        refusals: Vec<NewRefusal>,
+    ) -> Result<(), IntakeFault> {
+        self.write(Write::Refuse { delivery, refusals }).await.map(drop)
+    }
+
+    /// Starts a delivery.
+    ///
+    /// # Errors
+    /// No content, wrong state, sick store.
+    pub async fn start(&self, delivery: DeliveryId) -> Result<(), IntakeFault> {
+        self.write(Write::Start { delivery, at: self.now() }).await?;
+        self.touched(delivery);
+        Ok(())
+    }
+
+    /// Pauses, resumes or cancels a delivery; who and why go to the audit trail.
+    ///
+    /// # Errors
+    /// Wrong state, sick store.
+    pub async fn set_state(
+        &self,
+        delivery: DeliveryId,
+        state: DeliveryState,
+        who: &str,
+        why: &str,
+    ) -> Result<(), IntakeFault> {
+        let (who, why) = (who.into(), why.into());
+        self.write(Write::SetState { delivery, state, who, why, at: self.now() }).await?;
+        self.touched(delivery);
+        Ok(())
+    }
+
+    /// A delivery with its counts.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRecord>, IntakeFault> {
+        self.read(move |reads| reads.delivery(id)).await
+    }
+
+    /// The counts of a delivery; zeroes when there is none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn counters(&self, id: DeliveryId) -> Result<Counters, IntakeFault> {
+        Ok(self.delivery(id).await?.map(|record| record.counters).unwrap_or_default())
+    }
+
+    /// Asks the store something on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn store::Reads) -> Result<T, StoreFault> + Send + 'static,
+    ) -> Result<T, IntakeFault> {
+        let contents = Arc::clone(&self.inner.contents);
+        tokio::task::spawn_blocking(move || contents.read(question))
+            .await
+            .map_err(|fault| IntakeFault::TryLater(fault.to_string()))?
+            .map_err(IntakeFault::from)
+    }
+
+    /// Accepts a single message: one copy per recipient, in the stream's delivery.
+    ///
+    /// # Errors
+    /// Unknown affinity, no recipients, reused key, sick store.
+    pub async fn submit(
+        &self,
+        stream: &StreamName,
+        message: SingleMessage,
+        once: Option<Once>,
+    ) -> Result<Accepted, IntakeFault> {
+        if message.recipients.is_empty() {
+            return Err(IntakeFault::Invalid("the message has no recipients".into()));
+        }
+        let delivery = self.stream(stream).await?;
+        let content = NewContent { kind: ContentKind::Message, body: message.content.into() };
+        let recipients = message
+            .recipients
+            .iter()
+            .zip(1..)
+            .map(|(mailbox, line)| row(line, mailbox, String::new(), &message.sender))
+            .collect();
+        let at = self.now();
+        let write = Write::Append { delivery, content: Some(content), recipients, at, once };
+        match self.write(write).await? {
+            Written::Appended(appended) => {
+                self.queued(delivery, &appended);
+                Ok(Accepted::New(appended))
+            }
+            Written::Repeated(earlier) => Ok(Accepted::Repeated(earlier)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The delivery of a stream; made at its first message.
+    async fn stream(&self, name: &StreamName) -> Result<DeliveryId, IntakeFault> {
+        let known = |inner: &Inner| {
+            inner.streams.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+        };
+        if let Some(id) = known(&self.inner) {
+            return Ok(id);
+        }
+        self.check_affinity(&name.affinity)?;
+        let wanted = name.clone();
+        let found = self
+            .read(move |reads| {
+                let mut after = DeliveryId(0);
+                loop {
+                    let page = reads.deliveries(after, 256)?;
+                    let Some(last) = page.last() else { return Ok(None) };
+                    after = last.delivery.id;
+                    let fits = page.iter().find(|record| {
+                        let options = &record.delivery.options;
+                        options.stream
+                            && record.delivery.state == DeliveryState::Running
+                            && options.affinity == wanted.affinity
+                            && options.priority == wanted.priority
+                            && options.tenant == wanted.tenant
+                    });
+                    if let Some(record) = fits {
+                        return Ok(Some(record.delivery.id));
+                    }
+                }
+            })
+            .await?;
+        let id = match found {
+            Some(id) => id,
+            None => {
+                let options = DeliveryOptions {
+                    name: format!("single messages of {}", name.tenant),
+                    affinity: name.affinity.clone(),
+                    priority: name.priority,
+                    tenant: name.tenant.clone(),
+                    stream: true,
+                    ..self.inner.defaults.clone()
+                };
+                // The key makes two first messages at the same time agree on one delivery.
+                let key = format!("stream/{}/{:?}", name.affinity, name.priority);
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+                let mut fixed = [0; 32];
+                fixed.copy_from_slice(digest.as_ref());
+                let once =
+                    Once { tenant: name.tenant.as_str().into(), key: key.into(), digest: fixed };
+                match self.create(options, None, Some(once)).await? {
+                    Created::New(id) => {
+                        self.start(id).await?;
+                        id
+                    }
+                    Created::Repeated(earlier) => earlier.delivery,
+                }
+            }
+        };
+        let mut streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.insert(name.clone(), id);
+        Ok(id)
+    }
+
+    fn check_affinity(&self, name: &str) -> Result<(), IntakeFault> {
+        if self.inner.affinities.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let known = self.inner.affinities.join(", ");
+        Err(IntakeFault::Invalid(format!("affinity {name:?} does not exist; there are: {known}")))
+    }
+
+    /// Stores a setting.
+    pub(crate) async fn write_setting(&self, write: Write) -> Result<(), IntakeFault> {
+        self.write(write).await.map(drop)
+    }
+
+    /// Sends a write and waits for its commit.
+    async fn write(&self, write: Write) -> Result<Written, IntakeFault> {
+        // Bounds what waits, so that a slow disk is felt by the callers and not by memory.
+        let _permit = self
+            .inner
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| IntakeFault::TryLater("the node is shutting down".into()))?;
+        let (sender, receiver) = oneshot::channel();
+        let mut request: (Write, store::Reply) = (
+            write,
+            Box::new(move |answer| {
+                // Who asked may have gone; the commit stands.
+                let _ = sender.send(answer);
+            }),
+        );
+        while let Err(full) = self.inner.writer.try_send(request.0, request.1) {
+            request = *full;
+            tokio::time::sleep(core::time::Duration::from_millis(1)).await;
+        }
+        match receiver.await {
+            Ok(Ok(Written::Refused(refused))) => Err(IntakeFault::Refused(refused)),
+            Ok(Ok(written)) => Ok(written),
+            Ok(Err(fault)) => Err(fault.into()),
+            Err(_) => Err(IntakeFault::TryLater("the node is shutting down".into())),
+        }
+    }
+
+    /// Tells the engine what has come.
+    fn queued(&self, delivery: DeliveryId, appended: &Appended) {
+        let domains = appended.domains.clone();
+        // When the engine has ended it finds the mail at its next start.
+        let _ = self.inner.inputs.send(Input::Queued { delivery, domains });
+    }
+
+    fn touched(&self, delivery: DeliveryId) {
+        let _ = self.inner.inputs.send(Input::DeliveryTouched(delivery));
+    }
+}
+
+/// The messages of an accepted batch, by number.
+#[must_use]
+pub fn messages_of(appended: &Appended) -> Vec<MessageId> {
+    appended
+        .first
+        .map(|first| (0..u64::from(appended.accepted)).map(|n| MessageId(first.0 + n)).collect())
+        .unwrap_or_default()
+}
+
+fn row(line: u64, mailbox: &Mailbox, merge: String, sender: &str) -> NewRecipient {
+    NewRecipient {
+        line,
+        address: mailbox.as_str().into(),
+        folded: mailbox.folded_key().into(),
+        domain: mailbox.domain().into(),
+        merge: merge.into(),
+        sender: sender.into(),
+    }
+}
+
+fn unexpected(written: &Written) -> IntakeFault {
+    IntakeFault::TryLater(format!("the store answered with something else: {written:?}"))
+}

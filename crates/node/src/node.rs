@@ -1,0 +1,620 @@
+//! A node: store, ledger, engine, connections and intake, put together from a configuration.
+//!
+//! **Starting** is all or nothing: everything that can be refused (a locked data folder, a newer database, faulty
+//! rules, missing keys) is refused before the first message moves.
+//!
+//! **Ending** by [`Node::shutdown`]: conversations finish what is in flight, claimed messages go back to the
+//! queue, the store is closed. After a kill the next start does the same from what is on disk.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::event::Event;
+use engine::explain::{GroupView, PathView};
+use engine::work::DeliveryOptions;
+use engine::{Affinity, BreakerSettings, Engine, Settings, Source, Sources, SourcesFault, Waiting};
+use mail::id::{DeliveryId, MessageId, SourceId};
+use mail::route::{MxRoute, RouteFault};
+use mail::time::Timestamp;
+use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
+use rules::{Diagnostic, RuleSet};
+use store::{
+    LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
+    WriterOptions, Written,
+};
+use tokio::sync::mpsc;
+
+use crate::clock::{SteadyClock, read_clocks};
+use crate::config::Config;
+use crate::dns::Resolver;
+use crate::intake::Intake;
+use crate::runner::connections::{Connections, NodeTime};
+use crate::runner::contents::Contents;
+use crate::runner::delivery_log::{DeliveryLog, DeliveryLogSettings};
+use crate::runner::ledger::LedgerDesk;
+use crate::runner::{Counts, Input, Runner, Running, ask, journal};
+use crate::sender::{self, SetupFault};
+use crate::smtp_client::{Connector, TlsClients};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    /// The store cannot be opened or read.
+    #[error("{0}")]
+    Store(#[from] StoreFault),
+    /// The MX rules are faulty.
+    #[error("the MX rules have {} faults; nothing was started", .0.len())]
+    Rules(Vec<Diagnostic>),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Sources and affinities do not fit together.
+    #[error("{0}")]
+    Sources(#[from] SourcesFault),
+    /// Keys or sender settings cannot be used.
+    #[error("{0}")]
+    Sender(#[from] SetupFault),
+    /// DNS cannot be set up.
+    #[error("{0}")]
+    Dns(#[from] crate::dns::SetUpError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The system gives no thread or file.
+    #[error("the system refuses: {0}")]
+    System(#[from] std::io::Error),
+    /// The ledger's record is damaged; starting without it could break a limit.
+    #[error(
+        "{0}; restore the database, or wait an hour and remove the ledger with `mailweir stat forget`"
+    )]
+    Ledger(#[from] journal::UnreadableRow),
+}
+
+/// The rules of a configuration, before they have a version.
+#[derive(Clone, Debug)]
+pub struct RuleSource {
+    /// Shipped and local rules together.
+    pub file: rules::RuleFile,
+    /// Levels.
+    pub levels: rules::Levels,
+    /// A text that is different for different rules and levels.
+    pub fingerprint: String,
+}
+
+/// Reads and checks the rules of a configuration.
+///
+/// # Errors
+/// Unreadable or faulty local rules.
+pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
+    let mut fingerprint = format!("shipped {}", env!("CARGO_PKG_VERSION"));
+    let local = match &config.rules.mx {
+        None => None,
+        Some(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|source| StartFault::File { path: path.clone(), source })?;
+            let name = path.display().to_string();
+            let file = rules::parse_local(&name, &bytes).map_err(StartFault::Rules)?;
+            fingerprint.push_str(&digest(&bytes));
+            Some(file)
+        }
+    };
+    let levels = config.rules.levels.clone();
+    fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
+    let file = rules::RuleFile::combine(local.as_ref(), rules::shipped());
+    Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Name of the store's setting with the version of the rules.
+const RULES_VERSION: &str = "rules_version";
+
+/// A running node.
+pub struct Node {
+    config: Arc<Config>,
+    intake: Intake,
+    contents: Arc<Contents>,
+    resolver: Arc<Resolver>,
+    counts: Arc<Counts>,
+    inputs: mpsc::UnboundedSender<Input>,
+    running: Running,
+    writer: Writer,
+    clock: Arc<SteadyClock>,
+}
+
+/// What can be asked of a running node. Clones ask the same one.
+#[derive(Clone)]
+pub struct Questions {
+    intake: Intake,
+    inputs: mpsc::UnboundedSender<Input>,
+    resolver: Arc<Resolver>,
+    counts: Arc<Counts>,
+    config: Arc<Config>,
+    clock: Arc<SteadyClock>,
+}
+
+impl Node {
+    /// Starts a node on its data folder. Must be called within a tokio runtime with several threads.
+    ///
+    /// # Errors
+    /// Everything that can be refused at the start.
+    pub fn start(config: Config) -> Result<Self, StartFault> {
+        let config = Arc::new(config);
+        let rules = read_rules(&config)?;
+        let settings = Arc::new(sender::settings(&config)?);
+        let resolver = Arc::new(Resolver::for_config(&config)?);
+        let sources = sources_of(&config)?;
+        std::fs::create_dir_all(&config.data_dir)
+            .map_err(|source| StartFault::File { path: config.data_dir.clone(), source })?;
+        let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
+        let mut store = SqliteStore::open(&config.data_dir, options)?;
+        let incarnation = store.incarnation();
+        let rules = versioned(&mut store, &rules)?;
+        let owner = Owner { node: NodeId(1), incarnation };
+        let (clock, ledger) = restore_ledger(&mut store, &rules, owner)?;
+        let now = clock.now();
+        release_parts(&mut store, now)?;
+        let reader = || store.reader();
+        let contents = Arc::new(Contents::new(settings, reader)?);
+        let log = DeliveryLog::open(DeliveryLogSettings {
+            path: config.log.delivery_log.clone(),
+            rotate_bytes: config.log.rotate_bytes,
+            keep: config.log.keep_files,
+        })?;
+        let (inputs, input_receiver) = mpsc::unbounded_channel();
+        let (reports, report_receiver) = mpsc::unbounded_channel();
+        let connector = Connector {
+            safety: config.safety.clone(),
+            tls: TlsClients::new()?,
+            clock: node_time(&clock),
+            reports,
+        };
+        let writer = Writer::start(Box::new(store), WriterOptions::default())?;
+        let runtime = tokio::runtime::Handle::current();
+        let connections = Connections::new(
+            connector,
+            Arc::clone(&contents),
+            Arc::clone(&clock),
+            Arc::clone(&config),
+            runtime.clone(),
+        );
+        let mut engine = Engine::new(settings_of(&config), sources, rules, now);
+        for delivery in all_deliveries(&contents)? {
+            engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
+        }
+        let limits: HashMap<SourceId, u32> = config
+            .sources
+            .iter()
+            .filter_map(|source| Some((source.id, source.messages_per_hour?)))
+            .collect();
+        let counts = Arc::new(Counts::default());
+        let runner = Runner {
+            engine,
+            ledger: LedgerDesk::new(ledger, owner, limits, now),
+            clock: Arc::clone(&clock),
+            writer: writer.handle(),
+            contents: Arc::clone(&contents),
+            resolver: Arc::clone(&resolver),
+            connections,
+            log,
+            inputs: inputs.clone(),
+            runtime,
+            counts: Arc::clone(&counts),
+            domain_ids: HashMap::new(),
+            unsettled: Vec::new(),
+            store_sick: false,
+            drained: false,
+        };
+        let running = Running::start(runner, input_receiver, report_receiver)?;
+        let defaults = DeliveryOptions {
+            validity: config.validity,
+            retry: config.retry.clone(),
+            ..DeliveryOptions::default()
+        };
+        let affinities = config.affinities.iter().map(|found| found.name.clone()).collect();
+        let intake = Intake::new(
+            writer.handle(),
+            Arc::clone(&contents),
+            Arc::clone(&clock),
+            inputs.clone(),
+            defaults,
+            affinities,
+        );
+        Ok(Self { config, intake, contents, resolver, counts, inputs, running, writer, clock })
+    }
+
+    /// The way in.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// What can be asked.
+    #[must_use]
+    pub fn questions(&self) -> Questions {
+        Questions {
+            intake: self.intake.clone(),
+            inputs: self.inputs.clone(),
+            resolver: Arc::clone(&self.resolver),
+            counts: Arc::clone(&self.counts),
+            config: Arc::clone(&self.config),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// The compiled contents of deliveries.
+    #[must_use]
+    pub fn contents(&self) -> &Arc<Contents> {
+        &self.contents
+    }
+
+    /// Finishes what is in flight, gives the rest back to the queue, and closes the store.
+    pub async fn shutdown(self) {
+        let running = self.running;
+        let writer = self.writer;
+        let ended = tokio::task::spawn_blocking(move || {
+            running.shutdown();
+            writer.shutdown().is_some()
+        });
+        if !matches!(ended.await, Ok(true)) {
+            tracing::error!("the node did not end in order; the next start recovers from the disk");
+        }
+    }
+}
+
+/// The chain that answers "why is this mail waiting?" for one message.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct MessageExplained {
+    /// The message.
+    pub message: String,
+    /// Its delivery.
+    pub delivery: String,
+    /// The recipient.
+    pub recipient: String,
+    /// `queued`, `in-flight`, `sent`, `failed`, `expired` or `cancelled`.
+    pub state: String,
+    /// Attempts that counted.
+    pub attempts: u32,
+    /// When it was accepted.
+    pub accepted_at: String,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<String>,
+    /// The last words about it: a reply, or our own.
+    pub last_reply: String,
+    /// Why it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingExplained>,
+    /// The paths its mail can take.
+    pub paths: Vec<PathView>,
+}
+
+/// A wait reason for people and scripts.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct WaitingExplained {
+    /// The reason in a few words.
+    pub reason: String,
+    /// The reason in full.
+    pub detail: String,
+    /// When it may move; absent: when something else happens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<String>,
+    /// The smallest change that would release it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smallest_change: Option<String>,
+    /// Version of the MX rules in force.
+    pub rules_version: u64,
+}
+
+impl WaitingExplained {
+    /// From the engine's answer.
+    #[must_use]
+    pub fn new(waiting: &Waiting, rules_version: u64) -> Self {
+        Self {
+            reason: waiting.reason.name().to_string(),
+            detail: waiting.reason.to_string(),
+            next_at: (waiting.until != Timestamp::NEVER).then(|| waiting.until.to_string()),
+            smallest_change: waiting.reason.smallest_change(),
+            rules_version,
+        }
+    }
+}
+
+impl Questions {
+    /// The way in, which also reads the store.
+    #[must_use]
+    pub const fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Now, in the node's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How far the node's time is ahead of the wall clock, in microseconds.
+    #[must_use]
+    pub fn clock_drift_micros(&self) -> i64 {
+        self.clock.drift_from_wall()
+    }
+
+    /// The MX groups as they are now; `None`: the node is ending.
+    pub async fn groups(&self) -> Option<Vec<GroupView>> {
+        ask(&self.inputs, |view| view.engine.groups()).await
+    }
+
+    /// The paths of a domain whose route is known; `None`: the node is ending.
+    pub async fn paths_of(&self, domain: &str) -> Option<Vec<PathView>> {
+        let domain = domain.to_string();
+        ask(&self.inputs, move |view| view.engine.paths_of(&domain, view.now)).await
+    }
+
+    /// All budgets that have been used; `None`: the node is ending.
+    pub async fn budgets(&self) -> Option<Vec<BudgetView>> {
+        ask(&self.inputs, |view| view.ledger.budgets(view.now)).await
+    }
+
+    /// The budgets of one path; `None`: the node is ending.
+    pub async fn budgets_of(&self, path: PathKey, mx_host: &str) -> Option<Vec<BudgetView>> {
+        let mx_host = mx_host.to_string();
+        ask(&self.inputs, move |view| view.ledger.budgets_of(view.now, path, &mx_host)).await
+    }
+
+    /// The rules in force; `None`: the node is ending.
+    pub async fn rules(&self) -> Option<Arc<RuleSet>> {
+        ask(&self.inputs, |view| Arc::clone(view.engine.rules())).await
+    }
+
+    /// A copy of the ledger, to run ahead with; `None`: the node is ending.
+    pub async fn ledger(&self) -> Option<Ledger> {
+        ask(&self.inputs, |view| view.ledger.clone()).await
+    }
+
+    /// Messages in windows, connections, domains known; `None`: the node is ending.
+    pub async fn sizes(&self) -> Option<(usize, usize, usize)> {
+        ask(&self.inputs, |view| view.engine.sizes()).await
+    }
+
+    /// The route of a domain.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub async fn route(&self, domain: &str) -> Result<MxRoute, RouteFault> {
+        self.resolver.route(domain, self.clock.now()).await.0
+    }
+
+    /// Why mail for each of these domains waits; `None`: the node is ending.
+    pub async fn why_domains(&self, domains: Vec<String>) -> Option<Vec<(String, Waiting)>> {
+        ask(&self.inputs, move |view| {
+            view.engine
+                .why_domains(domains.iter().map(String::as_str))
+                .into_iter()
+                .map(|(domain, waiting)| (domain.to_string(), waiting))
+                .collect()
+        })
+        .await
+    }
+
+    /// Everything about one message; `Ok(None)`: there is none with this number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn message(
+        &self,
+        id: MessageId,
+    ) -> Result<Option<MessageExplained>, crate::intake::IntakeFault> {
+        let Some(record) = self.intake.read(move |reads| reads.message(id)).await? else {
+            return Ok(None);
+        };
+        let recipient = record.address.to_string();
+        let delivery = record.delivery;
+        let (state, due, settled_at) = match record.state {
+            MessageState::Queued { due, .. } => ("queued", Some(due), None),
+            MessageState::InFlight => ("in-flight", Some(Timestamp::EPOCH), None),
+            MessageState::Final { state, settled_at } => (state.name(), None, Some(settled_at)),
+        };
+        let asked = recipient.clone();
+        let explained = match due {
+            None => None,
+            Some(due) => {
+                ask(&self.inputs, move |view| {
+                    let waiting = view.engine.why(view.now, id, delivery, &asked, due);
+                    let domain = asked.rsplit_once('@').map_or("", |(_, domain)| domain);
+                    let paths = view.engine.paths_of(domain, view.now);
+                    let version = view.engine.rules().version();
+                    (WaitingExplained::new(&waiting, version), paths)
+                })
+                .await
+            }
+        };
+        let (waiting, paths) = explained.map_or((None, Vec::new()), |(w, p)| (Some(w), p));
+        Ok(Some(MessageExplained {
+            message: id.to_string(),
+            delivery: delivery.to_string(),
+            recipient,
+            state: state.to_string(),
+            attempts: record.attempts,
+            accepted_at: record.accepted_at.to_string(),
+            settled_at: settled_at.map(|at| at.to_string()),
+            last_reply: record.last_reply.to_string(),
+            waiting,
+            paths,
+        }))
+    }
+
+    /// Reads the rules of the configuration again and puts them in force; the ledger loses no count.
+    ///
+    /// # Errors
+    /// Faulty rules: those in force stay.
+    pub async fn reload_rules(&self) -> Result<Arc<RuleSet>, StartFault> {
+        let source = read_rules(&self.config)?;
+        let wanted = source.fingerprint.clone();
+        let stored = self
+            .intake
+            .read(|reads| reads.setting(RULES_VERSION))
+            .await
+            .map_err(|fault| StartFault::System(std::io::Error::other(fault.to_string())))?;
+        let (version, write) = next_version(stored.as_deref(), &wanted);
+        if let Some(write) = write {
+            self.intake
+                .write_setting(write)
+                .await
+                .map_err(|fault| StartFault::System(std::io::Error::other(fault.to_string())))?;
+        }
+        let rules = Arc::new(RuleSet::compile(&source.file, &source.levels, version));
+        // A node that is ending needs no rules.
+        let _ = self.inputs.send(Input::Rules(Arc::clone(&rules)));
+        Ok(rules)
+    }
+}
+
+/// The version for rules with this fingerprint, and what to store when they are new.
+fn next_version(stored: Option<&str>, fingerprint: &str) -> (u64, Option<Write>) {
+    let before = stored.and_then(|text| {
+        let (version, fingerprint) = text.split_once(' ')?;
+        Some((version.parse::<u64>().ok()?, fingerprint))
+    });
+    match before {
+        Some((version, same)) if same == fingerprint => (version, None),
+        other => {
+            let version = other.map_or(1, |(version, _)| version + 1);
+            let value = format!("{version} {fingerprint}").into_boxed_str();
+            (version, Some(Write::PutSetting { key: RULES_VERSION.into(), value }))
+        }
+    }
+}
+
+fn versioned(store: &mut SqliteStore, source: &RuleSource) -> Result<Arc<RuleSet>, StoreFault> {
+    let stored = store.reads().setting(RULES_VERSION)?;
+    let (version, write) = next_version(stored.as_deref(), &source.fingerprint);
+    if let Some(write) = write {
+        store.apply(&[write])?;
+    }
+    Ok(Arc::new(RuleSet::compile(&source.file, &source.levels, version)))
+}
+
+/// The ledger as the last process left it, and the time that goes on from there.
+fn restore_ledger(
+    store: &mut SqliteStore,
+    rules: &Arc<RuleSet>,
+    owner: Owner,
+) -> Result<(Arc<SteadyClock>, Ledger), StartFault> {
+    let mut rows: Vec<LedgerRow> = Vec::new();
+    // Lasting facts in the order of the process starts that wrote them: the newest wins.
+    let mut lasting = store.reads().ledger(journal::LASTING, 0)?;
+    lasting.sort_by_key(|row| row.slot);
+    rows.extend(lasting);
+    rows.extend(store.reads().ledger(journal::TIMED, 0)?);
+    rows.extend(store.reads().ledger(journal::PERMITS, 0)?);
+    let entries = rows.iter().map(journal::entry).collect::<Result<Vec<_>, _>>()?;
+    let saved = entries.iter().rev().find_map(|entry| match entry {
+        JournalEntry::Clock(saved) => Some(saved.clone()),
+        _ => None,
+    });
+    let clock = Arc::new(SteadyClock::start(quota::anchor(saved, read_clocks())));
+    let now = clock.now();
+    let live: Vec<JournalEntry> =
+        entries.into_iter().filter(|entry| entry.forget_after() > now).collect();
+    // What lasts is written anew under this start, so that the rows of earlier starts can go.
+    let mut newest: std::collections::BTreeMap<String, LedgerRow> = live
+        .iter()
+        .map(|entry| journal::row(entry, owner.incarnation))
+        .filter(|row| row.kind == journal::LASTING)
+        .map(|row| (row.key.to_string(), row))
+        .collect();
+    let clock_row = journal::row(&JournalEntry::Clock(clock.save()), owner.incarnation);
+    newest.insert(clock_row.key.to_string(), clock_row);
+    store.apply(&[
+        Write::Ledger(newest.into_values().collect()),
+        Write::PruneLedger { kind: journal::LASTING, before_slot: owner.incarnation },
+        Write::PruneLedger { kind: journal::TIMED, before_slot: now.as_secs() / 60 },
+    ])?;
+    let ruling: Arc<RuleSet> = Arc::clone(rules);
+    let ledger = Ledger::restore(quota::Settings::default(), ruling, owner, now, live);
+    Ok((clock, ledger))
+}
+
+/// Puts what an earlier process had claimed back into the queue.
+fn release_parts(store: &mut SqliteStore, now: Timestamp) -> Result<(), StoreFault> {
+    loop {
+        let written = store.apply(&[Write::ReleaseParts { now }])?;
+        match written.first() {
+            Some(Written::Released(released)) if released.more => {}
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn all_deliveries(contents: &Contents) -> Result<Vec<engine::work::Delivery>, StoreFault> {
+    let mut all = Vec::new();
+    let mut after = DeliveryId(0);
+    loop {
+        let page = contents.read(|reads| reads.deliveries(after, 256))?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = last.delivery.id;
+        all.extend(page.into_iter().map(|record| record.delivery));
+    }
+}
+
+fn sources_of(config: &Config) -> Result<Sources, SourcesFault> {
+    let sources = config
+        .sources
+        .iter()
+        .map(|source| Source {
+            id: source.id,
+            weight: source.weight,
+            include_domains: source.include_domains.clone(),
+            exclude_domains: source.exclude_domains.clone(),
+            ipv6: source.address.is_ipv6(),
+        })
+        .collect();
+    let affinities = config
+        .affinities
+        .iter()
+        .map(|affinity| Affinity { name: affinity.name.clone(), sources: affinity.sources.clone() })
+        .collect();
+    Sources::new(sources, affinities)
+}
+
+fn settings_of(config: &Config) -> Settings {
+    Settings {
+        window_messages_max: config.limits.window_messages,
+        claim_messages_max: u32::try_from(config.limits.part_messages).unwrap_or(256).min(256),
+        connections_max: config.smtp_client.max_connections_total as usize,
+        idle_timeout: config.smtp_client.idle_timeout,
+        breaker: BreakerSettings {
+            messages: config.circuit_breaker.messages,
+            error_percent: config.circuit_breaker.error_percent,
+            rest: config.circuit_breaker.rest,
+        },
+        seed: read_clocks().wall,
+        ..Settings::default()
+    }
+}
+
+fn node_time(clock: &Arc<SteadyClock>) -> NodeTime {
+    let clock = Arc::clone(clock);
+    Box::new(move || clock.now())
+}

@@ -1,0 +1,657 @@
+//! The one loop that lets the engine decide and carries its commands out.
+//!
+//! **Promise.** Everything the engine asks for is done or answered; every command that changes something durable is
+//! repeated until it is durable. Tokens and permits reach the engine only after the ledger's journal is on disk.
+//!
+//! **How.** A thread of its own takes a batch of what happened, hands it to the engine with one time, lets it decide,
+//! and carries the commands out: the store's through its writer, look-ups and conversations as tasks of the
+//! runtime. Nothing on this thread waits for a disk or a network.
+//!
+//! **Ending.** [`Running::shutdown`] drains: conversations finish what is in flight, the rest goes back to the queue.
+
+pub(crate) mod connections;
+pub mod contents;
+pub mod delivery_log;
+pub(crate) mod journal;
+pub(crate) mod ledger;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use engine::event::{Command, Event};
+use engine::work::Settled;
+use mail::id::DeliveryId;
+use mail::time::Timestamp;
+use rules::RuleSet;
+use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::SteadyClock;
+use crate::dns::Resolver;
+use crate::smtp_client::ConnectionReport;
+use connections::Connections;
+use contents::Contents;
+use delivery_log::DeliveryLog;
+use ledger::LedgerDesk;
+
+/// Events handled before the engine decides.
+const BATCH_MAX: usize = 4_096;
+
+/// How long a part is leased; renewed at a third of it.
+pub(crate) const PART_LEASE: Duration = Duration::from_secs(60);
+
+/// Pause before something that the store refused is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Messages swept in one step of expiring or cancelling.
+const SWEEP_STEP: u32 = 2_000;
+
+/// Domain numbers remembered.
+const DOMAIN_IDS_MAX: usize = 500_000;
+
+/// A question to the engine and the ledger, answered on their thread.
+pub(crate) type Question = Box<dyn FnOnce(&View<'_>) + Send>;
+
+/// What a question may look at.
+pub struct View<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The ledger.
+    pub ledger: &'a quota::Ledger,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What reaches the loop.
+pub(crate) enum Input {
+    /// Something happened.
+    Event(Event),
+    /// Messages were committed to the queue.
+    Queued { delivery: DeliveryId, domains: Vec<store::TouchedDomain> },
+    /// Domains with queued mail, found by a scan.
+    DueFound { domains: Vec<store::DueDomain>, limit: usize },
+    /// A claim was answered.
+    Claimed { domain: Box<str>, priority: mail::id::Priority, answer: Result<Written, StoreFault> },
+    /// A settlement was answered.
+    Settled { settled: Vec<Settled>, answer: Result<Written, StoreFault> },
+    /// The ledger's journal is durable up to this batch, or not.
+    JournalDone { batch: u64, answer: Result<(), StoreFault> },
+    /// A step of a sweep was answered.
+    Swept { sweep: Sweep, cancel: bool, answer: Result<Written, StoreFault> },
+    /// A delivery is to be read again from the store.
+    DeliveryTouched(DeliveryId),
+    /// Other rules are in force.
+    Rules(Arc<RuleSet>),
+    /// Somebody wants to know something.
+    Ask(Question),
+}
+
+/// Everything the loop needs.
+pub(crate) struct Runner {
+    pub(crate) engine: Engine,
+    pub(crate) ledger: LedgerDesk,
+    pub(crate) clock: Arc<SteadyClock>,
+    pub(crate) writer: WriterHandle,
+    pub(crate) contents: Arc<Contents>,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) connections: Connections,
+    pub(crate) log: DeliveryLog,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) domain_ids: HashMap<Box<str>, DomainId>,
+    /// Outcomes that the store has refused and that must not be lost.
+    pub(crate) unsettled: Vec<Vec<Settled>>,
+    pub(crate) store_sick: bool,
+    pub(crate) drained: bool,
+}
+
+/// Counts of the loop, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Attempts by outcome.
+    pub sent: core::sync::atomic::AtomicU64,
+    /// Refused for good.
+    pub failed: core::sync::atomic::AtomicU64,
+    /// Put off.
+    pub deferred: core::sync::atomic::AtomicU64,
+    /// Expired or cancelled.
+    pub ended: core::sync::atomic::AtomicU64,
+    /// Connections begun.
+    pub connections: core::sync::atomic::AtomicU64,
+    /// Conversations that failed.
+    pub sessions_failed: core::sync::atomic::AtomicU64,
+}
+
+/// The running loop.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts the thread of the loop.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(
+        runner: Runner,
+        inputs: mpsc::UnboundedReceiver<Input>,
+        reports: mpsc::UnboundedReceiver<ConnectionReport>,
+    ) -> std::io::Result<Self> {
+        let sender = runner.inputs.clone();
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+            let local = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            match local {
+                Ok(local) => local.block_on(runner.run(inputs, reports)),
+                Err(fault) => tracing::error!(%fault, "the engine's loop cannot start"),
+            }
+        })?;
+        Ok(Self { inputs: sender, thread })
+    }
+
+    /// Drains and ends the loop. Blocks until the last conversation is over.
+    pub(crate) fn shutdown(self) {
+        // When the loop has ended by itself there is nobody to tell.
+        let _ = self.inputs.send(Input::Event(Event::Drain));
+        if self.thread.join().is_err() {
+            tracing::error!("the engine's loop has panicked; the queue is as of its last commit");
+        }
+    }
+}
+
+/// Asks the engine something and waits for the answer.
+pub(crate) async fn ask<T: Send + 'static>(
+    inputs: &mpsc::UnboundedSender<Input>,
+    question: impl FnOnce(&View<'_>) -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    let question: Question = Box::new(move |view| {
+        // Who asked may have gone.
+        let _ = sender.send(question(view));
+    });
+    inputs.send(Input::Ask(question)).ok()?;
+    receiver.await.ok()
+}
+
+impl Runner {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::UnboundedReceiver<Input>,
+        mut reports: mpsc::UnboundedReceiver<ConnectionReport>,
+    ) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut reported = Vec::with_capacity(BATCH_MAX);
+        self.turn();
+        while !self.drained {
+            let wake = self.next_wake();
+            let sleep = tokio::time::sleep(wake);
+            tokio::select! {
+                count = inputs.recv_many(&mut batch, BATCH_MAX) => if count == 0 { break },
+                count = reports.recv_many(&mut reported, BATCH_MAX) => if count == 0 { break },
+                () = sleep => {}
+            }
+            // What both channels hold by now belongs to the same decision.
+            while batch.len() < BATCH_MAX
+                && let Ok(input) = inputs.try_recv()
+            {
+                batch.push(input);
+            }
+            while reported.len() < BATCH_MAX
+                && let Ok(report) = reports.try_recv()
+            {
+                reported.push(report);
+            }
+            let now = self.clock.now();
+            for report in reported.drain(..) {
+                let event = self.connections.event_of(report);
+                self.engine.handle(now, event);
+            }
+            for input in batch.drain(..) {
+                self.take(now, input);
+            }
+            self.turn();
+        }
+        self.finish(&mut inputs).await;
+    }
+
+    /// How long nothing needs to be done if nothing happens.
+    fn next_wake(&self) -> Duration {
+        let now = self.clock.now();
+        let engine = self.engine.wake_at().unwrap_or(Timestamp::NEVER);
+        let wake = engine.min(self.ledger.next_chore());
+        wake.since(now).clamp(Duration::from_micros(200), Duration::from_secs(1))
+    }
+
+    /// Decides and carries out until there is nothing more to do.
+    fn turn(&mut self) {
+        loop {
+            let now = self.clock.now();
+            if self.ledger.chores(now, &self.clock) {
+                self.writer_renew(now);
+            }
+            self.engine.decide(now);
+            let mut any = false;
+            while let Some(command) = self.engine.next_command() {
+                any = true;
+                self.carry_out(now, command);
+            }
+            for event in self.ledger.answers_without_record() {
+                self.engine.handle(now, event);
+                any = true;
+            }
+            if !any {
+                break;
+            }
+        }
+        self.ledger.make_durable(&self.writer, &self.inputs);
+    }
+
+    fn writer_renew(&self, now: Timestamp) {
+        let reply = Box::new(|answer: Result<Written, StoreFault>| {
+            if let Err(fault) = answer {
+                tracing::warn!(%fault, "the leases of parts could not be renewed");
+            }
+        });
+        // A full channel means that the store is busy with newer things; the next renewal comes in time.
+        let _ = self.writer.try_send(Write::RenewLeases { until: now + PART_LEASE }, reply);
+        for prune in self.ledger.prunable(now) {
+            let _ = self.writer.try_send(prune, Box::new(drop));
+        }
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input) {
+        match input {
+            Input::Event(event) => self.engine.handle(now, event),
+            Input::Queued { delivery, domains } => {
+                let names = domains.iter().map(|domain| Box::from(&*domain.name)).collect();
+                for domain in &domains {
+                    self.remember_domain(&domain.name, domain.id);
+                }
+                self.engine.handle(now, Event::Queued { delivery, due: now, domains: names });
+            }
+            Input::DueFound { domains, limit } => self.due_found(now, domains, limit),
+            Input::Claimed { domain, priority, answer } => {
+                let (messages, next_due) = match answer {
+                    Ok(Written::Claimed(claimed)) => (claimed.messages, claimed.next_due),
+                    Ok(other) => {
+                        tracing::error!(?other, %domain, "the store answered a claim with something else");
+                        (Vec::new(), Some(now + STORE_RETRY))
+                    }
+                    Err(fault) => {
+                        self.store_failed(now, &fault);
+                        (Vec::new(), Some(now + STORE_RETRY))
+                    }
+                };
+                let event = Event::Claimed { domain, priority, messages, next_due };
+                self.engine.handle(now, event);
+            }
+            Input::Settled { settled, answer } => self.settled(now, settled, answer),
+            Input::JournalDone { batch, answer } => {
+                if let Err(fault) = &answer {
+                    let fault = fault.clone();
+                    self.store_failed(now, &fault);
+                }
+                for event in self.ledger.recorded(now, batch, answer.is_ok()) {
+                    self.engine.handle(now, event);
+                }
+            }
+            Input::Swept { sweep, cancel, answer } => self.swept(now, sweep, cancel, answer),
+            Input::DeliveryTouched(id) => self.delivery_touched(now, id),
+            Input::Rules(rules) => {
+                self.ledger.replace_rules(now, Arc::clone(&rules));
+                self.engine.handle(now, Event::RulesReplaced(rules));
+            }
+            Input::Ask(question) => {
+                question(&View { engine: &self.engine, ledger: self.ledger.ledger(), now });
+            }
+        }
+    }
+
+    fn remember_domain(&mut self, name: &str, id: DomainId) {
+        if self.domain_ids.contains_key(name) {
+            return;
+        }
+        if self.domain_ids.len() >= DOMAIN_IDS_MAX {
+            // They are asked for again one by one.
+            self.domain_ids.clear();
+        }
+        self.domain_ids.insert(name.into(), id);
+    }
+
+    fn due_found(&mut self, now: Timestamp, domains: Vec<store::DueDomain>, limit: usize) {
+        let next = (domains.len() >= limit)
+            .then(|| domains.last().map(|domain| u64::from(domain.id.0)))
+            .flatten();
+        let mut found = Vec::with_capacity(domains.len());
+        for domain in domains {
+            self.remember_domain(&domain.name, domain.id);
+            let earliest = domain.deliveries.iter().map(|due| due.earliest).min();
+            found.push((domain.name, earliest.unwrap_or(now)));
+        }
+        self.engine.handle(now, Event::DueFound { domains: found, next });
+    }
+
+    // ------------------------------------------------------------------ the store
+
+    /// The store does not commit: nothing is delivered until it does.
+    fn store_failed(&mut self, now: Timestamp, fault: &StoreFault) {
+        if !core::mem::replace(&mut self.store_sick, true) {
+            tracing::error!(%fault, "the store cannot commit; delivery stops until it can");
+            self.engine.handle(now, Event::StoreSick(true));
+            self.retry_later();
+        }
+    }
+
+    /// Looks after the store again in a moment.
+    fn retry_later(&self) {
+        let (writer, inputs) = (self.writer.clone(), self.inputs.clone());
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(STORE_RETRY).await;
+                if writer.health() == store::Health::Healthy {
+                    // The loop may have ended.
+                    let _ = inputs.send(Input::Event(Event::StoreSick(false)));
+                    let probe = Input::Settled { settled: Vec::new(), answer: Ok(Written::Done) };
+                    let _ = inputs.send(probe);
+                    return;
+                }
+            }
+        });
+    }
+
+    fn settle(&mut self, settled: Vec<Settled>) {
+        let inputs = self.inputs.clone();
+        let kept = settled.clone();
+        let reply = Box::new(move |answer| {
+            let _ = inputs.send(Input::Settled { settled: kept, answer });
+        });
+        self.writer.send(Write::Settle(settled), reply);
+    }
+
+    fn settled(
+        &mut self,
+        now: Timestamp,
+        settled: Vec<Settled>,
+        answer: Result<Written, StoreFault>,
+    ) {
+        match answer {
+            Ok(Written::Settled(report)) => {
+                for message in &report.late {
+                    tracing::warn!(%message, "an outcome came too late: the message was taken over");
+                }
+                for delivery in report.finished {
+                    self.delivery_touched(now, delivery);
+                }
+                self.recovered(now);
+            }
+            Ok(_) => self.recovered(now),
+            Err(fault) => {
+                self.unsettled.push(settled);
+                self.store_failed(now, &fault);
+            }
+        }
+    }
+
+    /// The store works again: what it refused is handed in again.
+    fn recovered(&mut self, now: Timestamp) {
+        if !core::mem::take(&mut self.store_sick) && self.unsettled.is_empty() {
+            return;
+        }
+        self.engine.handle(now, Event::StoreSick(false));
+        for settled in core::mem::take(&mut self.unsettled) {
+            self.settle(settled);
+        }
+    }
+
+    fn sweep(&mut self, sweep: Sweep, cancel: bool) {
+        let inputs = self.inputs.clone();
+        let kept = sweep.clone();
+        let reply = Box::new(move |answer| {
+            let _ = inputs.send(Input::Swept { sweep: kept, cancel, answer });
+        });
+        let write = if cancel { Write::CancelQueued(sweep) } else { Write::Expire(sweep) };
+        self.writer.send(write, reply);
+    }
+
+    fn swept(
+        &mut self,
+        now: Timestamp,
+        sweep: Sweep,
+        cancel: bool,
+        answer: Result<Written, StoreFault>,
+    ) {
+        match answer {
+            Ok(Written::Swept(swept)) => {
+                if let Some(next) = swept.next {
+                    self.sweep(Sweep { from: next, ..sweep }, cancel);
+                    return;
+                }
+                if swept.finished {
+                    self.delivery_touched(now, sweep.delivery);
+                }
+                let event = Event::SweepDone { delivery: sweep.delivery, more: false };
+                self.engine.handle(now, event);
+            }
+            Ok(other) => tracing::error!(?other, "the store answered a sweep with something else"),
+            Err(fault) => {
+                self.store_failed(now, &fault);
+                let inputs = self.inputs.clone();
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(STORE_RETRY).await;
+                    let event = Event::SweepDone { delivery: sweep.delivery, more: true };
+                    let _ = inputs.send(Input::Event(event));
+                });
+            }
+        }
+    }
+
+    /// Tells the engine what the store holds of a delivery.
+    fn delivery_touched(&mut self, now: Timestamp, id: DeliveryId) {
+        match self.contents.read(|reads| reads.delivery(id)) {
+            Ok(Some(record)) => {
+                let event = Event::DeliveryChanged(Box::new(record.delivery));
+                self.engine.handle(now, event);
+            }
+            Ok(None) => tracing::error!(delivery = %id, "a delivery is missing in the store"),
+            Err(fault) => {
+                self.store_failed(now, &fault);
+                let inputs = self.inputs.clone();
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(STORE_RETRY).await;
+                    let _ = inputs.send(Input::DeliveryTouched(id));
+                });
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ commands
+
+    fn carry_out(&mut self, now: Timestamp, command: Command) {
+        match command {
+            Command::FindDue { after, limit } => self.find_due(after, limit),
+            Command::Claim { domain, priority, deliveries, due_until, limit } => {
+                self.claim(now, domain, priority, &deliveries, due_until, limit);
+            }
+            Command::FindRoute { domain } => self.find_route(domain),
+            Command::AskPermit { connection, path, mx_host } => {
+                self.ledger.ask_permit(now, connection, path, &mx_host);
+            }
+            Command::ReleasePermit { connection } => self.ledger.release_permit(now, connection),
+            Command::AskTokens { path, mx_host, want, cap } => {
+                self.ledger.ask_tokens(now, path, &mx_host, want, cap);
+            }
+            Command::GiveBack { lot, count } => self.ledger.give_back(now, lot, count),
+            Command::Connect { connection, plan } => {
+                Counts::add(&self.counts.connections, 1);
+                self.connections.connect(connection, &plan);
+            }
+            Command::Send { connection, messages } => {
+                let back = self.connections.send(connection, messages);
+                if !back.is_empty() {
+                    self.engine.handle(now, Event::MessagesDone { connection, results: back });
+                }
+            }
+            Command::Close { connection } => self.connections.close(connection),
+            Command::Settle(settled) => self.settle(settled),
+            Command::Record(attempts) => {
+                self.counts.count(&attempts);
+                self.log.record(attempts);
+            }
+            Command::Expire { delivery, accepted_before } => {
+                self.expire(now, delivery, accepted_before);
+            }
+            Command::CancelQueued { delivery } => {
+                self.sweep(sweep_of(delivery, None, now, "cancelled"), true);
+            }
+            Command::Drained => self.drained = true,
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp, delivery: DeliveryId, before: Option<Timestamp>) {
+        let through = match before {
+            None => None,
+            Some(before) => {
+                match self.contents.read(|reads| reads.newest_accepted_before(before)) {
+                    Ok(Some(through)) => Some(through),
+                    // Nothing is that old.
+                    Ok(None) => return,
+                    Err(fault) => return self.store_failed(now, &fault),
+                }
+            }
+        };
+        self.sweep(sweep_of(delivery, through, now, "validity ended"), false);
+    }
+
+    fn find_due(&self, after: u64, limit: usize) {
+        let (contents, inputs) = (Arc::clone(&self.contents), self.inputs.clone());
+        self.runtime.spawn_blocking(move || {
+            let after = DomainId(u32::try_from(after).unwrap_or(u32::MAX));
+            let count = u32::try_from(limit).unwrap_or(u32::MAX);
+            loop {
+                match contents.read(|reads| reads.due_domains(after, count)) {
+                    Ok(domains) => {
+                        let _ = inputs.send(Input::DueFound { domains, limit });
+                        return;
+                    }
+                    Err(fault) => {
+                        tracing::warn!(%fault, "the queue cannot be read; trying again");
+                        if inputs.is_closed() {
+                            return;
+                        }
+                        std::thread::sleep(STORE_RETRY);
+                    }
+                }
+            }
+        });
+    }
+
+    fn claim(
+        &mut self,
+        now: Timestamp,
+        domain: Box<str>,
+        priority: mail::id::Priority,
+        deliveries: &[(DeliveryId, Option<mail::id::MessageId>)],
+        due_until: Timestamp,
+        limit: u32,
+    ) {
+        let id = match self.domain_ids.get(&domain) {
+            Some(id) => Some(*id),
+            None => self.contents.read(|reads| reads.domain(&domain)).ok().flatten(),
+        };
+        let Some(id) = id else {
+            let answer = Err(StoreFault::Closed);
+            return self.take(now, Input::Claimed { domain, priority, answer });
+        };
+        let deliveries = deliveries
+            .iter()
+            .map(|(delivery, through)| ClaimFrom {
+                delivery: *delivery,
+                through: *through,
+                at_most: None,
+            })
+            .collect();
+        let request = ClaimRequest {
+            domain: id,
+            deliveries,
+            due_until,
+            limit,
+            lease_until: now + PART_LEASE,
+        };
+        let inputs = self.inputs.clone();
+        let reply = Box::new(move |answer| {
+            let _ = inputs.send(Input::Claimed { domain, priority, answer });
+        });
+        self.writer.send(Write::Claim(request), reply);
+    }
+
+    fn find_route(&self, domain: Box<str>) {
+        let (resolver, clock, inputs) =
+            (Arc::clone(&self.resolver), Arc::clone(&self.clock), self.inputs.clone());
+        self.runtime.spawn(async move {
+            let (route, _) = resolver.route(&domain, clock.now()).await;
+            let route = route.map(Arc::new);
+            let _ = inputs.send(Input::Event(Event::RouteFound { domain, route }));
+        });
+    }
+
+    /// After the last decision: what is still to be written is written.
+    async fn finish(mut self, inputs: &mut mpsc::UnboundedReceiver<Input>) {
+        self.connections.close_all();
+        let patience = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !self.unsettled.is_empty() && tokio::time::Instant::now() < patience {
+            for settled in core::mem::take(&mut self.unsettled) {
+                match self.writer.apply(Write::Settle(settled.clone())) {
+                    Ok(_) => {}
+                    Err(fault) => {
+                        tracing::error!(%fault, "outcomes cannot be stored; trying again");
+                        self.unsettled.push(settled);
+                    }
+                }
+            }
+            if !self.unsettled.is_empty() {
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+        inputs.close();
+        self.ledger.at_the_end(&self.writer, self.clock.now(), &self.clock);
+    }
+}
+
+fn sweep_of(
+    delivery: DeliveryId,
+    through: Option<mail::id::MessageId>,
+    at: Timestamp,
+    reason: &str,
+) -> Sweep {
+    Sweep {
+        delivery,
+        from: DomainId::default(),
+        through,
+        limit: SWEEP_STEP,
+        at,
+        reason: reason.into(),
+    }
+}
+
+impl Counts {
+    fn add(counter: &core::sync::atomic::AtomicU64, count: u64) {
+        counter.fetch_add(count, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn count(&self, attempts: &[engine::work::Attempt]) {
+        use engine::work::{Fate, FinalState};
+        for attempt in attempts {
+            let counter = match attempt.fate {
+                Fate::Final(FinalState::Sent) => &self.sent,
+                Fate::Final(FinalState::Failed) => &self.failed,
+                Fate::Final(_) => &self.ended,
+                Fate::Requeued { .. } => &self.deferred,
+            };
+            Self::add(counter, 1);
+        }
+    }
+}

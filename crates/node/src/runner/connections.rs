@@ -1,0 +1,311 @@
+//! From the engine's plans to conversations, and back from their reports to events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::Event;
+use engine::event::{Assignment, ConnectionPlan, DoneResult, MessageDone, TlsUse};
+use engine::work::{QueuedMessage, SendMode};
+use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
+use mail::id::{ConnectionId, MessageId, SourceId};
+use mail::reply::Reply;
+use mail::time::Timestamp;
+use smtp::client::{ClientSettings, Timeouts, TlsMode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::contents::Contents;
+use crate::clock::SteadyClock;
+use crate::config::{Config, SourceConfig, TlsVerify};
+use crate::prepare::RenderInput;
+use crate::smtp_client::{
+    ConnectPlan, ConnectionReport, Connector, MessageFate, Outgoing, Prepare, Prepared, ReportKind,
+};
+
+/// Batches handed to one connection ahead; the engine assigns far fewer.
+const BATCHES_MAX: usize = 1_024;
+
+/// Renders one message on the task of its connection.
+pub(super) struct Render {
+    contents: Arc<Contents>,
+    message: Arc<QueuedMessage>,
+    mode: SendMode,
+    clock: Arc<SteadyClock>,
+}
+
+impl Prepare for Render {
+    fn prepare(self) -> Result<Prepared, String> {
+        let message = &self.message;
+        let input = RenderInput {
+            message_id: message.id,
+            delivery: message.delivery,
+            recipient: &message.recipient,
+            merge_json: &message.merge,
+            now: self.clock.now(),
+        };
+        let prepared = if message.content == 0 {
+            let template = self.contents.template(message.delivery)?;
+            template.render(&input).map_err(|fault| fault.to_string())?
+        } else {
+            self.contents.single(message.content, &input)?
+        };
+        // The application's own return path, where it gave one.
+        let sender = if message.sender.is_empty() {
+            prepared.envelope_sender.into_boxed_str()
+        } else {
+            message.sender.clone()
+        };
+        Ok(Prepared {
+            sender,
+            recipient: message.recipient.clone(),
+            content: prepared.content,
+            smtputf8: prepared.smtputf8,
+            test_only: self.mode == SendMode::Test,
+        })
+    }
+}
+
+/// What the runner keeps of an open connection.
+enum Open {
+    /// A conversation on a task of its own.
+    Real { work: mpsc::Sender<Vec<Outgoing<Render>>>, close: CancellationToken },
+    /// A dry run: a task that only prepares.
+    Dry { work: mpsc::UnboundedSender<Vec<Assignment>> },
+}
+
+/// All connections of the node.
+pub(crate) struct Connections {
+    open: HashMap<ConnectionId, Open>,
+    connector: Arc<Connector<NodeTime>>,
+    contents: Arc<Contents>,
+    clock: Arc<SteadyClock>,
+    sources: HashMap<SourceId, SourceConfig>,
+    settings: Arc<Config>,
+    runtime: tokio::runtime::Handle,
+    reports: mpsc::UnboundedSender<ConnectionReport>,
+    /// Every conversation, to wait for at the end.
+    tracker: TaskTracker,
+}
+
+/// The node's clock as a function.
+pub(crate) type NodeTime = Box<dyn Fn() -> Timestamp + Send + Sync>;
+
+impl Connections {
+    pub(crate) fn new(
+        connector: Connector<NodeTime>,
+        contents: Arc<Contents>,
+        clock: Arc<SteadyClock>,
+        settings: Arc<Config>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let reports = connector.reports.clone();
+        let sources = settings.sources.iter().map(|source| (source.id, source.clone())).collect();
+        Self {
+            open: HashMap::new(),
+            connector: Arc::new(connector),
+            contents,
+            clock,
+            sources,
+            settings,
+            runtime,
+            reports,
+            tracker: TaskTracker::new(),
+        }
+    }
+
+    /// Starts a conversation.
+    pub(super) fn connect(&mut self, connection: ConnectionId, plan: &ConnectionPlan) {
+        if plan.dry {
+            return self.connect_dry(connection);
+        }
+        let Some(source) = self.sources.get(&plan.path.source) else {
+            let cause = EndCause::Local { why: format!("source {} is gone", plan.path.source) };
+            return self.report(
+                connection,
+                ReportKind::Closed(SessionEnd { stage: Stage::Connect, cause }),
+            );
+        };
+        let client = &self.settings.smtp_client;
+        let session = ClientSettings {
+            helo: source.helo.as_str().to_owned(),
+            tls: match plan.tls {
+                TlsUse::Off => TlsMode::Disabled,
+                TlsUse::Opportunistic => TlsMode::Opportunistic,
+                TlsUse::Required => TlsMode::Required,
+            },
+            lmtp: plan.lmtp,
+            timeouts: Timeouts {
+                greeting: plan.timeouts.other,
+                command: plan.timeouts.other,
+                final_dot: plan.timeouts.data,
+                // The engine closes idle connections; this is for one that it has lost sight of.
+                idle: client.idle_timeout * 2 + plan.timeouts.other,
+                ..Timeouts::default()
+            },
+            // The engine counts the messages of each connection.
+            max_messages: u32::MAX,
+        };
+        let verify = match client.tls_verify {
+            TlsVerify::Never => false,
+            TlsVerify::WhenRequired => plan.tls == TlsUse::Required,
+            TlsVerify::Always => true,
+        };
+        let plan = ConnectPlan {
+            connection,
+            source_address: Some(source.address),
+            target: (plan.path.target, plan.port).into(),
+            mx_host: plan.mx_host.to_string(),
+            relay: plan.relay,
+            connect_timeout: plan.timeouts.connect,
+            verify_certificate: verify,
+            session,
+        };
+        let (work, receiver) = mpsc::channel(BATCHES_MAX);
+        let close = CancellationToken::new();
+        self.open.insert(connection, Open::Real { work, close: close.clone() });
+        let connector = Arc::clone(&self.connector);
+        self.tracker
+            .spawn_on(async move { connector.carry(plan, receiver, close).await }, &self.runtime);
+    }
+
+    fn connect_dry(&mut self, connection: ConnectionId) {
+        let (work, receiver) = mpsc::unbounded_channel();
+        self.open.insert(connection, Open::Dry { work });
+        let dry = DryRun {
+            connection,
+            contents: Arc::clone(&self.contents),
+            clock: Arc::clone(&self.clock),
+            reports: self.reports.clone(),
+        };
+        self.tracker.spawn_on(dry.carry(receiver), &self.runtime);
+    }
+
+    /// Hands messages to a connection. What it cannot take any more comes back as not tried.
+    pub(super) fn send(
+        &mut self,
+        connection: ConnectionId,
+        messages: Vec<Assignment>,
+    ) -> Vec<MessageDone> {
+        let back = |ids: Vec<MessageId>| {
+            let not_tried = |message| MessageDone {
+                message,
+                started_at: None,
+                result: DoneResult::Verdict(Verdict::NotTried),
+            };
+            ids.into_iter().map(not_tried).collect()
+        };
+        let ids: Vec<MessageId> = messages.iter().map(|assigned| assigned.message.id).collect();
+        let taken = match self.open.get(&connection) {
+            Some(Open::Real { work, .. }) => {
+                let batch = messages
+                    .into_iter()
+                    .map(|assigned| Outgoing {
+                        token: assigned.message.id.0,
+                        send_before: assigned.use_before,
+                        message: Render {
+                            contents: Arc::clone(&self.contents),
+                            message: assigned.message,
+                            mode: assigned.mode,
+                            clock: Arc::clone(&self.clock),
+                        },
+                    })
+                    .collect();
+                work.try_send(batch).is_ok()
+            }
+            Some(Open::Dry { work }) => work.send(messages).is_ok(),
+            None => false,
+        };
+        if taken { Vec::new() } else { back(ids) }
+    }
+
+    /// Lets a connection finish what it has, then close.
+    pub(super) fn close(&mut self, connection: ConnectionId) {
+        // Dropping the sender is the request.
+        if let Some(Open::Real { close, .. }) = self.open.remove(&connection) {
+            drop(close);
+        }
+    }
+
+    /// Ends all conversations after what is in flight.
+    pub(super) fn close_all(&mut self) {
+        for (_, open) in self.open.drain() {
+            if let Open::Real { close, .. } = open {
+                close.cancel();
+            }
+        }
+    }
+
+    /// What a report means to the engine.
+    pub(super) fn event_of(&mut self, report: ConnectionReport) -> Event {
+        let connection = report.connection;
+        match report.kind {
+            ReportKind::Ready { .. } => Event::ConnectionReady { connection },
+            ReportKind::Done(results) => Event::MessagesDone {
+                connection,
+                results: results
+                    .into_iter()
+                    .map(|result| MessageDone {
+                        message: MessageId(result.token),
+                        started_at: result.started_at,
+                        result: match result.fate {
+                            MessageFate::Verdict(verdict) => DoneResult::Verdict(verdict),
+                            MessageFate::PrepareFailed { why } => DoneResult::PrepareFailed { why },
+                        },
+                    })
+                    .collect(),
+            },
+            ReportKind::Closed(end) => {
+                self.open.remove(&connection);
+                Event::ConnectionClosed { connection, end }
+            }
+        }
+    }
+
+    fn report(&self, connection: ConnectionId, kind: ReportKind) {
+        // The runner holds the receiver as long as it holds this.
+        let _ = self.reports.send(ConnectionReport { connection, kind });
+    }
+}
+
+/// A connection that is none: every message is prepared, nothing is sent.
+struct DryRun {
+    connection: ConnectionId,
+    contents: Arc<Contents>,
+    clock: Arc<SteadyClock>,
+    reports: mpsc::UnboundedSender<ConnectionReport>,
+}
+
+impl DryRun {
+    async fn carry(self, mut work: mpsc::UnboundedReceiver<Vec<Assignment>>) {
+        let report = |kind| {
+            let _ = self.reports.send(ConnectionReport { connection: self.connection, kind });
+        };
+        report(ReportKind::Ready { tls: None, extensions: smtp::client::Extensions::default() });
+        while let Some(batch) = work.recv().await {
+            let results = batch.into_iter().map(|assigned| self.prepare(assigned)).collect();
+            report(ReportKind::Done(results));
+        }
+        let end = SessionEnd { stage: Stage::Idle, cause: EndCause::Finished };
+        report(ReportKind::Closed(end));
+    }
+
+    fn prepare(&self, assigned: Assignment) -> crate::smtp_client::MessageResult {
+        let started = self.clock.now();
+        let token = assigned.message.id.0;
+        let render = Render {
+            contents: Arc::clone(&self.contents),
+            message: assigned.message,
+            mode: assigned.mode,
+            clock: Arc::clone(&self.clock),
+        };
+        let (fate, started_at) = match render.prepare() {
+            Ok(_) => {
+                let reply = Reply::line(250, "2.0.0 dry run: prepared, not sent");
+                (MessageFate::Verdict(Verdict::Sent { reply }), Some(started))
+            }
+            Err(why) => (MessageFate::PrepareFailed { why }, None),
+        };
+        crate::smtp_client::MessageResult { token, fate, started_at, ended_at: self.clock.now() }
+    }
+}

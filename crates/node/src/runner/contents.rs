@@ -1,0 +1,103 @@
+//! The contents of deliveries, compiled once and shared by all connections.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use mail::id::DeliveryId;
+use store::{Reads, SqliteReads, StoreFault};
+
+use crate::prepare::{ContentSpec, Prepared, RenderInput, SenderSettings, Template};
+
+/// Compiled templates held at a time; a delivery that is not among them is compiled again.
+const TEMPLATES_MAX: usize = 256;
+
+/// Readers of the database shared by the connections.
+const READERS: usize = 2;
+
+/// Where connections find what they send.
+pub struct Contents {
+    readers: Vec<Mutex<SqliteReads>>,
+    next_reader: core::sync::atomic::AtomicUsize,
+    settings: Arc<SenderSettings>,
+    templates: RwLock<BTreeMap<DeliveryId, Arc<Template>>>,
+}
+
+impl Contents {
+    /// Opens readers by `open`.
+    ///
+    /// # Errors
+    /// The database cannot be opened for reading.
+    pub fn new(
+        settings: Arc<SenderSettings>,
+        open: impl Fn() -> Result<SqliteReads, StoreFault>,
+    ) -> Result<Self, StoreFault> {
+        let readers = (0..READERS).map(|_| open().map(Mutex::new)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            readers,
+            next_reader: core::sync::atomic::AtomicUsize::new(0),
+            settings,
+            templates: RwLock::default(),
+        })
+    }
+
+    /// Asks the database something. It runs on the caller's thread and must be short.
+    pub fn read<T>(&self, question: impl FnOnce(&dyn Reads) -> T) -> T {
+        let turn = self.next_reader.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let reader = &self.readers[turn % self.readers.len()];
+        // A panic while reading leaves nothing half done.
+        let reads = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        question(&*reads)
+    }
+
+    /// How mail is addressed and signed.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<SenderSettings> {
+        &self.settings
+    }
+
+    /// The compiled content of a delivery.
+    ///
+    /// # Errors
+    /// It is not in the store or cannot be compiled any more, in words for people.
+    pub fn template(&self, delivery: DeliveryId) -> Result<Arc<Template>, String> {
+        let known = self.templates.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(template) = known.get(&delivery) {
+            return Ok(Arc::clone(template));
+        }
+        drop(known);
+        let stored = self
+            .read(|reads| {
+                let record = reads.delivery(delivery)?;
+                record.map_or(Ok(None), |record| reads.content(record.content))
+            })
+            .map_err(|fault| format!("the content of {delivery} cannot be read: {fault}"))?;
+        let body = stored.ok_or_else(|| format!("the content of {delivery} is missing"))?.body;
+        let spec = ContentSpec::decode(&body)
+            .map_err(|fault| format!("the content of {delivery} cannot be understood: {fault}"))?;
+        let template = Template::compile(&spec, Arc::clone(&self.settings))
+            .map_err(|fault| format!("the content of {delivery} does not compile: {fault}"))?;
+        let template = Arc::new(template);
+        let mut known = self.templates.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= TEMPLATES_MAX {
+            known.pop_first();
+        }
+        known.insert(delivery, Arc::clone(&template));
+        Ok(template)
+    }
+
+    /// Prepares a single message of a stream.
+    ///
+    /// # Errors
+    /// Its content is missing, or is no message, in words for people.
+    pub fn single(&self, content: u64, input: &RenderInput<'_>) -> Result<Prepared, String> {
+        let stored = self
+            .read(|reads| reads.content(content))
+            .map_err(|fault| format!("content {content} cannot be read: {fault}"))?
+            .ok_or_else(|| format!("content {content} is missing"))?;
+        let spec = ContentSpec::single_message(stored.body.to_vec());
+        Template::compile(&spec, Arc::clone(&self.settings))
+            .map_err(|fault| fault.to_string())?
+            .render(input)
+            .map_err(|fault| fault.to_string())
+    }
+}
