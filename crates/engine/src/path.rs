@@ -3,7 +3,6 @@
 //! After a failure a path rests: 4 s at first, doubled at each further failure up to 10 minutes, back to
 //! nothing at the first success. Whether the target could not be reached or refused us is kept apart.
 
-#[cfg(test)]
 use core::time::Duration;
 
 use std::collections::VecDeque;
@@ -120,6 +119,11 @@ impl Purse {
     pub(crate) fn is_empty(&self, now: Timestamp) -> bool {
         let waits = self.wait.as_ref().and_then(|wait| wait.until).is_some_and(|until| until > now);
         !self.asked && !waits && self.held.is_empty()
+    }
+
+    /// How long no token was used, to the second.
+    pub(crate) fn idle_for(&self, now: Timestamp) -> Duration {
+        now.since(Timestamp::from_secs(self.second))
     }
 
     /// About one second's flow.

@@ -276,6 +276,8 @@ impl Engine {
                 connection.idle_since = Some(now);
                 self.idle.insert(*id, connection.line);
                 self.wakes.insert((now + self.settings.idle_timeout, Wake::Idle(*id)));
+                let look = now + crate::tokens::IDLE_TOKENS;
+                self.wakes.insert((look, Wake::Path(connection.path)));
             }
         }
     }

@@ -1,15 +1,20 @@
 //! Tokens: asked for in lots before they are needed, used in their slot, given back when nobody needs them.
 
+use core::time::Duration;
+use std::sync::Arc;
+
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use quota::{LotId, PathKey};
-use std::sync::Arc;
 
 use crate::engine::{Engine, Wake};
-use crate::event::{Command, QuotaWait, Tokens};
+use crate::event::{Command, QuotaLimit, QuotaWait, Tokens};
 use crate::line::LINE_POLL;
 use crate::path::HeldLot;
 use crate::shaping::MIN_WAIT;
+
+/// Tokens that a path has not used for so long go back while it has nothing to send.
+pub(crate) const IDLE_TOKENS: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Asks for tokens, unless a request is on its way or was put off.
@@ -83,6 +88,48 @@ impl Engine {
         self.dirty.extend(path.groups.iter().copied());
         for held in over {
             self.give_back(held.lot, held.tokens);
+        }
+        self.give_back_idle(now, key);
+    }
+
+    /// Gives back what a path holds while none of its groups has anything to send: the budget may be
+    /// shared with paths that have.
+    fn give_back_idle(&mut self, now: Timestamp, key: PathKey) {
+        let Some(path) = self.paths.get_mut(&key) else { return };
+        let busy = path.groups.iter().any(|ix| {
+            self.groups[*ix].as_ref().is_some_and(|group| {
+                group.window.len() > 0 || group.has_line() || group.claims_open > 0
+            })
+        });
+        if busy {
+            return;
+        }
+        let idle: Vec<HeldLot> = path
+            .purses
+            .iter_mut()
+            .filter(|purse| !purse.asked && purse.idle_for(now) >= IDLE_TOKENS)
+            .flat_map(|purse| purse.take_out(None))
+            .collect();
+        if idle.is_empty() {
+            return;
+        }
+        for held in idle {
+            self.give_back(held.lot, held.tokens);
+        }
+        // Who was put off because of these tokens asks again.
+        for (other, path) in &mut self.paths {
+            if other.source != key.source {
+                continue;
+            }
+            for purse in &mut path.purses {
+                let counted = |wait: &QuotaWait| {
+                    matches!(wait.limit, QuotaLimit::Hour | QuotaLimit::Period | QuotaLimit::Source)
+                };
+                if purse.wait.as_ref().is_some_and(counted) {
+                    purse.wait = None;
+                    self.dirty.extend(path.groups.iter().copied());
+                }
+            }
         }
     }
 
