@@ -134,6 +134,41 @@ impl fmt::Debug for DkimKeyText {
     }
 }
 
+/// Makes a new RSA key of 2,048 bits: PEM, PKCS#8.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn generate_rsa_2048() -> Result<String, aws_lc_rs::error::Unspecified> {
+    use aws_lc_rs::encoding::AsDer as _;
+    let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048)?;
+    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = key.as_der()?;
+    Ok(pem(der.as_ref()))
+}
+
+/// Makes a new Ed25519 key: PEM, PKCS#8.
+///
+/// # Errors
+/// The system gives no randomness.
+pub fn generate_ed25519() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let der = Ed25519KeyPair::generate_pkcs8(&random)?;
+    Ok(pem(der.as_ref()))
+}
+
+/// A private key in the armour of RFC 7468.
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
+    // Base 64 is ASCII, so every cut is on a border of characters.
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END PRIVATE KEY-----\n");
+    pem
+}
+
 /// The two algorithms.
 enum PrivateKey {
     Rsa(RsaKeyPair),

@@ -300,3 +300,11 @@ Rxf/u3Uji6zIt8agP5ECQBEu8CRcvHjl4Dmmb/iX7uVGHzHhSDZz+5R9YN8psLwX\n\
 o6R6Kg3ngwD6zIyHBfdGXm22zCa+15ZAdZC3+WSzQ94=\n\
 -----END RSA PRIVATE KEY-----\n\
 ";
+
+#[test]
+fn generated_keys_can_be_loaded() {
+    for pem in [generate_rsa_2048().unwrap(), generate_ed25519().unwrap()] {
+        let text = DkimKeyText { domain: "sender.example".into(), selector: "new".into(), pem };
+        assert_eq!(DkimKeys::load(&[text]).unwrap().iter().count(), 1);
+    }
+}
