@@ -1,1 +1,92 @@
-fn main(){}
+//! The one program.
+//!
+//! Every command is a module with a `...Arguments` type (read by clap) and a function that carries it
+//! out and answers [`Ended`]. [`Command`] lists them: a new command is one line there and one in
+//! [`run`].
+//!
+//! Exit status: 0 it went well; 1 the answer is negative (a limit broken, a fault in a rule file, the
+//! node refused); 2 wrong usage or configuration, or the environment failed. Results go to standard
+//! output, faults to standard error. A reader that closes the pipe early has seen enough: status 0.
+
+mod audit;
+mod check;
+mod client;
+mod delivery;
+mod exit;
+mod explain;
+mod globals;
+mod init;
+mod machine;
+mod mx;
+mod output;
+mod show;
+mod stat;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{Ended, Failure};
+use crate::globals::Globals;
+
+/// Delivers campaign mail without breaking the limits of the mail exchangers that take it.
+#[derive(Debug, Parser)]
+#[command(name = "mailweir", version, max_term_width = 100, subcommand_required = true)]
+struct Arguments {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// All commands, in the order of the help.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented configuration for this machine
+    Init(init::InitArguments),
+    /// Prove the configuration: addresses, ports, data folder, DNS, rules
+    Check(check::CheckArguments),
+    /// Why is this mail waiting? Ask the running node about an address, message or delivery
+    Explain(explain::ExplainArguments),
+    /// Send a mailing; list, show, start, pause, resume and cancel deliveries
+    Delivery(delivery::DeliveryArguments),
+    /// MX rules: check a file, list them, explain what holds for a domain
+    Mx(mx::MxArguments),
+    /// Budgets and limits of the running node; audit of the delivery log
+    Stat(stat::StatArguments),
+}
+
+/// Carries a command out.
+fn run(globals: &Globals, command: Command) -> Ended {
+    match command {
+        Command::Init(arguments) => init::run(globals, &arguments),
+        Command::Check(arguments) => check::run(globals, &arguments),
+        Command::Explain(arguments) => explain::run(globals, &arguments),
+        Command::Delivery(arguments) => delivery::run(globals, arguments),
+        Command::Mx(arguments) => mx::run(globals, arguments),
+        Command::Stat(arguments) => stat::run(globals, arguments),
+    }
+}
+
+fn main() -> ExitCode {
+    let Arguments { globals, command } = Arguments::parse();
+    exit::finish(run(&globals, command))
+}
+
+/// A runtime of one thread, for commands that ask DNS or a node.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|fault| Failure::environment(format!("cannot start the runtime: {fault}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

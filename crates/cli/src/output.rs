@@ -1,0 +1,134 @@
+//! Writing results, tables and times.
+//!
+//! Tables follow the width of the terminal and have no bound when the output is a file or a pipe;
+//! nothing is coloured.
+
+use std::io::Write as _;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use mail::time::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::exit::Failure;
+
+/// Writes to standard output. A line end is added where there is none.
+///
+/// # Errors
+/// The pipe is closed, or the output cannot be written.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Writes a value as JSON, indented.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|fault| Failure::environment(format!("cannot write JSON: {fault}")))?;
+    print(&text)
+}
+
+/// Says something on standard error. That it cannot be said is nobody's fault.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// An empty table with these columns; a name that begins with `>` is a column of numbers.
+#[must_use]
+pub fn table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(columns.iter().map(|name| name.trim_start_matches('>')));
+    for (place, name) in columns.iter().enumerate() {
+        if name.starts_with('>')
+            && let Some(column) = table.column_mut(place)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A number with thousands separated: `140,000`.
+#[must_use]
+pub fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 rule`, `2 rules`.
+#[must_use]
+pub fn count(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", number(count), if count == 1 { "" } else { "s" })
+}
+
+/// A moment of a node's answer (microseconds since the epoch, or already a text) for people; `-` when
+/// there is none.
+#[must_use]
+pub fn moment(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Number(micros)) => micros.as_u64().map_or_else(
+            || micros.to_string(),
+            |micros| Timestamp::from_micros(micros).to_string(),
+        ),
+        Some(Value::String(text)) => printable(text),
+        _ => "-".to_owned(),
+    }
+}
+
+/// Text of somebody else's making, safe for a terminal: control characters are escaped.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_moments_are_for_people() {
+        for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(count(1, "rule"), "1 rule");
+        assert_eq!(count(2_000, "rule"), "2,000 rules");
+        assert_eq!(moment(None), "-");
+        assert_eq!(moment(Some(&0.into())), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment(Some(&u64::MAX.into())), "never");
+        assert_eq!(moment(Some(&"soon".into())), "soon");
+    }
+
+    #[test]
+    fn a_reply_cannot_steer_the_terminal() {
+        assert_eq!(printable("250 ok\u{1b}[2J"), "250 ok\\u{1b}[2J");
+        assert_eq!(printable("two\nlines"), "two\nlines");
+    }
+}

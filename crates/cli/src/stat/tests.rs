@@ -1,0 +1,107 @@
+use std::io::Write as _;
+
+use rules::Levels;
+
+use super::*;
+
+fn line(minute: u64, target: u8) -> String {
+    format!(
+        "{{\"at\":\"x\",\"started_micros\":{},\"source\":1,\"target\":\"192.0.2.{target}\",\"rule\":\"yahoo\"}}\n",
+        minute * 60_000_000
+    )
+}
+
+/// Writes logs, audits them, and answers the report and the unfinished files.
+fn audited(contents: &[&[u8]]) -> (AuditReport, usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Vec<PathBuf> = (0..contents.len())
+        .map(|number| folder.path().join(format!("delivery.jsonl.{number}")))
+        .collect();
+    for (path, content) in files.iter().zip(contents) {
+        File::create(path).unwrap().write_all(content).unwrap();
+    }
+    let rules = crate::globals::rule_set(None, &Levels::default()).unwrap();
+    let mut auditor = Auditor::new(&rules, BTreeMap::new());
+    let unfinished = feed(&files, &mut auditor).unwrap();
+    (auditor.finish(), unfinished.len())
+}
+
+#[test]
+fn files_may_come_in_any_order() {
+    let lines = |minutes: core::ops::Range<u64>| minutes.map(|at| line(at, 1)).collect::<String>();
+    // Three days in three files, the newest first.
+    let parts = [lines(2_880..4_320), lines(0..1_440), lines(1_440..2_880)];
+    let (report, _) = audited(&[parts[0].as_bytes(), parts[1].as_bytes(), parts[2].as_bytes()]);
+    assert_eq!((report.attempts, report.out_of_order), (4_320, 0));
+    assert_eq!(report.budgets[0].maximum, 60);
+    assert!(report.limits_held);
+}
+
+#[test]
+fn an_excess_is_found_and_said() {
+    let lines: String = (0..2_501).map(|at| line(at / 60, 1)).collect();
+    let (report, _) = audited(&[lines.as_bytes()]);
+    assert_eq!((report.excesses, report.budgets[0].maximum), (1, 2_501));
+    let text = audit_text(&report, 1, false);
+    assert!(text.contains("PASSED") && text.contains("LIMITS PASSED: 1 budget"), "{text}");
+}
+
+#[test]
+fn broken_lines_are_counted_with_their_numbers() {
+    let text = format!("{}garbage\n{}\u{0}\n{}{{\"at\"", line(0, 1), line(1, 1), line(2, 1));
+    let (report, unfinished) = audited(&[text.as_bytes()]);
+    assert_eq!((report.attempts, report.malformed, unfinished), (3, 2, 1));
+    let places: Vec<u64> = report.faulty_lines.iter().map(|fault| fault.line).collect();
+    assert_eq!(places, [2, 4]);
+    assert!(!report.limits_held);
+}
+
+#[test]
+fn an_endless_line_is_one_malformed_line() {
+    let mut text = line(0, 1).into_bytes();
+    text.extend(std::iter::repeat_n(b'x', 5 << 20));
+    text.extend(b"\n");
+    text.extend(line(1, 1).into_bytes());
+    let (report, _) = audited(&[&text]);
+    assert_eq!((report.attempts, report.malformed, report.faulty_lines[0].line), (2, 1, 2));
+}
+
+#[test]
+fn an_empty_log_holds() {
+    let (report, _) = audited(&[b""]);
+    assert!(report.limits_held);
+    assert!(audit_text(&report, 1, false).contains("nothing was sent"));
+}
+
+#[test]
+fn the_rotated_files_of_a_log_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("delivery.jsonl");
+    assert!(with_rotated(&log).is_err());
+    for name in ["delivery.jsonl", "delivery.jsonl.1", "delivery.jsonl.2", "delivery.jsonl.old"] {
+        File::create(folder.path().join(name)).unwrap();
+    }
+    let names: Vec<_> = with_rotated(&log)
+        .unwrap()
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(names, ["delivery.jsonl.2", "delivery.jsonl.1", "delivery.jsonl"]);
+}
+
+#[test]
+fn what_a_node_says_is_shown() {
+    let answer = serde_json::json!({
+        "connections": 3,
+        "budgets": [{ "rule": "yahoo", "key": "s1", "used_in_window": 1200, "limit_per_hour": 2500,
+                      "connections": 3, "max_connections": 10, "next_at": 1_000_000 }],
+        "groups": [{ "sample_domain": "yahoo.com", "window": 5, "connections": 3, "in_flight": 1,
+                     "waiting": { "reason": { "reason": "quota", "wait": {} }, "until": 2_000_000 } }]
+    });
+    let text = stat_text(&answer);
+    for wanted in ["yahoo", "1,200", "2,500", "1970-01-01T00:00:01.000Z", "quota", "connections  3"]
+    {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert_eq!(stat_text(&serde_json::json!({})), "no budget has been used yet\n");
+}
