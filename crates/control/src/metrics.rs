@@ -1,0 +1,166 @@
+//! `GET /metrics`: OpenMetrics text for Prometheus.
+//!
+//! Labels come from closed or short lists: rule names, wait reasons, states. Domains and addresses are never labels,
+//! because their number has no bound and they are personal data.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use engine::explain::GroupView;
+use engine::work::DeliveryState;
+use mail::id::DeliveryId;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+use store::{Counters, StoreFault};
+
+use crate::app::{Shared, asked, stored};
+use crate::problem::Problem;
+
+/// Deliveries read from the store at a time.
+const PAGE: u32 = 1_000;
+
+type Labels = [(&'static str, String); 1];
+type Gauges = Family<Labels, Gauge>;
+
+/// Counts over all deliveries.
+#[derive(Default)]
+struct Queue {
+    queued: u64,
+    in_flight: u64,
+    by_state: BTreeMap<&'static str, i64>,
+    all: Counters,
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
+    let questions = &app.questions;
+    let groups = asked(questions.groups()).await?;
+    let sizes = asked(questions.sizes()).await?;
+    let version = asked(questions.rules()).await?.version();
+    let queue = stored(app.intake.read(queue)).await?;
+    let mut registry = Registry::with_prefix("mailweir");
+    events(&mut registry, &app);
+    queue_sizes(&mut registry, &queue);
+    engine_sizes(&mut registry, sizes, &groups);
+    let healthy = i64::from(app.intake.health().is_ok());
+    gauge(&mut registry, "store_healthy", "1: the store commits; 0: it does not", healthy);
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    gauge(&mut registry, "rules_version", "Version of the MX rules in force", version);
+    // Seconds are what Prometheus counts in; the loss of digits is far below the clock's own error.
+    #[allow(clippy::cast_precision_loss)]
+    let drift = questions.clock_drift_micros() as f64 / 1e6;
+    registry.register_with_unit(
+        "clock_drift",
+        "How far the node's time is ahead of the wall clock",
+        Unit::Seconds,
+        ConstGauge::new(drift),
+    );
+    let mut text = String::new();
+    encode(&mut text, &registry)
+        .map_err(|fault| Problem::try_later(format!("the metrics cannot be written: {fault}")))?;
+    let mut response = text.into_response();
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
+    Ok(response)
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    registry.register(name, help, ConstGauge::new(value));
+}
+
+/// Counters of what happened since the start of the process.
+fn events(registry: &mut Registry, app: &Shared) {
+    let counts = app.questions.counts();
+    for (name, help, value) in [
+        ("messages_sent", "Messages taken by remote servers", &counts.sent),
+        ("messages_failed", "Messages refused for good", &counts.failed),
+        ("attempts_deferred", "Attempts after which the message waits again", &counts.deferred),
+        ("messages_ended", "Messages that expired or were cancelled", &counts.ended),
+        ("connections", "Connections begun", &counts.connections),
+        ("sessions_failed", "Conversations that failed as a whole", &counts.sessions_failed),
+    ] {
+        registry.register(name, help, ConstCounter::new(value.load(Relaxed)));
+    }
+}
+
+fn queue_sizes(registry: &mut Registry, queue: &Queue) {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    gauge(registry, "queue_messages", "Messages that wait in the queue", number(queue.queued));
+    gauge(
+        registry,
+        "claimed_messages",
+        "Messages taken from the queue and not settled",
+        number(queue.in_flight),
+    );
+    let deliveries = Gauges::default();
+    for (state, count) in &queue.by_state {
+        deliveries.get_or_create(&[("state", (*state).to_owned())]).set(*count);
+    }
+    registry.register("deliveries", "Deliveries by state", deliveries);
+    let recipients = Gauges::default();
+    for (what, count) in [
+        ("accepted", queue.all.accepted),
+        ("refused", queue.all.refused),
+        ("duplicate", queue.all.duplicates),
+    ] {
+        recipients.get_or_create(&[("admission", what.to_owned())]).set(number(count));
+    }
+    registry.register("recipients", "Recipients of all stored deliveries by admission", recipients);
+}
+
+fn engine_sizes(registry: &mut Registry, sizes: (usize, usize, usize), groups: &[GroupView]) {
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let (window, connections, domains) = sizes;
+    gauge(registry, "window_messages", "Messages in the engine's windows", number(window));
+    gauge(registry, "connections_open", "Connections open or being opened", number(connections));
+    gauge(registry, "domains_known", "Domains that the engine knows", number(domains));
+    gauge(registry, "groups", "MX groups that the engine knows", number(groups.len()));
+    let (waiting, windows, open) = (Gauges::default(), Gauges::default(), Gauges::default());
+    for group in groups {
+        if let Some(found) = &group.waiting {
+            waiting.get_or_create(&[("reason", found.reason.name().to_owned())]).inc();
+        }
+        let rule = [("rule", group.rule.clone())];
+        windows.get_or_create(&rule).inc_by(number(group.window));
+        open.get_or_create(&rule).inc_by(number(group.connections));
+    }
+    registry.register("groups_waiting", "MX groups with mail that waits, by reason", waiting);
+    registry.register("rule_window_messages", "Messages in windows by MX rule", windows);
+    registry.register("rule_connections_open", "Connections by MX rule", open);
+}
+
+/// Adds the counts of all deliveries up.
+fn queue(reads: &dyn store::Reads) -> Result<Queue, StoreFault> {
+    let mut queue = Queue::default();
+    // A state without deliveries is a 0, not a gap.
+    for state in ["draft", "running", "paused", "cancelled", "finished"] {
+        queue.by_state.insert(state, 0);
+    }
+    let mut after = DeliveryId(0);
+    loop {
+        let page = reads.deliveries(after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(queue) };
+        after = last.delivery.id;
+        for record in &page {
+            let state = match record.delivery.state {
+                DeliveryState::Draft => "draft",
+                DeliveryState::Running => "running",
+                DeliveryState::Paused => "paused",
+                DeliveryState::Cancelled => "cancelled",
+                DeliveryState::Finished => "finished",
+            };
+            *queue.by_state.entry(state).or_default() += 1;
+            queue.queued += record.counters.queued();
+            queue.in_flight += record.counters.in_flight;
+            queue.all.accepted += record.counters.accepted;
+            queue.all.refused += record.counters.refused;
+            queue.all.duplicates += record.counters.duplicates;
+        }
+    }
+}
