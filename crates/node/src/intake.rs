@@ -79,7 +79,8 @@ pub struct Recipient {
 /// A single message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SingleMessage {
-    /// Envelope sender given by the application; empty: a VERP return path of ours.
+    /// Envelope sender given by the application; empty: a VERP return path of ours;
+    /// [`NULL_SENDER`]: the null sender (RFC 5321, 4.5.5).
     pub sender: String,
     /// Recipients; each gets a copy of its own.
     pub recipients: Vec<Mailbox>,
@@ -97,6 +98,10 @@ pub struct StreamName {
     /// The sending application.
     pub tenant: String,
 }
+
+/// How the null sender is written in [`SingleMessage::sender`] and in the queue, where an empty text
+/// stands for our own return path.
+pub const NULL_SENDER: &str = "<>";
 
 /// Requests that may be on their way to the store at a time.
 const REQUESTS_MAX: usize = 512;
@@ -400,10 +405,8 @@ impl Intake {
                 let once =
                     Once { tenant: name.tenant.as_str().into(), key: key.into(), digest: fixed };
                 match self.create(options, None, Some(once)).await? {
-                    Created::New(id) => {
-                        self.start(id).await?;
-                        id
-                    }
+                    // A stream runs from its creation on.
+                    Created::New(id) => id,
                     Created::Repeated(earlier) => earlier.delivery,
                 }
             }

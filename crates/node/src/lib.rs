@@ -11,3 +11,4 @@ pub mod recipients;
 pub mod runner;
 pub mod sender;
 pub mod smtp_client;
+pub mod submission;

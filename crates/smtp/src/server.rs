@@ -262,6 +262,18 @@ impl<A: Admission> ServerSession<A> {
         !self.awaits_caller() && self.pending.is_empty()
     }
 
+    /// Octets of memory that what the client sent takes now: content so far and what waits. A
+    /// message handed over with [`ServerEvent::Message`] is not among them any more.
+    #[must_use]
+    pub fn held_octets(&self) -> usize {
+        let content = match &self.mode {
+            Mode::Text(reader) => reader.content.capacity(),
+            _ => 0,
+        };
+        let chunks = self.transaction.as_ref().and_then(|open| open.chunks.as_ref());
+        content + chunks.map_or(0, Vec::capacity) + self.pending.capacity()
+    }
+
     /// The next piece to write, if any.
     pub fn next_to_send(&mut self) -> Option<Bytes> {
         if self.output.is_empty() {
@@ -299,6 +311,10 @@ impl<A: Admission> ServerSession<A> {
         if !matches!(self.mode, Mode::Closed) {
             self.pending = pending;
             self.pending.drain(..taken);
+            if self.pending.is_empty() {
+                // A client that once sent far ahead must not hold the memory for ever.
+                self.pending = Vec::new();
+            }
         }
     }
 

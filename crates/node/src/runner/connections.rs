@@ -53,6 +53,8 @@ impl Prepare for Render {
         // The application's own return path, where it gave one.
         let sender = if message.sender.is_empty() {
             prepared.envelope_sender.into_boxed_str()
+        } else if *message.sender == *crate::intake::NULL_SENDER {
+            "".into()
         } else {
             message.sender.clone()
         };
