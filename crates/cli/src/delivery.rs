@@ -24,6 +24,7 @@ pub struct DeliveryArguments {
 #[derive(Debug, Subcommand)]
 enum DeliveryCommand {
     /// Hand over a mailing: content, recipients (CSV or NDJSON with an email column) and options
+    #[command(long_about = send::LONG_ABOUT)]
     Send(Box<send::SendArguments>),
     /// All deliveries
     List(NodeArguments),

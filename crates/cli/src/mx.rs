@@ -29,6 +29,7 @@ enum MxCommand {
     /// The rules in the order in which they are tried
     List(ListArguments),
     /// Which rule holds for a domain's mail exchangers, why, and how much it allows
+    #[command(long_about = explain::LONG_ABOUT)]
     Explain(explain::MxExplainArguments),
 }
 

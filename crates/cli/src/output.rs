@@ -5,21 +5,22 @@
 
 use std::io::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use mail::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::exit::Failure;
 
-/// Writes to standard output. A line end is added where there is none.
+/// Writes to standard output. Blanks at the ends of lines (tables have them) are left out, and a line
+/// end is added where there is none.
 ///
 /// # Errors
 /// The pipe is closed, or the output cannot be written.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for line in text.lines() {
+        out.write_all(line.trim_end_matches(' ').as_bytes())?;
         out.write_all(b"\n")?;
     }
     out.flush()?;
@@ -41,11 +42,12 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// An empty table with these columns; a name that begins with `>` is a column of numbers.
+/// An empty table with these columns, with a line below its header and no other; a name that begins with `>` is a column of numbers.
 #[must_use]
 pub fn table(columns: &[&str]) -> Table {
+    const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(TableStyle::new().header_separator(LINE));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|name| name.trim_start_matches('>')));
     for (place, name) in columns.iter().enumerate() {

@@ -35,21 +35,22 @@ enum StatCommand {
     /// Let the running node read its rules again; no count is lost
     Reload(NodeArguments),
     /// Recompute from the delivery log alone the most that any budget sent in any hour
+    #[command(long_about = AUDIT_LONG_ABOUT)]
     Audit(AuditArguments),
 }
 
+/// Paragraphs are one line each, for the terminal to fold.
 const AUDIT_LONG_ABOUT: &str = "\
-Recompute from the delivery log alone the most messages that any budget sent in any 3,600 consecutive
-seconds, and compare it with the limit in force. Shares no code with the ledger.
+Recompute from the delivery log alone the most messages that any budget sent in any 3,600 \
+consecutive seconds, and compare it with the limit in force. Shares no code with the ledger.
 
-Exit status 1 when a limit was passed, and when lines could not be judged: malformed, of a rule that
+Exit status 1 when a limit was passed, and when lines could not be judged: malformed, of a rule that \
 the rule set does not have, or hours out of order.
 
-Limits are those of the rules and levels as they are now. After they were lowered, hours before that
+Limits are those of the rules and levels as they are now. After they were lowered, hours before that \
 may show as excess: audit those with the rules of that time (--rules, --level).";
 
 #[derive(Debug, Args)]
-#[command(long_about = AUDIT_LONG_ABOUT)]
 struct AuditArguments {
     /// Delivery logs, rotated ones too, in any order [default: those of the configuration]
     #[arg(long, value_name = "FILE", num_args = 1..)]

@@ -31,13 +31,14 @@ const SHOWN_REFUSALS: usize = 20;
 /// Refusals asked for at once.
 const REFUSALS_PAGE: u64 = 1_000;
 
-const LONG_ABOUT: &str = "\
+/// The long help. Paragraphs are one line each, for the terminal to fold.
+pub const LONG_ABOUT: &str = "\
 Hand over a mailing to the running node: content, recipients and options.
 
-Recipients are a CSV file with a header row, or one JSON object per line (NDJSON); both have a column
-`email`, and the other columns are the merge variables of the templates ({{ first_name }}). A row that
-cannot be used is refused with its line and reason, the others are accepted. The list is streamed and
-never held in memory.
+Recipients are a CSV file with a header row, or one JSON object per line (NDJSON); both have a \
+column `email`, and the other columns are the merge variables of the templates ({{ first_name }}). A \
+row that cannot be used is refused with its line and reason, the others are accepted. The list is \
+streamed and never held in memory.
 
 Waves: --wave 10%@0 --wave 90%@2h sends to a tenth at once and to the rest two hours later.
 
@@ -45,7 +46,6 @@ Exit status 0 when recipients were accepted; 1 when the node refused or no recip
 
 /// `mailweir delivery send`
 #[derive(Debug, Args)]
-#[command(long_about = LONG_ABOUT)]
 pub struct SendArguments {
     #[command(flatten)]
     content: ContentArguments,

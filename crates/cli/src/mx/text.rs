@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use rules::LevelOrigin;
+
 use crate::output::{count, number, printable, table};
 
 use super::explain::{Explained, ExplainedHost};
@@ -65,6 +67,11 @@ fn rules(text: &mut String, explained: &Explained) {
 
 fn rule(text: &mut String, host: &ExplainedHost) {
     let named = &host.rule;
+    let origin = match host.level_origin {
+        LevelOrigin::Rule => "set for this rule",
+        LevelOrigin::Source => "set for the source",
+        LevelOrigin::Default => "the general one",
+    };
     let _ =
         writeln!(text, "rule {} ({}), {}:{}", named.name, named.provider, named.file, named.line);
     let _ = writeln!(
@@ -74,13 +81,13 @@ fn rule(text: &mut String, host: &ExplainedHost) {
     );
     let _ = writeln!(
         text,
-        "  scope {}, pacing {}, tls {}, level {} ({:?})",
-        host.scope, host.pacing, host.tls, host.level, host.level_origin
+        "  scope {}, pacing {}, tls {}, level {} ({})",
+        host.scope, host.pacing, host.tls, host.level, origin
     );
     for figure in &host.figures {
         let _ = writeln!(
             text,
-            "  {}: {}: {}",
+            "  {} {}: {}",
             super::figure_name(figure.figure),
             figure.figure.show(figure.value),
             figure.why
@@ -131,10 +138,16 @@ fn paths(text: &mut String, explained: &Explained) {
     let used = explained.sources.iter().filter(|source| source.used).count() as u64;
     let _ = writeln!(
         text,
-        "{} distinct ({} × {})\n",
-        count(explained.paths_total, "path"),
+        "{} distinct {}: {} × {}{}\n",
+        number(explained.paths_total),
+        if explained.paths_total == 1 { "path" } else { "paths" },
         count(used, "source"),
-        count(explained.targets, "target")
+        count(explained.targets, "target"),
+        if used * explained.targets == explained.paths_total {
+            ""
+        } else {
+            ", as far as both are IPv4 or both IPv6"
+        }
     );
     if !explained.live || explained.paths.is_empty() {
         return;

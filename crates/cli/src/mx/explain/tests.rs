@@ -1,6 +1,13 @@
-use lab::Lab;
-use rules::Levels;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use lab::Lab;
+use mail::route::RouteFault;
+use node::config::DnsConfig;
+use node::dns::Resolver;
+use rules::{Levels, RuleSet, Scope};
+
+use super::gather::FoundHost;
 use super::*;
 use crate::globals::rule_set;
 
@@ -134,7 +141,7 @@ fn yahoo_has_32_paths_from_two_sources() {
     let shared: Vec<_> = answer.paths.iter().filter(|path| path.mx_hosts.len() == 2).collect();
     assert_eq!(shared.len(), 16);
     let text = text::show(&answer);
-    assert!(text.contains("32 paths distinct (2 sources × 16 targets)"), "{text}");
+    assert!(text.contains("32 distinct paths: 2 sources × 16 targets\n"), "{text}");
     assert!(text.contains("24 addresses under 3 MX hosts are 16 distinct targets"), "{text}");
 }
 

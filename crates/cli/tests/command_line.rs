@@ -1,0 +1,166 @@
+//! The program as a person or a script meets it: exit status, standard output and standard error.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The program in a folder, without anything of the caller's environment that it looks at.
+fn command(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+    command.current_dir(folder).args(words).stdin(Stdio::null());
+    for name in ["MAILWEIR_CONFIG", "MAILWEIR_URL", "MAILWEIR_TOKEN"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(folder: &Path, words: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command(folder, words).output().unwrap();
+    let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+const CONFIG: &str = r#"
+data_dir = "data"
+[[source]]
+public_id = 1
+address = "127.0.0.1"
+helo = "out1.example.com"
+[submission]
+listen = []
+[http]
+listen = []
+"#;
+
+#[test]
+fn wrong_usage_and_missing_configuration_are_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for (words, wanted) in [
+        (&["frobnicate"][..], "unrecognized subcommand"),
+        (&["mx", "list", "--level", "turbo"], "a level is one of"),
+        (&["check"], "`mailweir init` writes one"),
+        (&["--config", "none.toml", "check"], "no such file"),
+        (&["mx", "check", "none.toml"], "none.toml"),
+        (&["stat", "audit"], "--log"),
+        (&["stat", "show", "--url", "http://127.0.0.1:1"], "no node answers"),
+        (&["delivery", "show", "x1"], "d<number>"),
+    ] {
+        let (status, stdout, stderr) = run(folder.path(), words);
+        assert_eq!((status, stdout.as_str()), (2, ""), "{words:?}: {stderr}");
+        assert!(stderr.contains(wanted), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_shown_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{CONFIG}colour = 1\n[retry]\nvalidity = \"soon\"\n");
+    std::fs::write(folder.path().join("mailweir.toml"), text).unwrap();
+    for words in [&["check"][..], &["mx", "list"], &["stat", "audit"]] {
+        let (status, _, stderr) = run(folder.path(), words);
+        assert_eq!(status, 2);
+        assert!(stderr.contains("colour") && stderr.contains("soon"), "{stderr}");
+        assert!(stderr.contains("2 faults"), "{stderr}");
+    }
+}
+
+#[test]
+fn what_init_writes_passes_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, stdout, stderr) = run(folder.path(), &["init"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.contains("mailweir check"), "{stdout}");
+    let (status, _, stderr) = run(folder.path(), &["init"]);
+    assert_eq!(status, 2);
+    assert!(stderr.contains("exists"), "{stderr}");
+    std::fs::write(folder.path().join("mailweir.toml"), CONFIG).unwrap();
+    let words = ["check", "--offline", "--format", "json"];
+    let (status, stdout, stderr) = run(folder.path(), &words);
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(answer["ok"], true);
+    assert_eq!(answer["failed"], 0);
+    let foreign = CONFIG.replace("127.0.0.1", "203.0.113.77");
+    std::fs::write(folder.path().join("mailweir.toml"), foreign).unwrap();
+    let (status, stdout, _) = run(folder.path(), &["check", "--offline"]);
+    assert_eq!(status, 1);
+    assert!(stdout.contains("FAIL  source s1"), "{stdout}");
+}
+
+#[test]
+fn rule_files_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("local.toml"), text).unwrap();
+    write("schema_version = 1\n[[rule]]\nname = \"google\"\nmask = \"*.google.com\"\n");
+    let (status, stdout, _) = run(folder.path(), &["mx", "check", "local.toml"]);
+    assert_eq!(status, 0);
+    assert!(stdout.contains("ok, 1 rule, replacing the shipped google"), "{stdout}");
+    write(
+        "schema_version = 1\n[[rule]]\nname = \"a\"\nmask = \"b\"\nmax_connections = 0\ncolour = 1\n",
+    );
+    let (status, stdout, stderr) = run(folder.path(), &["mx", "check", "local.toml"]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("local.toml:5") && stderr.contains("local.toml:6"), "{stderr}");
+    assert!(stderr.contains("2 faults in local.toml"), "{stderr}");
+    // Commands that need the rules do not start with them.
+    let (status, _, stderr) = run(folder.path(), &["mx", "list", "--rules", "local.toml"]);
+    assert_eq!(status, 2);
+    assert!(stderr.contains("local.toml:5"), "{stderr}");
+}
+
+#[test]
+fn the_audit_is_a_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = |count: u64| {
+        let lines: String = (0..count)
+            .map(|number| {
+                format!("{{\"started_micros\":{number},\"source\":1,\"target\":\"192.0.2.1\",\"rule\":\"google\"}}\n")
+            })
+            .collect();
+        std::fs::write(folder.path().join("delivery.jsonl"), lines).unwrap();
+        run(folder.path(), &["stat", "audit", "--log", "delivery.jsonl", "--format", "json"])
+    };
+    let (status, stdout, _) = log(2_500);
+    assert_eq!(status, 0, "{stdout}");
+    let (status, stdout, _) = log(2_501);
+    assert_eq!(status, 1);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["limits_held"], false);
+    assert_eq!(report["budgets"][0]["maximum"], 2_501);
+}
+
+/// The names of the fields that the help of `mx explain` promises, top level only.
+#[test]
+fn the_documented_fields_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, help, _) = run(folder.path(), &["mx", "explain", "--help"]);
+    let words = ["mx", "explain", "--mx-host", "mta5.am0.yahoodns.net", "--format", "json"];
+    let (status, stdout, stderr) = run(folder.path(), &words);
+    assert_eq!(status, 0, "{stderr}");
+    let answer: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+    for name in answer.keys() {
+        assert!(help.contains(name), "{name} is not documented");
+    }
+    for name in ["query", "mx_hosts", "paths", "budgets", "ceilings", "ceiling_per_hour", "notes"] {
+        assert!(answer.contains_key(name), "{name} is missing");
+    }
+    for name in answer["mx_hosts"][0].as_object().unwrap().keys() {
+        assert!(help.contains(name), "mx_hosts[].{name} is not documented");
+    }
+    assert_eq!(answer["mx_hosts"][0]["rule"]["name"], "yahoo");
+}
+
+#[test]
+fn a_closed_pipe_is_a_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = command(folder.path(), &["mx", "list", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The list is larger than a pipe holds, so the program meets the closed end for certain.
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
