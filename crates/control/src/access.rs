@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -141,7 +141,9 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
                 request.extensions_mut().insert(caller);
             }
             Err(problem) => {
-                tracing::info!(path = request.uri().path(), "a request was refused: {problem:?}");
+                // The route, not the path: that may hold an address.
+                let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+                tracing::info!(route, "a request was refused: {problem:?}");
                 return problem.into_response();
             }
         }

@@ -120,9 +120,26 @@ pub(crate) fn check_content(content: &ContentSpec) -> Result<(), Problem> {
         }
     };
     match unsubscribe {
-        Unsubscribe::Own { url, .. } => one_line("unsubscribe.url", url),
+        Unsubscribe::Own { url, .. } => {
+            one_line("unsubscribe.url", url)?;
+            let merged = ["{{", "{%", "{#"].iter().any(|mark| url.contains(mark));
+            // What the recipient's data makes of a template is judged when his message is made.
+            if !merged && !is_https(url) {
+                return Err(Problem::field(
+                    "unsubscribe.url",
+                    "an https URL of ASCII characters, at most 900 (RFC 8058)",
+                ));
+            }
+            Ok(())
+        }
         Unsubscribe::Managed | Unsubscribe::None => Ok(()),
     }
+}
+
+fn is_https(url: &str) -> bool {
+    url.strip_prefix("https://").is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric()))
+        && url.len() <= 900
+        && url.bytes().all(|octet| octet.is_ascii_graphic())
 }
 
 /// The body of a change of state.

@@ -18,7 +18,7 @@ use store::{DeliveryRecord, DomainId, StoreFault};
 use crate::app::{Shared, answer, asked, json as to_json, stored};
 use crate::deliveries::{found, shown};
 use crate::forms::{Query, Segment, delivery_id, message_id};
-use crate::paths;
+use crate::paths::{self, Asked};
 use crate::problem::Problem;
 
 /// Messages of an address that are shown.
@@ -47,7 +47,7 @@ pub(crate) async fn explain(
     let explained = if what.contains('@') {
         address(&app, &what).await?
     } else if numbered('m') {
-        message(&app, message_id(&what)?).await?
+        message(&app, message_id(&what)?, &mut Asked::default()).await?
     } else if numbered('d') {
         delivery(&app, delivery_id(&what)?).await?
     } else {
@@ -56,12 +56,12 @@ pub(crate) async fn explain(
     Ok(answer(explained))
 }
 
-async fn message(app: &Shared, id: MessageId) -> Result<Value, Problem> {
+async fn message(app: &Shared, id: MessageId, known: &mut Asked) -> Result<Value, Problem> {
     let explained = stored(app.questions.message(id)).await?;
     let explained =
         explained.ok_or_else(|| Problem::not_found(format!("there is no message {id}")))?;
     let host_of = explained.recipient.rsplit_once('@').map_or("", |(_, domain)| domain);
-    let budgets = paths::budgets_of_views(app, &explained.paths).await?;
+    let budgets = known.with_budgets(app, &explained.paths).await?;
     let domain = host_of.to_owned();
     let mut value = to_json(&explained)?;
     if let Value::Object(members) = &mut value {
@@ -80,8 +80,9 @@ async fn address(app: &Shared, text: &str) -> Result<Value, Problem> {
     let records =
         stored(app.intake.read(move |reads| reads.messages_by_address(&folded, NEWEST))).await?;
     let mut messages = Vec::with_capacity(records.len());
+    let mut known = Asked::default();
     for record in records {
-        messages.push(message(app, record.id).await?);
+        messages.push(message(app, record.id, &mut known).await?);
     }
     Ok(json!({ "kind": "address", "address": mailbox.as_str(), "messages": messages }))
 }

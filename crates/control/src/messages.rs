@@ -215,11 +215,12 @@ pub(crate) async fn submit(
         }
         "message/rfc822" => {
             let envelope = Envelope::read(&parts.headers)?;
-            let document = app.read(body, app.message_limit()).await?;
+            let mut document = app.read(body, app.message_limit()).await?;
             let identity = envelope.identity();
             let parts_of_identity: [&[u8]; 3] = [b"rfc822", identity.as_bytes(), &document.octets];
             let once = once(&parts.headers, &caller, &parts_of_identity)?;
-            (complete(&app, &caller, envelope, document.octets.clone())?, once)
+            let message = core::mem::take(&mut document.octets);
+            (complete(&app, &caller, envelope, message)?, once)
         }
         _ => return Err(Problem::media_type("send application/json or message/rfc822")),
     };

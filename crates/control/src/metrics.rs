@@ -30,9 +30,9 @@ type Gauges = Family<Labels, Gauge>;
 
 /// Counts over all deliveries.
 #[derive(Default)]
-struct Queue {
-    queued: u64,
-    in_flight: u64,
+pub(crate) struct Queue {
+    pub(crate) queued: u64,
+    pub(crate) in_flight: u64,
     by_state: BTreeMap<&'static str, i64>,
     all: Counters,
 }
@@ -136,7 +136,7 @@ fn engine_sizes(registry: &mut Registry, sizes: (usize, usize, usize), groups: &
 }
 
 /// Adds the counts of all deliveries up.
-fn queue(reads: &dyn store::Reads) -> Result<Queue, StoreFault> {
+pub(crate) fn queue(reads: &dyn store::Reads) -> Result<Queue, StoreFault> {
     let mut queue = Queue::default();
     // A state without deliveries is a 0, not a gap.
     for state in ["draft", "running", "paused", "cancelled", "finished"] {

@@ -14,7 +14,7 @@ use mail::address::Domain;
 use mail::id::SourceId;
 use mail::route::MxRoute;
 use node::config::SourceConfig;
-use quota::{BudgetView, PathKey};
+use quota::PathKey;
 use rules::{RuleSet, Scope};
 use serde_json::{Value, json};
 
@@ -213,29 +213,44 @@ async fn with_budgets(
             "rule": rules.rule(rule).name,
             "excluded": (!path.excluded.is_empty()).then_some(path.excluded),
             "live": to_json(&state)?,
-            "budgets": budgets_shown(&budgets)?,
+            "budgets": to_json(&budgets)?,
         }));
     }
     Ok(shown)
 }
 
-fn budgets_shown(budgets: &[BudgetView]) -> Result<Value, Problem> {
-    to_json(&budgets)
-}
+/// Budgets that were asked for in one request: the messages of an address share their paths.
+#[derive(Default)]
+pub(crate) struct Asked(BTreeMap<(PathKey, String), Value>);
 
-/// Paths as the engine sees them, each with its budgets; at most as many as are listed elsewhere.
-pub(crate) async fn budgets_of_views(app: &Shared, views: &[PathView]) -> Result<Value, Problem> {
-    let mut shown = Vec::with_capacity(views.len().min(PATHS_SHOWN));
-    for view in views.iter().take(PATHS_SHOWN) {
-        let key = PathKey { source: view.source, target: view.target };
-        let budgets = asked(app.questions.budgets_of(key, &view.mx_host)).await?;
-        let mut value = to_json(view)?;
-        if let Value::Object(members) = &mut value {
-            members.insert("budgets".into(), budgets_shown(&budgets)?);
+impl Asked {
+    /// Paths as the engine sees them, each with its budgets; at most as many as are listed elsewhere.
+    pub(crate) async fn with_budgets(
+        &mut self,
+        app: &Shared,
+        views: &[PathView],
+    ) -> Result<Value, Problem> {
+        let mut shown = Vec::with_capacity(views.len().min(PATHS_SHOWN));
+        for view in views.iter().take(PATHS_SHOWN) {
+            let path = PathKey { source: view.source, target: view.target };
+            let key = (path, view.mx_host.clone());
+            let budgets = match self.0.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = asked(app.questions.budgets_of(path, &view.mx_host)).await?;
+                    let found = to_json(&found)?;
+                    self.0.insert(key, found.clone());
+                    found
+                }
+            };
+            let mut value = to_json(view)?;
+            if let Value::Object(members) = &mut value {
+                members.insert("budgets".into(), budgets);
+            }
+            shown.push(value);
         }
-        shown.push(value);
+        Ok(shown.into())
     }
-    Ok(shown.into())
 }
 
 /// The names of the rules that govern these paths, each once.

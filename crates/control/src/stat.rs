@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use node::node::{Questions, StartFault, WaitingExplained};
 use serde_json::{Value, json};
 
-use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json};
+use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json, stored};
 use crate::forms::Query;
 use crate::problem::Problem;
 
@@ -43,6 +43,7 @@ pub(crate) async fn stat(State(app): State<Shared>, query: Query) -> Result<Resp
         }
         shown.push(value);
     }
+    let queue = stored(app.intake.read(crate::metrics::queue)).await?;
     let health = app.intake.health();
     Ok(answer(json!({
         "now": questions.now().to_string(),
@@ -58,6 +59,7 @@ pub(crate) async fn stat(State(app): State<Shared>, query: Query) -> Result<Resp
             "connections": connections,
             "domains": domains,
         },
+        "queue": { "queued": queue.queued, "in_flight": queue.in_flight },
         "counts": counts(questions),
         "store": { "healthy": health.is_ok(), "fault": health.err() },
         "clock_drift_micros": questions.clock_drift_micros(),

@@ -74,6 +74,10 @@ async fn a_delivery_from_draft_to_cancelled() {
     let cancelled = site.post(&format!("{path}/cancel"), &json!({ "why": "test" })).await;
     assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
     site.post(&format!("{path}/resume"), &json!({})).await.problem(409, "Cancelled");
+    // Twice is no fault of anybody, or is said; the state stays in any case.
+    let twice = site.post(&format!("{path}/cancel"), &json!({})).await;
+    assert!(twice.status == 200 || twice.status == 409, "{twice:?}");
+    assert_eq!(site.get(&path).await["state"], "cancelled");
     let audit = site.node.as_ref().unwrap().intake();
     let audit = audit.read(|reads| reads.audit(10)).await.unwrap();
     assert!(audit.iter().any(|entry| &*entry.why == "wrong picture" && &*entry.who == "http"));
@@ -131,6 +135,28 @@ async fn requests_take_effect_once() {
     let answers = race.join_all().await;
     assert_eq!(answers.iter().filter(|(status, _)| *status == 201).count(), 1);
     assert!(answers.iter().all(|(_, text)| *text == answers[0].1), "{answers:?}");
+
+    // First messages of a new stream, all at once: one delivery, and none is lost.
+    let mut race = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let message = json!({
+            "from": "a@sender.example", "to": format!("b{number}@one.example"), "text": "x",
+            "tenant": "new",
+        });
+        let request = site.request("POST", "/api/v1/messages").body(message.to_string());
+        let sent = request.header("content-type", "application/json").send();
+        race.spawn(async {
+            let response = sent.await.unwrap();
+            let status = response.status();
+            (status, response.json::<Value>().await.unwrap())
+        });
+    }
+    let answers = race.join_all().await;
+    assert!(answers.iter().all(|(status, _)| *status == 202), "{answers:?}");
+    let delivery = answers[0].1["delivery"].as_str().unwrap();
+    assert!(answers.iter().all(|(_, answer)| answer["delivery"] == delivery), "{answers:?}");
+    let shown = site.get(&format!("/api/v1/deliveries/{delivery}")).await;
+    assert_eq!(shown["counters"]["accepted"], 50, "{shown}");
     site.stop().await;
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod deliveries;
+mod document;
 mod operation;
 mod refused;
 mod streams;
@@ -107,16 +108,20 @@ listen = []
     }
 
     async fn ask(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.unwrap();
         let field = |name: &str| {
             response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
         };
-        Answer {
+        let answer = Answer {
             status: response.status(),
             kind: field("content-type").unwrap_or_default(),
             retry_after: field("retry-after"),
             text: response.text().await.unwrap(),
-        }
+        };
+        document::check(&method, &path, &answer);
+        answer
     }
 
     async fn get(&self, path: &str) -> Value {
