@@ -5,6 +5,8 @@
 //! - `console`: every `$ mailweir ...` must parse; nothing is run.
 //! - `console test` and `console run`: every line is run in a folder of the guide and must end with status 0.
 //!   A line that ends with `&` is started, awaited until it serves, and ended with the guide.
+//! - `text expect`: every line must be in the output of the last command, blanks apart. The command is repeated
+//!   until they are, because mail takes its time.
 //! - `... file=NAME`: the text is a file; all guides share these.
 //!
 //! Ports are replaced by free ones, so guides can run side by side with anything else.
@@ -176,8 +178,8 @@ impl Run {
         command
     }
 
-    /// Runs a line to its end.
-    fn run(&self, place: &str, line: &str) {
+    /// Runs a line to its end, and answers what it said.
+    fn run(&self, place: &str, line: &str) -> String {
         let path = self.folder.path().join("output.txt");
         let output = File::create(&path).unwrap();
         let mut child = self
@@ -202,7 +204,7 @@ impl Run {
         match status {
             None => panic!("{place}: {line}\nis not over after {PATIENCE:?}\n{said}"),
             Some(status) if !status.success() => panic!("{place}: {line}\n{status}\n{said}"),
-            Some(_) => {}
+            Some(_) => said,
         }
     }
 
@@ -251,26 +253,51 @@ fn is_ready(port: &str) -> bool {
     ask().unwrap_or(false)
 }
 
+/// A text with every run of blanks as one.
+fn without_layout(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Runs all marked commands of one guide.
 fn run_guide(guide: &Guide, files: &[(&str, &str)], curl: bool) {
-    let fences: Vec<&Fence> = guide
-        .fences
-        .iter()
-        .filter(|fence| fence.is("console test") || fence.is("console run"))
-        .collect();
-    if fences.is_empty() {
+    if !guide.fences.iter().any(|fence| fence.is("console test") || fence.is("console run")) {
         return;
     }
     let mut run = Run::new(files);
-    for (at, line) in fences.iter().flat_map(|fence| fence.commands()) {
-        let place = format!("{}:{at}", guide.name);
-        match line.strip_suffix('&') {
-            Some(line) => run.start(&place, line.trim_end()),
-            None if line.starts_with("curl ") && !curl => {
-                eprintln!("{place}: not run, because curl is not installed");
-            }
-            None => run.run(&place, line),
+    let mut last = None;
+    for fence in &guide.fences {
+        if fence.is("text expect") {
+            let (place, line): &(String, &str) = last.as_ref().expect("a command comes first");
+            expect(&run, place, line, &fence.text);
         }
+        if !fence.is("console test") && !fence.is("console run") {
+            continue;
+        }
+        for (at, line) in fence.commands() {
+            let place = format!("{}:{at}", guide.name);
+            match line.strip_suffix('&') {
+                Some(line) => run.start(&place, line.trim_end()),
+                None if line.starts_with("curl ") && !curl => {
+                    eprintln!("{place}: not run, because curl is not installed");
+                }
+                None => drop(run.run(&place, line)),
+            }
+            last = Some((place, line));
+        }
+    }
+}
+
+/// Repeats a command until these lines are in its output.
+fn expect(run: &Run, place: &str, line: &str, wanted: &str) {
+    let began = Instant::now();
+    loop {
+        let said = run.run(place, line);
+        let flat = without_layout(&said);
+        let missing = wanted.lines().find(|wanted| !flat.contains(&without_layout(wanted)));
+        let Some(missing) = missing else { return };
+        let in_time = began.elapsed() < PATIENCE;
+        assert!(in_time, "{place}: {line}\ndoes not say: {missing}\n{said}");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
