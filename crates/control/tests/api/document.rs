@@ -23,10 +23,10 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     let kind = answer.kind.split(';').next().unwrap();
     let schema = &response["content"][kind]["schema"];
     assert!(!schema.is_null(), "{method} {path} {status} is not said to be {kind}");
-    if kind.ends_with("json") {
-        if let Err(why) = fits(&document, schema, &answer.json(), true) {
-            panic!("{method} {path} {status}: {why}\n{}", answer.text);
-        }
+    if kind.ends_with("json")
+        && let Err(why) = fits(&document, schema, &answer.json(), true)
+    {
+        panic!("{method} {path} {status}: {why}\n{}", answer.text);
     }
 }
 
