@@ -263,7 +263,9 @@ fn problem(status: StatusCode, body: &[u8]) -> String {
         }
     };
     let advice = match status {
-        StatusCode::UNAUTHORIZED => "; give a token of [http] tokens in MAILWEIR_TOKEN",
+        StatusCode::UNAUTHORIZED => {
+            "; here it comes from --token, MAILWEIR_TOKEN or the configuration"
+        }
         StatusCode::FORBIDDEN => "; the token's role does not allow it",
         _ => "",
     };
@@ -324,7 +326,7 @@ mod tests {
             (
                 401,
                 "",
-                "the node refused (401): Unauthorized; give a token of [http] tokens in MAILWEIR_TOKEN",
+                "the node refused (401): Unauthorized; here it comes from --token, MAILWEIR_TOKEN or the configuration",
             ),
             (500, "oh\u{1b}[1m\nmore", "the node refused (500): oh\\u{1b}[1m"),
         ] {

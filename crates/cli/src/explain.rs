@@ -9,6 +9,9 @@ use crate::globals::Globals;
 use crate::output::{moment, print, print_json, table};
 use crate::show;
 
+/// Rows of a table beyond which the rest is only counted.
+const MOST_ROWS: usize = 40;
+
 /// `mailweir explain`
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
@@ -62,7 +65,7 @@ fn chain(name: &str, answer: &Value) -> String {
         Some(state) => format!("{name}: {state}\n"),
         None => format!("{name}\n"),
     };
-    if let Some(rule) = field(answer, "rule").filter(|rule| !rule.is_empty()) {
+    if let Some(rule) = field(answer, "rule").filter(|rule| rule != "-") {
         text += &format!("  rule: {rule}\n");
     }
     if let Some(waiting) = answer.get("waiting").filter(|waiting| !waiting.is_null()) {
@@ -89,7 +92,9 @@ fn why(waiting: &Value, indent: &str) -> String {
         );
     };
     match (field("reason"), field("detail")) {
-        (Some(reason), Some(detail)) if detail != reason => {
+        // The full words often begin with the short ones.
+        (Some(reason), Some(detail)) if detail.starts_with(&reason) => line("waits for", detail),
+        (Some(reason), Some(detail)) => {
             line("waits for", format!("{reason} ({detail})"));
         }
         (Some(words), _) | (None, Some(words)) => line("waits for", words),
@@ -122,7 +127,7 @@ fn paths(answer: &Value) -> String {
         "rests until",
         "budgets: used of limit",
     ]);
-    for path in list {
+    for path in list.iter().take(MOST_ROWS) {
         // In an answer about a domain the live part stands apart.
         let live = path.get("live").filter(|live| !live.is_null()).unwrap_or(path);
         let cell =
@@ -141,7 +146,15 @@ fn paths(answer: &Value) -> String {
             budgets.map(budget).collect::<Vec<_>>().join(", "),
         ]);
     }
-    format!("\n{rows}\n")
+    format!("\n{rows}\n{}", more(list.len()))
+}
+
+/// How many rows are not shown.
+fn more(rows: usize) -> String {
+    match rows.checked_sub(MOST_ROWS) {
+        None | Some(0) => String::new(),
+        Some(more) => format!("... and {more} more; --format json has them all\n"),
+    }
 }
 
 /// The domains for which a delivery waits.
@@ -152,7 +165,7 @@ fn domains(answer: &Value) -> String {
         return String::new();
     }
     let mut rows = table(&["domain", "waits for", "not before", "would release it"]);
-    for domain in list {
+    for domain in list.iter().take(MOST_ROWS) {
         let waiting = domain.get("waiting").unwrap_or(&Value::Null);
         let cell =
             |value: &Value, name: &str| value.get(name).map_or_else(|| "-".to_owned(), show::plain);
@@ -163,7 +176,7 @@ fn domains(answer: &Value) -> String {
             cell(waiting, "smallest_change"),
         ]);
     }
-    format!("\n{rows}\n")
+    format!("\n{rows}\n{}", more(list.len()))
 }
 
 #[cfg(test)]

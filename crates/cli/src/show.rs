@@ -23,6 +23,8 @@ pub fn plain(value: &Value) -> String {
         Value::Bool(false) => "no".to_owned(),
         Value::Number(digits) => digits.as_u64().map_or_else(|| digits.to_string(), number),
         Value::String(text) => printable(text),
+        Value::Array(list) if list.is_empty() => "-".to_owned(),
+        Value::Object(fields) if fields.is_empty() => "-".to_owned(),
         Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
             let part = |(name, value): (&String, &Value)| {
@@ -65,7 +67,7 @@ fn write_value(text: &mut String, value: &Value, depth: usize) {
 fn is_flat(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.iter().all(|inner| !inner.is_array() && !inner.is_object()),
-        Value::Object(_) => false,
+        Value::Object(fields) => fields.is_empty(),
         _ => true,
     }
 }
@@ -137,8 +139,9 @@ mod tests {
 
     #[test]
     fn lists_of_objects_are_tables() {
-        let text = document(&json!({ "steps": [{ "a": 1 }, { "a": 2, "b": ["x", "y"] }] }));
-        assert!(text.starts_with("steps:\n"), "{text}");
+        let text =
+            document(&json!({ "steps": [{ "a": 1 }, { "a": 2, "b": ["x", "y"] }], "none": {} }));
+        assert!(text.starts_with("none  -\nsteps:\n"), "{text}");
         assert!(text.contains("x, y"), "{text}");
     }
 

@@ -207,7 +207,7 @@ fn say_refusals(totals: &Value, refused: u64, file: Option<&Path>) {
     let told = totals.get("refusals").and_then(Value::as_array).into_iter().flatten();
     let mut shown = 0_u64;
     for refusal in told.take(SHOWN_REFUSALS) {
-        let line = refusal.get("line").map(crate::show::plain).unwrap_or_default();
+        let line = refusal.get("line").map(ToString::to_string).unwrap_or_default();
         let reason = refusal.get("reason").map(crate::show::plain).unwrap_or_default();
         say(&format!("line {line}: {}", printable(&reason)));
         shown += 1;
