@@ -216,17 +216,21 @@ impl Engine {
                 wait = of_cap.or(wait);
             }
             if let Some(wait) = wait.cloned().filter(|_| tokens == 0) {
-                self.delivery_capped(now, id, wait);
+                self.delivery_capped(now, ix, id, wait);
             }
         }
     }
 
-    fn delivery_capped(&mut self, now: Timestamp, id: DeliveryId, wait: QuotaWait) {
+    fn delivery_capped(&mut self, now: Timestamp, ix: usize, id: DeliveryId, wait: QuotaWait) {
         let Some(until) = wait.until.filter(|until| *until > now + SHORT_CAP_WAIT) else { return };
         self.capped.insert(id, wait);
         self.wakes.insert((until, Wake::Cap(id)));
         self.open_deliveries = [None, None, None];
-        for message in self.take_windows(Some(id)) {
+        // Other groups may hold tokens for theirs.
+        let Some(group) = self.groups[ix].as_mut() else { return };
+        let messages = group.window.remove(&|message| message.delivery == id);
+        self.window_messages = self.window_messages.saturating_sub(messages.len());
+        for message in messages {
             self.give_message_back(now, &message);
         }
     }

@@ -79,6 +79,8 @@ pub struct Engine {
     /// Connections with nothing to do, with the budget that they keep a permit of.
     pub(crate) idle: BTreeMap<ConnectionId, LineKey>,
     pub(crate) lines: Lines,
+    /// Paths that were refused tokens, per budget.
+    pub(crate) token_waiters: BTreeMap<LineKey, BTreeSet<PathKey>>,
     pub(crate) wakes: BTreeSet<(Timestamp, Wake)>,
     pub(crate) dirty: BTreeSet<usize>,
     pub(crate) commands: VecDeque<Command>,
@@ -94,7 +96,7 @@ pub struct Engine {
     pub(crate) store_sick: bool,
     pub(crate) draining: bool,
     pub(crate) drained: bool,
-    last: Timestamp,
+    pub(crate) last: Timestamp,
 }
 
 impl Engine {
@@ -127,6 +129,7 @@ impl Engine {
             next_connection: 1,
             idle: BTreeMap::new(),
             lines: Lines::default(),
+            token_waiters: BTreeMap::new(),
             wakes: BTreeSet::new(),
             dirty: BTreeSet::new(),
             commands: VecDeque::new(),
@@ -306,12 +309,14 @@ impl Engine {
         }
         for path in self.paths.values_mut() {
             path.permit_wait = None;
+            path.line = None;
             for purse in &mut path.purses {
                 purse.wait = None;
             }
         }
         // Rule numbers belong to a rule set: the lines of the old one are dissolved.
         self.lines = Lines::default();
+        self.token_waiters.clear();
         for group in self.groups.iter_mut().flatten() {
             group.turns.clear();
             group.claims_held_until = Timestamp::EPOCH;
@@ -426,6 +431,13 @@ impl Engine {
         }
         self.paths.retain(|_, path| !path.is_idle(now) || !path.groups.is_empty());
         self.lines.forget_empty();
+        let paths = &self.paths;
+        self.token_waiters.retain(|_, waiters| {
+            waiters.retain(|key| {
+                paths.get(key).is_some_and(|path| path.purses.iter().any(|p| p.wait.is_some()))
+            });
+            !waiters.is_empty()
+        });
     }
 
     /// Whether a domain that holds nothing waits for something that lasts beyond `horizon`.

@@ -54,6 +54,8 @@ pub(crate) struct Group {
     pub(crate) port: u16,
     pub(crate) lmtp: bool,
     pub(crate) relay: bool,
+    /// What the relay's section says about TLS.
+    pub(crate) tls: Option<mail::route::RelayTls>,
     /// By preference, then in the order of DNS.
     pub(crate) targets: Vec<Target>,
     /// One of the domains, to give it a name for people.
@@ -91,6 +93,7 @@ impl Group {
             port: route.port,
             lmtp: route.lmtp,
             relay: route.relay,
+            tls: route.tls,
             targets: Vec::new(),
             sample_domain,
             line: Default::default(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mail::id::{ConnectionId, DeliveryId, SourceId};
+use mail::route::RelayTls;
 use mail::time::Timestamp;
 use quota::PathKey;
 use rules::{RuleId, TlsPolicy};
@@ -345,7 +346,14 @@ impl Engine {
             return;
         }
         connection.state = ConnectionState::Opening;
-        let policy = self.rules.rule(rule).tls;
+        let of_relay = self.groups[ix].as_ref().and_then(|group| group.tls);
+        let policy = match (of_relay, self.rules.rule(rule).tls) {
+            (Some(RelayTls::Disabled), _) => TlsPolicy::Disabled,
+            (Some(RelayTls::Opportunistic), _) => TlsPolicy::Opportunistic,
+            (Some(RelayTls::Required), _) => TlsPolicy::Required,
+            (None, TlsPolicy::Default) => self.settings.default_tls,
+            (None, policy) => policy,
+        };
         let clear = self.paths.get(&key).is_some_and(|path| now < path.clear_text_until);
         let tls = match policy {
             TlsPolicy::Disabled => TlsUse::Off,
@@ -406,7 +414,7 @@ impl Engine {
         if let Some(path) = self.paths.get_mut(&connection.path) {
             path.connections = path.connections.saturating_sub(1);
         }
-        self.give_back_unneeded(connection.path);
+        self.give_back_unneeded(self.last, connection.path);
         Some(connection)
     }
 }

@@ -14,6 +14,7 @@ use quota::LotId;
 use serde::{Deserialize, Serialize};
 
 use crate::event::QuotaWait;
+use crate::line::LineKey;
 use crate::settings::Settings;
 
 /// Why a path rests.
@@ -149,6 +150,8 @@ pub(crate) struct Path {
     /// Connections open or being opened.
     pub(crate) connections: u32,
     pub(crate) purses: Vec<Purse>,
+    /// The budget in which its tokens were asked for last.
+    pub(crate) line: Option<LineKey>,
     /// MX groups that use it.
     pub(crate) groups: Vec<usize>,
     /// The last request for a permit was put off.
@@ -168,6 +171,7 @@ impl Path {
             clear_text_until: Timestamp::EPOCH,
             connections: 0,
             purses: Vec::new(),
+            line: None,
             groups: Vec::new(),
             permit_wait: None,
             permit_wait_releases: 0,

@@ -55,6 +55,8 @@ pub struct Settings {
     pub stream_expiry_interval: Duration,
     /// The circuit breaker.
     pub breaker: BreakerSettings,
+    /// TLS where a rule leaves it open; not [`rules::TlsPolicy::Default`], which counts as opportunistic.
+    pub default_tls: rules::TlsPolicy,
     /// Seed of the engine's generator.
     pub seed: u64,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
             scan_interval: Duration::from_secs(5),
             stream_expiry_interval: Duration::from_secs(600),
             breaker: BreakerSettings::default(),
+            default_tls: rules::TlsPolicy::Opportunistic,
             seed: 1,
         }
     }

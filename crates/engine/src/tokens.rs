@@ -8,9 +8,9 @@ use mail::time::Timestamp;
 use quota::{LotId, PathKey};
 
 use crate::engine::{Engine, Wake};
-use crate::event::{Command, QuotaLimit, QuotaWait, Tokens};
-use crate::line::LINE_POLL;
-use crate::path::HeldLot;
+use crate::event::{Command, QuotaWait, Tokens};
+use crate::line::{LINE_POLL, LineKey};
+use crate::path::{HeldLot, Purse};
 use crate::shaping::MIN_WAIT;
 
 /// Tokens that a path has not used for so long go back while it has nothing to send.
@@ -35,7 +35,15 @@ impl Engine {
             return;
         }
         purse.asked = true;
-        let want = purse.flow_per_second().max(room).max(lot_min);
+        let mut want = purse.flow_per_second().max(room).max(lot_min);
+        if let Some((delivery, _)) = cap {
+            // What one path holds of a small cap is missing elsewhere.
+            let groups = state.groups.iter().filter_map(|ix| self.groups[*ix].as_ref());
+            let waiting: usize = groups.map(|group| group.window.of_delivery(delivery)).sum();
+            want = want.min(u32::try_from(waiting).unwrap_or(u32::MAX)).max(1);
+        }
+        let rule = self.rules.find(mx_host, path.source);
+        state.line = Some(LineKey::new(&self.rules, rule, path));
         let mx_host = Arc::clone(mx_host);
         self.commands.push_back(Command::AskTokens { path, mx_host, want, cap });
     }
@@ -71,6 +79,9 @@ impl Engine {
                 let until = wait.until.unwrap_or(now + LINE_POLL).max(now + MIN_WAIT);
                 purse.wait = Some(QuotaWait { until: Some(until), ..wait });
                 self.wakes.insert((until, Wake::Path(key)));
+                if let Some(line) = path.line {
+                    self.token_waiters.entry(line).or_default().insert(key);
+                }
             }
         }
         self.dirty.extend(path.groups.iter().copied());
@@ -83,12 +94,8 @@ impl Engine {
     /// A slot has ended, or a wait for tokens: what is left goes back, the groups go on.
     pub(crate) fn path_woken(&mut self, now: Timestamp, key: PathKey) {
         let Some(path) = self.paths.get_mut(&key) else { return };
-        let over: Vec<HeldLot> =
-            path.purses.iter_mut().flat_map(|purse| purse.take_out(Some(now))).collect();
         self.dirty.extend(path.groups.iter().copied());
-        for held in over {
-            self.give_back(held.lot, held.tokens);
-        }
+        self.return_tokens(now, key, |purse| purse.take_out(Some(now)));
         self.give_back_idle(now, key);
     }
 
@@ -101,48 +108,60 @@ impl Engine {
                 group.window.len() > 0 || group.has_line() || group.claims_open > 0
             })
         });
-        if busy {
-            return;
-        }
-        let idle: Vec<HeldLot> = path
-            .purses
-            .iter_mut()
-            .filter(|purse| !purse.asked && purse.idle_for(now) >= IDLE_TOKENS)
-            .flat_map(|purse| purse.take_out(None))
-            .collect();
-        if idle.is_empty() {
-            return;
-        }
-        for held in idle {
-            self.give_back(held.lot, held.tokens);
-        }
-        // Who was put off because of these tokens asks again.
-        for (other, path) in &mut self.paths {
-            if other.source != key.source {
-                continue;
-            }
-            for purse in &mut path.purses {
-                let counted = |wait: &QuotaWait| {
-                    matches!(wait.limit, QuotaLimit::Hour | QuotaLimit::Period | QuotaLimit::Source)
-                };
-                if purse.wait.as_ref().is_some_and(counted) {
-                    purse.wait = None;
-                    self.dirty.extend(path.groups.iter().copied());
+        if !busy {
+            self.return_tokens(now, key, |purse| {
+                if purse.asked || purse.idle_for(now) < IDLE_TOKENS {
+                    return Vec::new();
                 }
-            }
+                purse.take_out(None)
+            });
         }
     }
 
     /// Gives tokens back that nobody on this path needs, so that another path can have them.
-    pub(crate) fn give_back_unneeded(&mut self, key: PathKey) {
-        let Some(path) = self.paths.get_mut(&key) else { return };
-        if path.connections > 0 {
-            return;
+    pub(crate) fn give_back_unneeded(&mut self, now: Timestamp, key: PathKey) {
+        if self.paths.get(&key).is_some_and(|path| path.connections == 0) {
+            self.return_tokens(now, key, |purse| purse.take_out(None));
         }
-        let unneeded: Vec<HeldLot> =
-            path.purses.iter_mut().flat_map(|purse| purse.take_out(None)).collect();
-        for held in unneeded {
+    }
+
+    /// Gives back what `out` takes from the purses of a path. As many who were put off because of these tokens as there
+    /// are tokens ask again: the ledger told them when there is room if nobody gives anything back.
+    fn return_tokens(
+        &mut self,
+        now: Timestamp,
+        key: PathKey,
+        mut out: impl FnMut(&mut Purse) -> Vec<HeldLot>,
+    ) {
+        let Some(path) = self.paths.get_mut(&key) else { return };
+        let line = path.line;
+        let mut returned: Vec<(Option<DeliveryId>, HeldLot)> = Vec::new();
+        for purse in &mut path.purses {
+            let cap = purse.cap;
+            returned.extend(out(purse).into_iter().map(|held| (cap, held)));
+        }
+        let mut tokens = 0;
+        for (cap, held) in returned {
+            tokens += held.tokens;
             self.give_back(held.lot, held.tokens);
+            if let Some(delivery) = cap.filter(|id| self.capped.contains_key(id)) {
+                self.cap_woken(now, delivery);
+            }
+        }
+        let Some(waiters) = line.and_then(|line| self.token_waiters.get_mut(&line)) else { return };
+        let mut again = Vec::new();
+        while again.len() < tokens as usize {
+            match waiters.pop_first() {
+                Some(waiter) => again.push(waiter),
+                None => break,
+            }
+        }
+        for waiter in again {
+            let Some(path) = self.paths.get_mut(&waiter) else { continue };
+            for purse in &mut path.purses {
+                purse.wait = None;
+            }
+            self.dirty.extend(path.groups.iter().copied());
         }
     }
 

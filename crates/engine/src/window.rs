@@ -140,6 +140,11 @@ impl Window {
             .map(|queue| (&queue.key, queue.messages.len()))
     }
 
+    /// Messages of one delivery.
+    pub(crate) fn of_delivery(&self, delivery: DeliveryId) -> usize {
+        self.queues().filter(|(key, _)| key.delivery == delivery).map(|(_, count)| count).sum()
+    }
+
     /// Takes out all messages that `goes` chooses.
     pub(crate) fn remove(
         &mut self,

@@ -55,8 +55,22 @@ pub struct MxRoute {
     pub lmtp: bool,
     /// Whether it came from a `[[relay]]` of the configuration rather than from DNS.
     pub relay: bool,
+    /// What the `[[relay]]` says about TLS; `None`: the MX rules decide.
+    pub tls: Option<RelayTls>,
     /// Until when the answer may be used.
     pub valid_until: Timestamp,
+}
+
+/// Use of TLS towards a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayTls {
+    /// Never.
+    Disabled,
+    /// When offered.
+    Opportunistic,
+    /// Or not at all.
+    Required,
 }
 
 /// Why a domain has no route.
@@ -346,7 +360,7 @@ pub fn assemble(
         }
     }
     keep_each_address_once(&mut hosts);
-    Ok(MxRoute { hosts, port, lmtp: false, relay: false, valid_until })
+    Ok(MxRoute { hosts, port, lmtp: false, relay: false, tls: None, valid_until })
 }
 
 /// Merges duplicate addresses within and across hosts: the first host in order keeps each.

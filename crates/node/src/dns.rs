@@ -24,9 +24,11 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mail::route::{
-    AddressAnswer, Candidates, Decision, Destination, MxAnswer, MxHost, MxRoute, Own, RouteFault,
+    AddressAnswer, Candidates, Decision, Destination, MxAnswer, MxHost, MxRoute, Own, RelayTls,
+    RouteFault,
 };
 use mail::time::Timestamp;
+use rules::TlsPolicy;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -359,6 +361,7 @@ impl Inner {
                 port: self.port,
                 lmtp: false,
                 relay: false,
+                tls: None,
                 valid_until: forever,
             }),
             forever,
@@ -443,7 +446,7 @@ impl Inner {
         // A person wrote the list, so being in it ourselves is no loop that DNS could lay.
         let own = Own::default();
         let value = mail::route::assemble(&candidates, &found.value, own, relay.port, now)
-            .map(|route| MxRoute { relay: true, lmtp: relay.lmtp, ..route });
+            .map(|route| MxRoute { relay: true, lmtp: relay.lmtp, tls: relay_tls(relay), ..route });
         let ttl = if value.is_err() { TEMPORARY_TTL } else { found.ttl };
         Timed { value, ttl }
     }
@@ -541,5 +544,15 @@ struct UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         lock(&self.inner.under_way).remove(self.key);
+    }
+}
+
+/// What a relay's section says about TLS.
+fn relay_tls(relay: &RelayConfig) -> Option<RelayTls> {
+    match relay.tls {
+        None | Some(TlsPolicy::Default) => None,
+        Some(TlsPolicy::Disabled) => Some(RelayTls::Disabled),
+        Some(TlsPolicy::Opportunistic) => Some(RelayTls::Opportunistic),
+        Some(TlsPolicy::Required) => Some(RelayTls::Required),
     }
 }

@@ -174,7 +174,7 @@ impl Node {
         let (reports, report_receiver) = mpsc::unbounded_channel();
         let connector = Connector {
             safety: config.safety.clone(),
-            tls: TlsClients::new()?,
+            tls: TlsClients::new()?.with_roots(config.smtp_client.tls_roots.clone()),
             clock: node_time(&clock),
             reports,
         };
@@ -609,6 +609,7 @@ fn settings_of(config: &Config) -> Settings {
             error_percent: config.circuit_breaker.error_percent,
             rest: config.circuit_breaker.rest,
         },
+        default_tls: config.smtp_client.tls,
         seed: read_clocks().wall,
         ..Settings::default()
     }

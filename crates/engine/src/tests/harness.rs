@@ -128,7 +128,7 @@ pub(super) fn route(hosts: &[(u16, &str, &[&str])]) -> Result<Arc<MxRoute>, Rout
         })
         .collect();
     let valid_until = Timestamp::from_secs(START + 30 * 86_400);
-    Ok(Arc::new(MxRoute { hosts, port: 25, lmtp: false, relay: false, valid_until }))
+    Ok(Arc::new(MxRoute { hosts, port: 25, lmtp: false, relay: false, tls: None, valid_until }))
 }
 
 impl Bench {

@@ -268,6 +268,7 @@ fn the_group_is_the_set_of_hosts() {
         port: 2525,
         lmtp,
         relay,
+        tls: None,
         valid_until: Timestamp::EPOCH,
     };
     let address = [IpAddr::from([192, 0, 2, 1])];

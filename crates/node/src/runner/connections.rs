@@ -147,6 +147,7 @@ impl Connections {
             },
             // The engine counts the messages of each connection.
             max_messages: u32::MAX,
+            pipelining: client.pipelining,
         };
         let verify = match client.tls_verify {
             TlsVerify::Never => false,

@@ -57,6 +57,7 @@ fn plan(target: SocketAddr) -> ConnectPlan {
             lmtp: false,
             timeouts: Timeouts { command: Duration::from_secs(5), ..Timeouts::default() },
             max_messages: 100,
+            pipelining: true,
         },
     }
 }
@@ -141,6 +142,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 fn acceptor() -> TlsAcceptor {
+    acceptor_and_certificate().0
+}
+
+/// With the certificate as PEM, for those who are to trust it.
+fn acceptor_and_certificate() -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(vec!["mx.x.test".into()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -150,7 +156,7 @@ fn acceptor() -> TlsAcceptor {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    TlsAcceptor::from(Arc::new(configuration))
+    (TlsAcceptor::from(Arc::new(configuration)), made.cert.pem())
 }
 
 async fn serve(mut stream: TcpStream, mood: Mood, tls: TlsAcceptor) -> Seen {
@@ -317,6 +323,38 @@ fn tls_that_cannot_be_trusted_ends_the_connection() {
     }));
     assert_eq!(clear.reports, ["1 not tried", "closed: TLS failed: STARTTLS is not offered"]);
     assert_eq!(clear.seen.reads, ["EHLO we.test\r\n"]);
+}
+
+#[test]
+fn roots_of_the_configuration_are_trusted_for_the_right_name_only() {
+    run(async {
+        let (acceptor, certificate) = acceptor_and_certificate();
+        let folder = tempfile::tempdir().unwrap();
+        let roots = folder.path().join("roots.pem");
+        std::fs::write(&roots, certificate).unwrap();
+        let (mut connector, mut taken) = connector();
+        connector.tls = connector.tls.with_roots(Some(roots));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, Mood { tls: true, ..Mood::default() }, acceptor.clone()).await;
+            }
+        });
+        for (name, expected) in [("mx.x.test", "ready TLSv1_3"), ("other.test", "1 not tried")] {
+            let (give, work) = mpsc::channel(1);
+            give.send(vec![message(1)]).await.unwrap();
+            drop(give);
+            let plan =
+                ConnectPlan { mx_host: name.into(), verify_certificate: true, ..plan(address) };
+            connector.carry(plan, work, CancellationToken::new()).await;
+            let mut reports = Vec::new();
+            while let Ok(report) = taken.try_recv() {
+                reports.extend(shown(&report.kind));
+            }
+            assert!(reports[0].starts_with(expected), "{name}: {reports:?}");
+        }
+    });
 }
 
 #[test]

@@ -3,17 +3,19 @@
 //! **Promise.** TLS 1.2 and 1.3 only (RFC 8996), by the aws-lc-rs provider given explicitly, so no
 //! process-wide default is needed. Two shared configurations: one takes any certificate, as
 //! opportunistic TLS must (the signature of the handshake is still checked); the other checks it
-//! against the system's roots and the MX host's name. Each remembers TLS sessions by MX host name,
+//! against the system's roots (or those of the configuration) and the MX host's name. Each remembers TLS sessions by MX host name,
 //! so that further connections to a host resume.
 
 use core::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,7 +41,9 @@ pub struct TlsFacts {
 pub struct TlsClients {
     provider: Arc<CryptoProvider>,
     any: Arc<ClientConfig>,
-    /// Made when first needed: it reads the system's roots.
+    /// Certificates that are trusted in place of the system's.
+    roots: Option<PathBuf>,
+    /// Made when first needed: it reads the roots.
     verified: Arc<OnceLock<Result<Arc<ClientConfig>, String>>>,
 }
 
@@ -52,7 +56,14 @@ impl TlsClients {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
         let any = Arc::new(configuration(&provider, verifier)?);
-        Ok(Self { provider, any, verified: Arc::default() })
+        Ok(Self { provider, any, roots: None, verified: Arc::default() })
+    }
+
+    /// Trusts the certificates of this PEM file in place of the system's.
+    #[must_use]
+    pub fn with_roots(mut self, roots: Option<PathBuf>) -> Self {
+        self.roots = roots;
+        self
     }
 
     /// Does the handshake.
@@ -89,13 +100,39 @@ impl TlsClients {
     /// The configuration that checks certificates.
     fn verifying(&self) -> Result<Arc<ClientConfig>, String> {
         let made = self.verified.get_or_init(|| {
-            let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&self.provider))
-                .map_err(|fault| format!("cannot read the system's root certificates: {fault}"))?;
-            configuration(&self.provider, Arc::new(verifier))
-                .map(Arc::new)
-                .map_err(|fault| fault.to_string())
+            let verifier: Arc<dyn ServerCertVerifier> = match &self.roots {
+                Some(file) => self.verifier_of(file)?,
+                None => {
+                    let verifier =
+                        rustls_platform_verifier::Verifier::new(Arc::clone(&self.provider));
+                    Arc::new(verifier.map_err(|fault| {
+                        format!("cannot read the system's root certificates: {fault}")
+                    })?)
+                }
+            };
+            configuration(&self.provider, verifier).map(Arc::new).map_err(|fault| fault.to_string())
         });
         made.clone()
+    }
+}
+
+impl TlsClients {
+    /// A verifier that trusts the certificates of a PEM file.
+    fn verifier_of(&self, file: &Path) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let place = file.display();
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(file)
+            .map_err(|fault| format!("cannot read {place}: {fault}"))?;
+        for certificate in certificates {
+            let certificate =
+                certificate.map_err(|fault| format!("{place} holds no certificate: {fault}"))?;
+            roots.add(certificate).map_err(|fault| format!("{place}: {fault}"))?;
+        }
+        let provider = Arc::clone(&self.provider);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|fault| format!("{place}: {fault}"))?;
+        Ok(verifier)
     }
 }
 

@@ -159,6 +159,11 @@ impl Conversation {
         let read = self.stream.read(&mut self.buffer);
         tokio::select! {
             biased;
+            // First, so that a client that never pauses learns of it too.
+            () = &mut self.stop, if !self.draining => {
+                self.draining = true;
+                self.session.shutdown(self.intake.now());
+            }
             read = timeout(wait, read) => match read {
                 Ok(Ok(count @ 1..)) => {
                     self.session.receive(self.intake.now(), &self.buffer[..count]);
@@ -166,10 +171,6 @@ impl Conversation {
                 Ok(_) => self.session.connection_lost(),
                 Err(_) => self.session.tick(self.intake.now()),
             },
-            () = &mut self.stop, if !self.draining => {
-                self.draining = true;
-                self.session.shutdown(self.intake.now());
-            }
         }
     }
 

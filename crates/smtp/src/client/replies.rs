@@ -87,6 +87,7 @@ impl ClientSession {
         }
         if step == Step::Ehlo {
             self.extensions = Extensions::read(reply.text_lines());
+            self.extensions.pipelining &= self.settings.pipelining;
         }
         if self.secured || self.settings.tls == TlsMode::Disabled {
             self.become_ready();

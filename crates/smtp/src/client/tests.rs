@@ -13,6 +13,7 @@ fn settings() -> ClientSettings {
         lmtp: false,
         timeouts: Timeouts::default(),
         max_messages: 100,
+        pipelining: true,
     }
 }
 
@@ -453,6 +454,20 @@ fn tokens_expire_and_the_connection_has_its_limit() {
          E: 1 sent: 250 ok
          S: 221 bye
          E: closed: finished"),
+    );
+}
+
+#[test]
+fn pipelining_can_be_switched_off() {
+    check(
+        ClientSettings { pipelining: false, ..settings() },
+        &(hello("PIPELINING")
+            + "M: 1
+         C: MAIL FROM:<b@we.test>
+         S: 250 ok
+         C: RCPT TO:<r1@x.test>
+         S: 250 ok
+         C: DATA"),
     );
 }
 

@@ -68,6 +68,8 @@ pub struct ClientSettings {
     pub timeouts: Timeouts,
     /// After so many MAIL FROM the session says QUIT; at least 1.
     pub max_messages: u32,
+    /// Whether commands may be sent ahead of replies where the server offers it (RFC 2920).
+    pub pipelining: bool,
 }
 
 /// One message for one recipient.
