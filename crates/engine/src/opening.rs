@@ -117,12 +117,12 @@ impl Engine {
             match connection.state {
                 ConnectionState::Permit | ConnectionState::Opening => opening += 1,
                 ConnectionState::Ready => {
-                    ready += 1;
                     // One whose own path has no tokens left does not stand for other paths.
-                    let free = connection.path.source == source
-                        && connection.room() > 0
-                        && self.paths.get(&connection.path).is_some_and(|p| p.has_prospects(now));
-                    free_of_source += u64::from(free);
+                    if self.paths.get(&connection.path).is_some_and(|p| p.has_prospects(now)) {
+                        ready += 1;
+                        let free = connection.path.source == source && connection.room() > 0;
+                        free_of_source += u64::from(free);
+                    }
                 }
                 // It will be replaced if there is more to do.
                 ConnectionState::Closing => {}

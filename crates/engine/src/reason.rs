@@ -129,7 +129,7 @@ impl WaitReason {
                 }
                 QuotaLimit::Ledger => "mend the store: see `mailweir stat show`".into(),
             },
-            Self::NodeConnectionLimit => "raise connections_max of the node".into(),
+            Self::NodeConnectionLimit => "raise max_connections_total in [smtp_client]".into(),
             Self::StoreSick => "free disk space or mend the store: see the log".into(),
             Self::NodeDraining => "start the node again".into(),
             Self::RetryScheduled

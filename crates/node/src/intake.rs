@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SteadyClock;
 use crate::prepare::{ContentSpec, Template, TemplateFault};
+use crate::room::Room;
 use crate::runner::Input;
 use crate::runner::contents::Contents;
 
@@ -121,6 +122,7 @@ struct Inner {
     defaults: DeliveryOptions,
     affinities: Vec<String>,
     permits: Semaphore,
+    room: Room,
 }
 
 impl core::fmt::Debug for Inner {
@@ -137,6 +139,7 @@ impl Intake {
         inputs: mpsc::UnboundedSender<Input>,
         defaults: DeliveryOptions,
         affinities: Vec<String>,
+        room: Room,
     ) -> Self {
         let inner = Inner {
             writer,
@@ -147,6 +150,7 @@ impl Intake {
             defaults,
             affinities,
             permits: Semaphore::new(REQUESTS_MAX),
+            room,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -184,6 +188,7 @@ impl Intake {
         content: Option<&ContentSpec>,
         once: Option<Once>,
     ) -> Result<Created, IntakeFault> {
+        self.check_room()?;
         self.check_affinity(&options.affinity)?;
         let content = content.map(|content| self.compiled(content)).transpose()?;
         let write =
@@ -237,6 +242,7 @@ impl Intake {
         delivery: DeliveryId,
         recipients: Vec<Recipient>,
     ) -> Result<Appended, IntakeFault> {
+        self.check_room()?;
         let recipients = recipients
             .into_iter()
             .map(|recipient| row(recipient.line, &recipient.mailbox, recipient.merge, ""))
@@ -332,6 +338,7 @@ impl Intake {
         message: SingleMessage,
         once: Option<Once>,
     ) -> Result<Accepted, IntakeFault> {
+        self.check_room()?;
         if message.recipients.is_empty() {
             return Err(IntakeFault::Invalid("the message has no recipients".into()));
         }
@@ -398,22 +405,40 @@ impl Intake {
                     ..self.inner.defaults.clone()
                 };
                 // The key makes two first messages at the same time agree on one delivery.
-                let key = format!("stream/{}/{:?}", name.affinity, name.priority);
-                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
-                let mut fixed = [0; 32];
-                fixed.copy_from_slice(digest.as_ref());
-                let once =
-                    Once { tenant: name.tenant.as_str().into(), key: key.into(), digest: fixed };
-                match self.create(options, None, Some(once)).await? {
-                    // A stream runs from its creation on.
-                    Created::New(id) => id,
-                    Created::Repeated(earlier) => earlier.delivery,
+                let mut key = format!("stream/{}/{:?}", name.affinity, name.priority);
+                loop {
+                    let once = Once {
+                        tenant: name.tenant.as_str().into(),
+                        key: key.as_str().into(),
+                        digest: [0; 32],
+                    };
+                    match self.create(options.clone(), None, Some(once)).await? {
+                        // A stream runs from its creation on.
+                        Created::New(id) => break id,
+                        Created::Repeated(earlier) => {
+                            let record = self.delivery(earlier.delivery).await?;
+                            let state = record.map(|record| record.delivery.state);
+                            if state == Some(DeliveryState::Running) {
+                                break earlier.delivery;
+                            }
+                            // That stream was cancelled: the next one is made under a key of its own.
+                            key = format!("{key}/after {}", earlier.delivery);
+                        }
+                    }
                 }
             }
         };
         let mut streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.insert(name.clone(), id);
         Ok(id)
+    }
+
+    /// Whether disk, queue and memory have room for more.
+    ///
+    /// # Errors
+    /// What is short.
+    pub fn check_room(&self) -> Result<(), IntakeFault> {
+        self.inner.room.check().map_err(IntakeFault::TryLater)
     }
 
     fn check_affinity(&self, name: &str) -> Result<(), IntakeFault> {

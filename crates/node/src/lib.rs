@@ -8,6 +8,7 @@ pub mod intake;
 pub mod node;
 pub mod prepare;
 pub mod recipients;
+pub mod room;
 pub mod runner;
 pub mod sender;
 pub mod smtp_client;

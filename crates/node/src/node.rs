@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use engine::event::Event;
 use engine::explain::{GroupView, PathView};
@@ -29,6 +30,7 @@ use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::dns::Resolver;
 use crate::intake::Intake;
+use crate::room::Room;
 use crate::runner::connections::{Connections, NodeTime};
 use crate::runner::contents::Contents;
 use crate::runner::delivery_log::{DeliveryLog, DeliveryLogSettings};
@@ -125,6 +127,7 @@ pub struct Node {
     contents: Arc<Contents>,
     resolver: Arc<Resolver>,
     counts: Arc<Counts>,
+    log_lines_lost: Arc<AtomicU64>,
     inputs: mpsc::UnboundedSender<Input>,
     running: Running,
     writer: Writer,
@@ -138,6 +141,7 @@ pub struct Questions {
     inputs: mpsc::UnboundedSender<Input>,
     resolver: Arc<Resolver>,
     counts: Arc<Counts>,
+    log_lines_lost: Arc<AtomicU64>,
     config: Arc<Config>,
     clock: Arc<SteadyClock>,
 }
@@ -170,6 +174,7 @@ impl Node {
             rotate_bytes: config.log.rotate_bytes,
             keep: config.log.keep_files,
         })?;
+        let log_lines_lost = log.lost();
         let (inputs, input_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();
         let connector = Connector {
@@ -220,6 +225,7 @@ impl Node {
             retry: config.retry.clone(),
             ..DeliveryOptions::default()
         };
+        let room = Room::default();
         let affinities = config.affinities.iter().map(|found| found.name.clone()).collect();
         let intake = Intake::new(
             writer.handle(),
@@ -228,8 +234,23 @@ impl Node {
             inputs.clone(),
             defaults,
             affinities,
+            room.clone(),
         );
-        Ok(Self { config, intake, contents, resolver, counts, inputs, running, writer, clock })
+        let watch =
+            room.watch(config.limits.clone(), config.data_dir.clone(), Arc::clone(&contents));
+        tokio::spawn(watch);
+        Ok(Self {
+            config,
+            intake,
+            contents,
+            resolver,
+            counts,
+            log_lines_lost,
+            inputs,
+            running,
+            writer,
+            clock,
+        })
     }
 
     /// The way in.
@@ -246,6 +267,7 @@ impl Node {
             inputs: self.inputs.clone(),
             resolver: Arc::clone(&self.resolver),
             counts: Arc::clone(&self.counts),
+            log_lines_lost: Arc::clone(&self.log_lines_lost),
             config: Arc::clone(&self.config),
             clock: Arc::clone(&self.clock),
         }
@@ -346,6 +368,12 @@ impl Questions {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Lines of the delivery log that could not be written since the start.
+    #[must_use]
+    pub fn log_lines_lost(&self) -> u64 {
+        self.log_lines_lost.load(core::sync::atomic::Ordering::Relaxed)
     }
 
     /// Now, in the node's time.

@@ -42,6 +42,9 @@ const BATCH_MAX: usize = 4_096;
 /// How long a part is leased; renewed at a third of it.
 pub(crate) const PART_LEASE: Duration = Duration::from_secs(60);
 
+/// How long an idempotency key is remembered.
+const ONCE_KEPT: Duration = Duration::from_secs(7 * 86_400);
+
 /// Pause before something that the store refused is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -258,6 +261,8 @@ impl Runner {
         });
         // A full channel means that the store is busy with newer things; the next renewal comes in time.
         let _ = self.writer.try_send(Write::RenewLeases { until: now + PART_LEASE }, reply);
+        let before = now.saturating_sub(ONCE_KEPT);
+        let _ = self.writer.try_send(Write::PruneOnce { before }, Box::new(drop));
         for prune in self.ledger.prunable(now) {
             let _ = self.writer.try_send(prune, Box::new(drop));
         }

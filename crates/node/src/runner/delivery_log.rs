@@ -152,10 +152,10 @@ impl DeliveryLog {
         }
     }
 
-    /// Lines that could not be written.
+    /// Counter of the lines that could not be written.
     #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    pub fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
     }
 }
 
