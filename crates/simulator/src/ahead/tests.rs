@@ -1,0 +1,119 @@
+use engine::{Affinity, Source};
+use mail::id::SourceId;
+use mail::route::MxHost;
+use quota::NodeId;
+use rules::Levels;
+
+use super::*;
+
+const START: u64 = 1_800_000_000;
+
+fn rules(text: &str) -> Arc<RuleSet> {
+    let text = format!(
+        "schema_version = 1\n{text}\n[[rule]]\nname = \"rest\"\nmask = \"*\"\nmax_connections = 10\nmax_messages_per_connection = 100\nmessages_per_hour = 2500\n"
+    );
+    let file = rules::parse("rules.toml", text.as_bytes()).unwrap();
+    Arc::new(RuleSet::compile(&file, &Levels::default(), 1))
+}
+
+fn input(text: &str, waiting: &[(&str, u64)]) -> AheadInput {
+    let now = Timestamp::from_secs(START);
+    let rules = rules(text);
+    let owner = Owner { node: NodeId(1), incarnation: 1 };
+    let ledger =
+        Ledger::restore(quota::Settings::default(), Arc::clone(&rules) as _, owner, now, []);
+    let source = Source {
+        id: SourceId(1),
+        weight: 1,
+        include_domains: vec![],
+        exclude_domains: vec![],
+        ipv6: false,
+    };
+    let affinity = Affinity { name: "default".into(), sources: vec![SourceId(1)] };
+    let route = |number: usize, domain: &str| {
+        let host = MxHost {
+            preference: 10,
+            name: format!("mx.{domain}").into(),
+            addresses: vec![format!("198.18.0.{}", number + 1).parse().unwrap()],
+        };
+        let valid_until = Timestamp::NEVER;
+        Arc::new(MxRoute {
+            hosts: vec![host],
+            port: 25,
+            lmtp: false,
+            relay: false,
+            tls: None,
+            valid_until,
+        })
+    };
+    AheadInput {
+        now,
+        ledger,
+        owner,
+        sources: Sources::new(vec![source], vec![affinity]).unwrap(),
+        rules,
+        settings: Settings::default(),
+        routes: waiting
+            .iter()
+            .enumerate()
+            .map(|(number, (domain, _))| (Box::from(*domain), route(number, domain)))
+            .collect(),
+        waiting: waiting
+            .iter()
+            .map(|(domain, count)| Waiting {
+                domain: (*domain).into(),
+                delivery: DeliveryId(1),
+                options: DeliveryOptions::default(),
+                count: *count,
+                due: Timestamp::EPOCH,
+            })
+            .collect(),
+        latencies: BTreeMap::new(),
+        latency: Latency::default(),
+        horizon: Duration::from_secs(30 * 86_400),
+    }
+}
+
+const TEN_THOUSAND: &str =
+    "[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\nmessages_per_hour = 10000";
+
+#[test]
+fn twenty_thousand_at_ten_thousand_an_hour_take_two_hours() {
+    let report = ahead(input(TEN_THOUSAND, &[("a.example", 20_000)]));
+    assert!(report.left.is_empty(), "{:?}", report.left);
+    let minutes = (report.finished_at.unwrap().as_secs() - START) / 60;
+    assert!((119..=125).contains(&minutes), "{minutes} minutes");
+    let course = &report.domains["a.example"];
+    assert_eq!(course.per_five_minutes[0], 833);
+    assert_eq!(course.per_five_minutes[11], 833);
+    assert_eq!(course.messages, 20_000);
+    assert_eq!(course.per_five_minutes.iter().sum::<u64>(), 20_000);
+    assert!(course.per_hour().iter().all(|count| *count <= 10_000));
+    assert_eq!(course.first_at.unwrap().as_secs(), START);
+}
+
+#[test]
+fn groups_do_not_wait_for_each_other_and_what_cannot_go_is_left() {
+    let mut input =
+        input(TEN_THOUSAND, &[("a.example", 1_000), ("b.example", 100), ("c.example", 7)]);
+    input.routes.remove("c.example");
+    input.horizon = Duration::from_secs(7_200);
+    let report = ahead(input);
+    assert_eq!(report.groups.len(), 2);
+    let at = |domain: &str| report.domains[domain].finished_at.unwrap().as_secs() - START;
+    assert!(at("b.example") < 60, "{}", at("b.example"));
+    assert!((300..400).contains(&at("a.example")), "{}", at("a.example"));
+    assert_eq!((report.left.len(), report.left[0].count), (1, 7));
+    assert!(report.left[0].reason.contains("no route"), "{:?}", report.left);
+}
+
+#[test]
+fn what_the_ledger_has_counted_counts() {
+    let mut input = input(TEN_THOUSAND, &[("a.example", 100)]);
+    let path = quota::PathKey { source: SourceId(1), target: "198.18.0.1".parse().unwrap() };
+    let request =
+        TokenRequest { path, mx_host: "mx.a.example", want: 800, source_limit: None, caps: &[] };
+    assert!(matches!(input.ledger.ask_tokens(input.now, &request), TokenAnswer::Granted(_)));
+    let report = ahead(input);
+    assert_eq!(report.domains["a.example"].per_five_minutes, [33, 67]);
+}

@@ -1,0 +1,409 @@
+//! The mail exchangers: small scripted servers over octets, with moods, and the only witnesses of what was
+//! really sent.
+//!
+//! A server reads whole command lines and content as they arrive and answers in order. It writes down
+//! every connection, every MAIL FROM and every message it took; the judge believes nothing else.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use mail::id::SourceId;
+use mail::time::Timestamp;
+
+use crate::chance::Chance;
+use crate::plan::{Mood, Provider};
+
+/// A connection as the far end saw it; times are those at which our side acted.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionSeen {
+    pub(crate) source: SourceId,
+    pub(crate) target: IpAddr,
+    pub(crate) opened: Timestamp,
+    pub(crate) closed: Option<Timestamp>,
+    pub(crate) mails: u32,
+}
+
+/// A MAIL FROM.
+#[derive(Clone, Debug)]
+pub(crate) struct MailSeen {
+    /// When it arrived.
+    pub(crate) at: Timestamp,
+    pub(crate) source: SourceId,
+    pub(crate) target: IpAddr,
+    /// The recipient, when RCPT came.
+    pub(crate) serial: Option<u64>,
+}
+
+/// A message that a server took.
+#[derive(Clone, Debug)]
+pub(crate) struct Accept {
+    pub(crate) serial: u64,
+    /// When our side read the answer; `None`: it never did.
+    pub(crate) answered: Option<Timestamp>,
+}
+
+/// Octets that a server writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    /// When they leave.
+    pub(crate) at: Timestamp,
+    pub(crate) octets: Vec<u8>,
+    /// The message whose acceptance they state.
+    pub(crate) accept: Option<usize>,
+    /// The connection is closed behind them.
+    pub(crate) closes: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Socket {
+    provider: usize,
+    seen: usize,
+    input: Vec<u8>,
+    in_content: bool,
+    mail: Option<usize>,
+    recipient: Option<u64>,
+    messages: u64,
+    free_at: Timestamp,
+    hangs: bool,
+    open: bool,
+}
+
+/// All servers.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet {
+    providers: Vec<Provider>,
+    /// Moods end here.
+    faults_end: Timestamp,
+    sockets: BTreeMap<u64, Socket>,
+    greylisted: BTreeMap<(SourceId, u64), Timestamp>,
+    pub(crate) connections: Vec<ConnectionSeen>,
+    pub(crate) mails: Vec<MailSeen>,
+    pub(crate) accepts: Vec<Accept>,
+    /// Refusals for good, by recipient.
+    pub(crate) refused: BTreeMap<u64, Timestamp>,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Fleet {
+    pub(crate) fn new(providers: Vec<Provider>, faults_end: Timestamp) -> Self {
+        Self {
+            providers,
+            faults_end,
+            sockets: BTreeMap::new(),
+            greylisted: BTreeMap::new(),
+            connections: Vec::new(),
+            mails: Vec::new(),
+            accepts: Vec::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// The provider that has an address.
+    pub(crate) fn provider_of(&self, target: IpAddr) -> usize {
+        let has =
+            |provider: &Provider| provider.hosts.iter().any(|h| h.addresses.contains(&target));
+        self.providers.iter().position(has).unwrap_or(0)
+    }
+
+    pub(crate) fn latency(&self, provider: usize) -> Duration {
+        self.providers[provider].latency
+    }
+
+    fn mood(&self, now: Timestamp, provider: usize) -> Mood {
+        let mood = &self.providers[provider].mood;
+        if now < self.faults_end {
+            mood.clone()
+        } else {
+            Mood { pipelining: mood.pipelining, ..Mood::default() }
+        }
+    }
+
+    /// A connection arrives that left us at `sent_at`. `None`: refused.
+    pub(crate) fn open(
+        &mut self,
+        now: Timestamp,
+        sent_at: Timestamp,
+        socket: u64,
+        source: SourceId,
+        target: IpAddr,
+        chance: &mut Chance,
+    ) -> Option<Vec<Output>> {
+        let provider = self.provider_of(target);
+        let mood = self.mood(now, provider);
+        let refused = mood.refuse_percent > 0 && chance.percent(mood.refuse_percent);
+        self.connections.push(ConnectionSeen {
+            source,
+            target,
+            opened: sent_at,
+            closed: refused.then_some(sent_at),
+            mails: 0,
+        });
+        if refused {
+            return None;
+        }
+        let seen = self.connections.len() - 1;
+        let open = self.sockets.values().filter(|s| s.provider == provider && s.open).count();
+        self.sockets.insert(
+            socket,
+            Socket {
+                provider,
+                seen,
+                input: Vec::new(),
+                in_content: false,
+                mail: None,
+                recipient: None,
+                messages: 0,
+                free_at: now,
+                hangs: false,
+                open: true,
+            },
+        );
+        let mut out = Vec::new();
+        if mood.connections_max.is_some_and(|max| open >= max) {
+            self.say(now, socket, &mood, &mut out, "421 4.7.0 too many connections", true);
+        } else if mood.hang_percent > 0 && chance.percent(mood.hang_percent) {
+            self.hang(socket);
+        } else {
+            self.say(now, socket, &mood, &mut out, "220 mx ESMTP", false);
+        }
+        Some(out)
+    }
+
+    fn hang(&mut self, socket: u64) {
+        if let Some(socket) = self.sockets.get_mut(&socket) {
+            socket.hangs = true;
+        }
+    }
+
+    fn say(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+        text: &str,
+        closes: bool,
+    ) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        socket.free_at = socket.free_at.max(now) + mood.think;
+        if closes {
+            socket.open = false;
+        }
+        let octets = format!("{text}\r\n").into_bytes();
+        out.push(Output { at: socket.free_at, octets, accept: None, closes });
+    }
+
+    /// Our side has closed, or is gone.
+    pub(crate) fn closed_by_us(&mut self, sent_at: Timestamp, id: u64) {
+        if let Some(socket) = self.sockets.remove(&id) {
+            let seen = &mut self.connections[socket.seen];
+            seen.closed = Some(seen.closed.map_or(sent_at, |before| before.min(sent_at)));
+        }
+    }
+
+    /// Our side has read an answer.
+    pub(crate) fn answer_read(&mut self, now: Timestamp, accept: usize) {
+        self.accepts[accept].answered.get_or_insert(now);
+    }
+
+    /// Octets arrive.
+    pub(crate) fn receive(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        octets: &[u8],
+        chance: &mut Chance,
+    ) -> Vec<Output> {
+        let mut out = Vec::new();
+        let Some(socket) = self.sockets.get_mut(&id) else { return out };
+        if !socket.open || socket.hangs {
+            return out;
+        }
+        socket.input.extend_from_slice(octets);
+        let provider = socket.provider;
+        let mood = self.mood(now, provider);
+        while let Some(socket) = self.sockets.get_mut(&id) {
+            if !socket.open || socket.hangs {
+                break;
+            }
+            if socket.in_content {
+                let ends = |from: &[u8]| from.windows(5).position(|five| five == b"\r\n.\r\n");
+                // A content that is empty is a lone dot.
+                let end = if socket.input.starts_with(b".\r\n") {
+                    Some(3)
+                } else {
+                    ends(&socket.input).map(|at| at + 5)
+                };
+                let Some(end) = end else { break };
+                socket.input.drain(..end);
+                socket.in_content = false;
+                self.content_ended(now, id, &mood, &mut out, chance);
+                continue;
+            }
+            let Some(end) = socket.input.windows(2).position(|two| two == b"\r\n") else { break };
+            let line = String::from_utf8_lossy(&socket.input[..end]).into_owned();
+            socket.input.drain(..end + 2);
+            if mood.hang_percent > 0 && chance.percent(mood.hang_percent) {
+                socket.hangs = true;
+                break;
+            }
+            self.command(now, id, &line, &mood, &mut out, chance);
+        }
+        out
+    }
+
+    fn command(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        line: &str,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+        chance: &mut Chance,
+    ) {
+        let upper = line.to_ascii_uppercase();
+        if upper.starts_with("EHLO") {
+            let offer = if mood.pipelining {
+                "250-mx\r\n250-PIPELINING\r\n250 8BITMIME"
+            } else {
+                "250-mx\r\n250 8BITMIME"
+            };
+            self.say(now, id, mood, out, offer, false);
+        } else if upper.starts_with("MAIL") {
+            self.mail_from(now, id, mood, out);
+        } else if upper.starts_with("RCPT") {
+            self.rcpt_to(now, id, &upper, mood, out, chance);
+        } else if upper.starts_with("DATA") {
+            let Some(socket) = self.sockets.get_mut(&id) else { return };
+            if socket.recipient.is_some() {
+                socket.in_content = true;
+                self.say(now, id, mood, out, "354 go on", false);
+            } else {
+                self.say(now, id, mood, out, "503 5.5.1 no recipient", false);
+            }
+        } else if upper.starts_with("RSET") {
+            if let Some(socket) = self.sockets.get_mut(&id) {
+                socket.mail = None;
+                socket.recipient = None;
+            }
+            self.say(now, id, mood, out, "250 2.0.0 ok", false);
+        } else if upper.starts_with("QUIT") {
+            self.say(now, id, mood, out, "221 2.0.0 bye", true);
+        } else {
+            self.say(now, id, mood, out, "502 5.5.1 what", false);
+        }
+    }
+
+    fn mail_from(&mut self, now: Timestamp, id: u64, mood: &Mood, out: &mut Vec<Output>) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let seen = &mut self.connections[socket.seen];
+        seen.mails += 1;
+        self.mails.push(MailSeen {
+            at: now,
+            source: seen.source,
+            target: seen.target,
+            serial: None,
+        });
+        socket.mail = Some(self.mails.len() - 1);
+        socket.recipient = None;
+        socket.messages += 1;
+        let count = socket.messages;
+        if mood.refuses_after.is_some_and(|max| count > max) {
+            self.say(now, id, mood, out, "421 4.7.0 too many messages", true);
+        } else if mood.closes_after.is_some_and(|max| count > max) {
+            socket.open = false;
+            let at = socket.free_at.max(now);
+            out.push(Output { at, octets: Vec::new(), accept: None, closes: true });
+        } else {
+            self.say(now, id, mood, out, "250 2.1.0 ok", false);
+        }
+    }
+
+    fn rcpt_to(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        line: &str,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+        chance: &mut Chance,
+    ) {
+        let serial = serial_of(line);
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let (provider, source) = (socket.provider, self.connections[socket.seen].source);
+        let (Some(mail), Some(serial)) = (socket.mail, serial) else {
+            return self.say(now, id, mood, out, "503 5.5.1 no transaction", false);
+        };
+        self.mails[mail].serial = Some(serial);
+        if mood.greylists {
+            let first = *self.greylisted.entry((source, serial)).or_insert(now);
+            if now.since(first) < Duration::from_secs(300) {
+                let text = "451 4.7.1 greylisted, come back later";
+                return self.say(now, id, mood, out, text, false);
+            }
+        }
+        let lately = |fleet: &Self| {
+            let of_provider = |mail: &&MailSeen| fleet.provider_of(mail.target) == provider;
+            let recent = fleet.mails.iter().rev().take_while(|mail| now.since(mail.at) < HOUR);
+            recent.filter(of_provider).count()
+        };
+        if mood.hourly.is_some_and(|max| lately(self) > max) {
+            let text = "450 4.7.28 too many messages from your address this hour";
+            self.say(now, id, mood, out, text, false);
+        } else if chance.percent(mood.unknown_percent) && mood.unknown_percent > 0 {
+            self.refused.insert(serial, now);
+            self.say(now, id, mood, out, "550 5.1.1 no such user", false);
+        } else if mood.temporary_percent > 0 && chance.percent(mood.temporary_percent) {
+            self.say(now, id, mood, out, "452 4.2.2 mailbox full", false);
+        } else {
+            if let Some(socket) = self.sockets.get_mut(&id) {
+                socket.recipient = Some(serial);
+            }
+            self.say(now, id, mood, out, "250 2.1.5 ok", false);
+        }
+    }
+
+    fn content_ended(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+        chance: &mut Chance,
+    ) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let Some(serial) = socket.recipient.take() else { return };
+        socket.mail = None;
+        let drops = mood.drop_percent > 0 && chance.percent(mood.drop_percent);
+        // Half of those who drop have taken the message.
+        if drops && chance.percent(50) {
+            socket.open = false;
+            let at = socket.free_at.max(now);
+            out.push(Output { at, octets: Vec::new(), accept: None, closes: true });
+            return;
+        }
+        self.accepts.push(Accept { serial, answered: None });
+        if drops {
+            let Some(socket) = self.sockets.get_mut(&id) else { return };
+            socket.open = false;
+            let at = socket.free_at.max(now);
+            out.push(Output { at, octets: Vec::new(), accept: None, closes: true });
+            return;
+        }
+        let accept = self.accepts.len() - 1;
+        let resets = mood.reset_percent > 0 && chance.percent(mood.reset_percent);
+        self.say(now, id, mood, out, "250 2.0.0 taken", resets);
+        if let Some(last) = out.last_mut() {
+            last.accept = Some(accept);
+        }
+    }
+}
+
+/// The number in `RCPT TO:<u12@...>`.
+fn serial_of(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("<U")?;
+    let (digits, _) = rest.split_once('@')?;
+    digits.parse().ok()
+}

@@ -1,0 +1,375 @@
+//! The checkers of what must always hold (DESIGN 12), outside of everything they judge.
+//!
+//! They are fed by what the exchangers saw, by what the intake was told, by what the store committed, and by
+//! the rules that were in force. They share no code with the engine or the ledger: budgets are worked out
+//! here once more, from the rules alone.
+//!
+//! 1. Nothing lost. 2. Nothing twice without cause. 3. The ceilings. 5. Nothing sleeps for ever. 6. Every
+//!    attempt cites a rule and its version. 7. Memory is bounded. (8, same seed same log, compares two runs
+//!    and is in [`crate::run_twice`].)
+//!
+//! Checker 4 (no attempt to an address after its quarantine is durable) belongs here as soon as there is a quarantine: it
+//! will be fed with the verdicts at their commit and compare them with `Fleet::mails`.
+
+mod ceilings;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::WaitReason;
+use engine::work::{Attempt, Fate, FinalState, SendMode, Settled};
+use mail::id::{DeliveryId, MessageId};
+use mail::time::Timestamp;
+use rules::RuleSet;
+use store::{MemoryStore, MessageState, SettleReport, Store as _};
+
+use crate::fleet::Fleet;
+use crate::node::Node;
+use crate::plan::Script;
+
+/// A message that was accepted.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    id: MessageId,
+    delivery: DeliveryId,
+    mode: SendMode,
+}
+
+/// What the checkers know.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    /// By the number in the address.
+    accepted: BTreeMap<u64, Accepted>,
+    caps: BTreeMap<DeliveryId, u32>,
+    modes: Vec<(SendMode, Option<u32>)>,
+    /// First commit of an end.
+    ended: BTreeMap<MessageId, Timestamp>,
+    /// When something was last committed as ended, or handed in.
+    last_progress: Timestamp,
+    crashes: Vec<Timestamp>,
+    rules: Vec<(Timestamp, Arc<RuleSet>)>,
+    bounds: (usize, usize, usize),
+    next_look: Timestamp,
+    pub(crate) violations: Vec<String>,
+    pub(crate) duplicates: u64,
+    drain_hours: f64,
+}
+
+/// Violations kept of one world.
+const VIOLATIONS_MAX: usize = 20;
+
+/// Between two looks at why things wait.
+const LOOK: Duration = Duration::from_secs(900);
+
+impl Judge {
+    pub(crate) fn new(script: &Script) -> Self {
+        let settings = &script.settings;
+        // Messages that come back untried from connections join the window.
+        let returning = settings.connections_max * settings.assigned_per_connection_max as usize;
+        Self {
+            accepted: BTreeMap::new(),
+            caps: BTreeMap::new(),
+            modes: script
+                .mailings
+                .iter()
+                .map(|mailing| (mailing.options.mode, mailing.options.messages_per_hour))
+                .collect(),
+            ended: BTreeMap::new(),
+            last_progress: Timestamp::EPOCH,
+            crashes: Vec::new(),
+            rules: Vec::new(),
+            bounds: (
+                settings.window_messages_max + returning,
+                settings.connections_max,
+                settings.domains_max,
+            ),
+            next_look: Timestamp::EPOCH,
+            violations: Vec::new(),
+            duplicates: 0,
+            drain_hours: 0.0,
+        }
+    }
+
+    fn violation(&mut self, text: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(text);
+        }
+    }
+
+    // ------------------------------------------------------------------ what they are fed with
+
+    pub(crate) fn rules_in_force(&mut self, now: Timestamp, rules: Arc<RuleSet>) {
+        self.rules.push((now, rules));
+    }
+
+    pub(crate) fn accepted(
+        &mut self,
+        mailing: usize,
+        delivery: DeliveryId,
+        first_serial: u64,
+        first: u64,
+        count: u64,
+    ) {
+        let (mode, cap) = self.modes[mailing];
+        for offset in 0..count {
+            let id = MessageId(first + offset);
+            self.accepted.insert(first_serial + offset, Accepted { id, delivery, mode });
+        }
+        if let Some(cap) = cap {
+            self.caps.insert(delivery, cap);
+        }
+    }
+
+    pub(crate) fn settled(&mut self, now: Timestamp, settled: &[Settled], report: &SettleReport) {
+        for one in settled {
+            let late = report.late.contains(&one.id);
+            if late {
+                self.violation(format!("{now} {} was settled by one who does not hold it", one.id));
+            } else if matches!(one.fate, Fate::Final(_)) {
+                self.ended.entry(one.id).or_insert(now);
+                self.last_progress = now;
+            }
+        }
+    }
+
+    /// Checker 6.
+    pub(crate) fn recorded(&mut self, now: Timestamp, attempts: &[Attempt]) {
+        for attempt in attempts {
+            let id = attempt.message.id;
+            let version = attempt.rules_version;
+            let rules = self.rules.iter().find(|(_, rules)| rules.version() == version);
+            let Some((_, rules)) = rules else {
+                self.violation(format!(
+                    "{now} 6: an attempt at {id} cites unknown rules {version}"
+                ));
+                continue;
+            };
+            let cited = match attempt.source {
+                Some(source) => {
+                    let rule = rules.find(&attempt.mx_host, source);
+                    *rules.rule(rule).name == *attempt.rule
+                }
+                None => !attempt.rule.is_empty(),
+            };
+            if !cited {
+                let rule = &attempt.rule;
+                self.violation(format!("{now} 6: an attempt at {id} cites the wrong rule {rule}"));
+            }
+        }
+    }
+
+    pub(crate) fn crashed(&mut self, now: Timestamp) {
+        self.crashes.push(now);
+    }
+
+    /// Checker 1, at each start: whatever was accepted is there.
+    pub(crate) fn started(&mut self, now: Timestamp, store: &MemoryStore) {
+        let lost: Vec<u64> = self
+            .accepted
+            .iter()
+            .filter(|(_, one)| !matches!(store.reads().message(one.id), Ok(Some(_))))
+            .map(|(serial, _)| *serial)
+            .collect();
+        for serial in lost {
+            self.violation(format!("{now} 1: message u{serial} is gone after a restart"));
+        }
+    }
+
+    /// A process that was asked to stop has stopped: it holds nothing.
+    pub(crate) fn drained(&mut self, now: Timestamp, store: &MemoryStore) {
+        let parts = store.reads().parts(1).unwrap_or_default();
+        if !parts.is_empty() {
+            self.violation(format!("{now} 1: a drained node still holds {parts:?}"));
+        }
+    }
+
+    pub(crate) fn misused(&mut self, now: Timestamp, what: &str) {
+        self.violation(format!("{now} {what}"));
+    }
+
+    pub(crate) fn hot_loop(&mut self, now: Timestamp) {
+        self.violation(format!("{now} 5: a hot loop: too many steps"));
+    }
+
+    pub(crate) fn fell_asleep(&mut self, now: Timestamp, waiting: &str) {
+        self.violation(format!("{now} 5: nothing will ever happen again:{waiting}"));
+    }
+
+    pub(crate) fn did_not_drain(&mut self, now: Timestamp, waiting: &str) {
+        let left = self.accepted.len() - self.ended.len().min(self.accepted.len());
+        self.violation(format!("{now} 5: about {left} messages have not come to an end:{waiting}"));
+    }
+
+    /// After the end: no connection is left.
+    pub(crate) fn everything_closed(&mut self, node: Option<&Node>) {
+        let open = node.map_or(0, |node| node.conversations.len());
+        if open > 0 {
+            self.violation(format!(
+                "7: {open} connections are open though nothing is left to send"
+            ));
+        }
+    }
+
+    // ------------------------------------------------------------------ while it runs
+
+    /// When the quiet began: no faults any more, and nothing new.
+    pub(crate) fn quiet_since(&self, faults_end: Timestamp) -> Timestamp {
+        faults_end
+    }
+
+    /// How long the queue may take to drain from there: half as long again as the tightest limit needs for everything,
+    /// and the longest pauses.
+    pub(crate) fn patience(&mut self, script: &Script) -> Duration {
+        if self.drain_hours == 0.0 {
+            let mut slowest = u32::MAX;
+            for (_, rules) in &self.rules {
+                for (id, _) in rules.rules() {
+                    for source in &script.sources {
+                        slowest = slowest.min(rules.limits(id, source.id).messages_per_hour);
+                    }
+                }
+            }
+            for cap in self.caps.values() {
+                slowest = slowest.min(*cap);
+            }
+            // Each message may need several tries.
+            self.drain_hours = 6.0 + self.accepted.len() as f64 * 2.0 / f64::from(slowest.max(1));
+        }
+        Duration::from_secs_f64(self.drain_hours * 3_600.0)
+    }
+
+    pub(crate) fn all_ended(&self, store: &MemoryStore) -> bool {
+        let reads = store.reads();
+        let records = reads.deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
+        records.iter().all(|record| record.counters.pending() == 0)
+    }
+
+    /// Checkers 5 and 7, now and then.
+    pub(crate) fn look(&mut self, now: Timestamp, node: Option<&Node>, store: &MemoryStore) {
+        let Some(node) = node else { return };
+        let (window, connections, domains) = node.engine.sizes();
+        if window > self.bounds.0 || connections > self.bounds.1 || domains > self.bounds.2 {
+            let bounds = self.bounds;
+            self.violation(format!(
+                "{now} 7: window {window}, connections {connections}, domains {domains} of {bounds:?}"
+            ));
+        }
+        if now < self.next_look || node.draining.is_some() {
+            return;
+        }
+        self.next_look = now + LOOK;
+        let own = node.own_time(now);
+        let mut seen = BTreeSet::new();
+        for record in store.reads().messages(MessageId(0), u32::MAX).unwrap_or_default() {
+            let MessageState::Queued { due, .. } = record.state else { continue };
+            let domain = record.address.rsplit_once('@').map_or("", |(_, domain)| domain);
+            if !seen.insert((record.delivery, domain.to_owned(), due > own)) {
+                continue;
+            }
+            let why = node.engine.why(own, record.id, record.delivery, &record.address, due);
+            let open_ended = matches!(
+                why.reason,
+                WaitReason::DeliveryNotStarted
+                    | WaitReason::DeliveryPaused
+                    | WaitReason::NoSource { .. }
+                    | WaitReason::FindingRoute
+                    | WaitReason::InTurn
+                    | WaitReason::Connecting
+            );
+            let stale = why.until + Duration::from_secs(10) < own;
+            if stale || (why.until == Timestamp::NEVER && !open_ended) {
+                self.violation(format!(
+                    "{now} 5: {} waits without a next time (now {own}): {why:?}",
+                    record.id
+                ));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ at the end
+
+    /// Checkers 1, 2 and 3, over the whole history.
+    pub(crate) fn conclude(&mut self, fleet: &Fleet, store: &MemoryStore, script: &Script) {
+        self.judge_ends(fleet, store);
+        self.judge_repetitions(fleet);
+        let deliveries: BTreeMap<u64, DeliveryId> =
+            self.accepted.iter().map(|(serial, one)| (*serial, one.delivery)).collect();
+        let found = ceilings::judge(&self.rules, fleet, script, &self.caps, &deliveries);
+        for text in found {
+            self.violation(text);
+        }
+    }
+
+    /// Every accepted message is at its end, and the end is true.
+    fn judge_ends(&mut self, fleet: &Fleet, store: &MemoryStore) {
+        let taken: BTreeSet<u64> = fleet.accepts.iter().map(|accept| accept.serial).collect();
+        let accepted: Vec<(u64, Accepted)> =
+            self.accepted.iter().map(|(serial, one)| (*serial, *one)).collect();
+        let mut owners = BTreeSet::new();
+        for (serial, one) in accepted {
+            let Ok(Some(record)) = store.reads().message(one.id) else {
+                self.violation(format!("1: message u{serial} is lost"));
+                continue;
+            };
+            if !record.address.starts_with(&format!("u{serial}@")) || !owners.insert(one.id) {
+                self.violation(format!("1: message u{serial} is lost: {} is another", one.id));
+                continue;
+            }
+            let MessageState::Final { state, .. } = record.state else { continue };
+            let was_taken = taken.contains(&serial);
+            match (one.mode, state) {
+                (SendMode::Real, FinalState::Sent) if !was_taken => {
+                    self.violation(format!(
+                        "1: message u{serial} is called sent and nobody has it"
+                    ));
+                }
+                (SendMode::Test | SendMode::Dry, _) if was_taken => {
+                    self.violation(format!(
+                        "1: message u{serial} was sent, in {:?} mode",
+                        one.mode
+                    ));
+                }
+                (SendMode::Real | SendMode::Test, FinalState::Failed) => {
+                    let known = record.address.ends_with("nothing.example")
+                        || record.address.ends_with("null.example")
+                        || fleet.refused.contains_key(&serial);
+                    if !known {
+                        self.violation(format!(
+                            "1: message u{serial} is called failed and nobody refused it: {}",
+                            record.last_reply
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let dry =
+            fleet.mails.iter().filter_map(|mail| mail.serial).find(|serial| {
+                self.accepted.get(serial).is_none_or(|one| one.mode == SendMode::Dry)
+            });
+        if let Some(serial) = dry {
+            self.violation(format!("1: u{serial} was tried, which is dry or was never accepted"));
+        }
+    }
+
+    /// Nothing was taken twice, unless the first answer was lost or a crash fell before its commit.
+    fn judge_repetitions(&mut self, fleet: &Fleet) {
+        let mut first: BTreeMap<u64, Option<Timestamp>> = BTreeMap::new();
+        for accept in &fleet.accepts {
+            let Some(before) = first.insert(accept.serial, accept.answered) else { continue };
+            self.duplicates += 1;
+            let Some(read) = before else { continue };
+            let ended = self
+                .accepted
+                .get(&accept.serial)
+                .and_then(|one| self.ended.get(&one.id))
+                .copied()
+                .unwrap_or(Timestamp::NEVER);
+            if !self.crashes.iter().any(|crash| read <= *crash && *crash <= ended) {
+                let serial = accept.serial;
+                self.violation(format!("2: message u{serial} was sent twice without cause"));
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Checker 3: no budget passes its limits, in any sliding window.
+//!
+//! What counts is worked out from the rules that were in force, for each set of rules over the whole history,
+//! by a sweep with two pointers. A MAIL FROM is wrong if it is one too many under every set of rules that was in
+//! force when it was written or when its token may have been granted (one slot before): a limit that was lowered meanwhile
+//! does not call back tokens. The same holds for connections, whose permits are used within a second.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use mail::id::{DeliveryId, SourceId};
+use mail::time::Timestamp;
+use rules::{Limits, RuleSet, Scope};
+
+use crate::fleet::Fleet;
+use crate::plan::Script;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A budget: rule, source and target as far as its scope tells them apart.
+type Budget = (String, Option<SourceId>, Option<IpAddr>);
+
+/// Who answers at an address: the budgets depend on the host's name.
+struct Books<'a> {
+    hosts: BTreeMap<IpAddr, &'a str>,
+    rules: &'a [(Timestamp, Arc<RuleSet>)],
+}
+
+impl Books<'_> {
+    fn budget(&self, rules: &RuleSet, source: SourceId, target: IpAddr) -> (Budget, Limits) {
+        let host = self.hosts.get(&target).copied().unwrap_or_default();
+        let id = rules.find(host, source);
+        let rule = rules.rule(id);
+        let key = match rule.scope {
+            Scope::Rule => (None, None),
+            Scope::Source => (Some(source), None),
+            Scope::Path => (Some(source), Some(target)),
+        };
+        ((rule.name.to_string(), key.0, key.1), rules.limits(id, source))
+    }
+
+    /// The rules in force at some time from `from` to `until`.
+    fn in_force(&self, from: Timestamp, until: Timestamp) -> Vec<usize> {
+        let ends =
+            |number: usize| self.rules.get(number + 1).map_or(Timestamp::NEVER, |next| next.0);
+        (0..self.rules.len())
+            .filter(|number| self.rules[*number].0 <= until && ends(*number) >= from)
+            .collect()
+    }
+}
+
+/// Things that happened: when, over which path.
+type Happened = (Timestamp, SourceId, IpAddr);
+
+/// For each of `happened`, whether it is one too many within `window` under one set of rules.
+fn too_many(
+    books: &Books<'_>,
+    rules: &RuleSet,
+    happened: &[Happened],
+    window: Duration,
+    limit: impl Fn(&Limits) -> Option<u32>,
+) -> Vec<Option<String>> {
+    let mut recent: BTreeMap<Budget, VecDeque<Timestamp>> = BTreeMap::new();
+    happened
+        .iter()
+        .map(|(at, source, target)| {
+            let (budget, limits) = books.budget(rules, *source, *target);
+            let times = recent.entry(budget.clone()).or_default();
+            while times.front().is_some_and(|first| *at - *first >= window) {
+                times.pop_front();
+            }
+            times.push_back(*at);
+            let limit = limit(&limits)?;
+            (times.len() > limit as usize)
+                .then(|| format!("{} of {limit} in {window:?} for {budget:?}", times.len()))
+        })
+        .collect()
+}
+
+/// Things that are too many under every set of rules that counts for them.
+fn sweep(
+    books: &Books<'_>,
+    what: &str,
+    happened: &[Happened],
+    window: Duration,
+    grace: Duration,
+    limit: impl Fn(&Limits) -> Option<u32>,
+) -> Vec<String> {
+    let verdicts: Vec<Vec<Option<String>>> = books
+        .rules
+        .iter()
+        .map(|(_, rules)| too_many(books, rules, happened, window, &limit))
+        .collect();
+    let wrong = happened.iter().enumerate().filter_map(|(number, (at, ..))| {
+        let in_force = books.in_force(at.saturating_sub(grace), *at);
+        let mut texts = in_force.iter().map(|rules| verdicts[*rules][number].as_ref());
+        let first = texts.next().flatten()?;
+        texts.all(|text| text.is_some()).then(|| format!("{at} 3: {what}: {first}"))
+    });
+    wrong.take(3).collect()
+}
+
+/// All ceilings over the whole history.
+pub(super) fn judge(
+    rules: &[(Timestamp, Arc<RuleSet>)],
+    fleet: &Fleet,
+    script: &Script,
+    caps: &BTreeMap<DeliveryId, u32>,
+    deliveries: &BTreeMap<u64, DeliveryId>,
+) -> Vec<String> {
+    let hosts = script
+        .providers
+        .iter()
+        .flat_map(|provider| &provider.hosts)
+        .flat_map(|host| host.addresses.iter().map(|address| (*address, host.name.as_str())))
+        .collect();
+    let books = Books { hosts, rules };
+    let mut mails: Vec<Happened> =
+        fleet.mails.iter().map(|mail| (mail.at, mail.source, mail.target)).collect();
+    mails.sort();
+    let slot = Duration::from_secs(61);
+    let mut found =
+        sweep(&books, "messages", &mails, HOUR, slot, |limits| Some(limits.messages_per_hour));
+    let mut starts: Vec<Happened> =
+        fleet.connections.iter().map(|seen| (seen.opened, seen.source, seen.target)).collect();
+    starts.sort();
+    let soon = Duration::from_secs(1);
+    let rate = |limits: &Limits| limits.connections_per_minute;
+    found.extend(sweep(&books, "connections begun", &starts, MINUTE, soon, rate));
+    found.extend(open_at_once(&books, fleet, soon));
+    found.extend(per_connection(&books, fleet));
+    found.extend(per_delivery(fleet, caps, deliveries));
+    found
+}
+
+/// Connections open at every instant.
+fn open_at_once(books: &Books<'_>, fleet: &Fleet, grace: Duration) -> Vec<String> {
+    // A close goes before an opening at the same instant.
+    let mut changes: Vec<(Timestamp, bool, SourceId, IpAddr)> = Vec::new();
+    for seen in &fleet.connections {
+        let closed = seen.closed.unwrap_or(Timestamp::NEVER);
+        if closed > seen.opened {
+            changes.push((seen.opened, true, seen.source, seen.target));
+            changes.push((closed, false, seen.source, seen.target));
+        }
+    }
+    changes.sort();
+    let verdicts: Vec<Vec<Option<String>>> = books
+        .rules
+        .iter()
+        .map(|(_, rules)| {
+            let mut open: BTreeMap<Budget, u32> = BTreeMap::new();
+            let judge = |(_, opens, source, target): &(Timestamp, bool, SourceId, IpAddr)| {
+                let (budget, limits) = books.budget(rules, *source, *target);
+                let count = open.entry(budget.clone()).or_default();
+                if !*opens {
+                    *count = count.saturating_sub(1);
+                    return None;
+                }
+                *count += 1;
+                let (count, limit) = (*count, limits.max_connections);
+                (count > limit).then(|| format!("{count} of {limit} for {budget:?}"))
+            };
+            changes.iter().map(judge).collect()
+        })
+        .collect();
+    let wrong = changes.iter().enumerate().filter_map(|(number, (at, ..))| {
+        let in_force = books.in_force(at.saturating_sub(grace), *at);
+        let mut texts = in_force.iter().map(|rules| verdicts[*rules][number].as_ref());
+        let first = texts.next().flatten()?;
+        texts.all(|text| text.is_some()).then(|| format!("{at} 3: connections: {first}"))
+    });
+    wrong.take(3).collect()
+}
+
+/// Messages on one connection: the largest limit in its lifetime.
+fn per_connection(books: &Books<'_>, fleet: &Fleet) -> Vec<String> {
+    let wrong = fleet.connections.iter().filter_map(|seen| {
+        let closed = seen.closed.unwrap_or(Timestamp::NEVER);
+        let from = seen.opened.saturating_sub(Duration::from_secs(1));
+        let limit = books
+            .in_force(from, closed)
+            .iter()
+            .map(|rules| {
+                let (_, limits) = books.budget(&books.rules[*rules].1, seen.source, seen.target);
+                limits.max_messages_per_connection
+            })
+            .max()
+            .unwrap_or(0);
+        (seen.mails > limit).then(|| {
+            format!("{} 3: {} of {limit} messages on one connection", seen.opened, seen.mails)
+        })
+    });
+    wrong.take(3).collect()
+}
+
+/// The caps that deliveries have of their own.
+fn per_delivery(
+    fleet: &Fleet,
+    caps: &BTreeMap<DeliveryId, u32>,
+    deliveries: &BTreeMap<u64, DeliveryId>,
+) -> Vec<String> {
+    let mut mails: Vec<(Timestamp, DeliveryId)> = fleet
+        .mails
+        .iter()
+        .filter_map(|mail| Some((mail.at, *deliveries.get(&mail.serial?)?)))
+        .collect();
+    mails.sort();
+    let mut recent: BTreeMap<DeliveryId, VecDeque<Timestamp>> = BTreeMap::new();
+    let wrong = mails.iter().filter_map(|(at, delivery)| {
+        let cap = caps.get(delivery)?;
+        let times = recent.entry(*delivery).or_default();
+        while times.front().is_some_and(|first| *at - *first >= HOUR) {
+            times.pop_front();
+        }
+        times.push_back(*at);
+        let count = times.len();
+        (count > *cap as usize)
+            .then(|| format!("{at} 3: {count} of {cap} in an hour for {delivery}"))
+    });
+    wrong.take(3).collect()
+}

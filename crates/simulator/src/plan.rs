@@ -1,0 +1,494 @@
+//! What happens in a world, drawn from its seed before it begins: rules, providers and their moods, sources,
+//! deliveries, and what is done to them and to the node.
+
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+
+use engine::work::{DeliveryOptions, RetrySchedule, SendMode, Wave, WaveSize};
+use engine::{Affinity, BreakerSettings, Settings, Source, Sources};
+use mail::id::{Priority, SourceId};
+use mail::mask::Mask;
+use rules::{Level, Levels};
+
+use crate::chance::Chance;
+
+/// A fault built into the node to prove that the checkers find it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// None: the production code as it is.
+    #[default]
+    None,
+    /// The ledger grants one token more than it counts, in each lot.
+    ExtraToken,
+    /// The ledger grants permits that it does not count.
+    UncountedPermits,
+    /// The store forgets one recipient of each append and acknowledges all.
+    ForgottenRecipient,
+    /// The store forgets every fifth settlement and acknowledges it.
+    ForgottenSettlement,
+}
+
+/// What is drawn, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Recipients of one delivery, at most.
+    pub recipients_max: u64,
+    /// Deliveries, at most.
+    pub deliveries_max: u64,
+    /// Crashes, drains and restarts, at most.
+    pub restarts_max: u64,
+    /// Whether providers have moods and DNS has faults.
+    pub faults: bool,
+    /// A fault built into the node.
+    pub sabotage: Sabotage,
+}
+
+impl Default for Plan {
+    /// A world of the normal tests: a few hundred messages, some virtual hours.
+    fn default() -> Self {
+        Self {
+            recipients_max: 120,
+            deliveries_max: 5,
+            restarts_max: 3,
+            faults: true,
+            sabotage: Sabotage::None,
+        }
+    }
+}
+
+/// How a provider behaves until the faults stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mood {
+    /// Percent of recipients that are unknown.
+    pub(crate) unknown_percent: u64,
+    /// Percent of messages put off.
+    pub(crate) temporary_percent: u64,
+    /// First tries from each source are put off for some minutes.
+    pub(crate) greylists: bool,
+    /// 421 to the MAIL FROM after so many messages on a connection.
+    pub(crate) refuses_after: Option<u64>,
+    /// Closes without a word after so many messages on a connection.
+    pub(crate) closes_after: Option<u64>,
+    /// 421 in the greeting when more connections are open.
+    pub(crate) connections_max: Option<usize>,
+    /// 450 to more messages in an hour.
+    pub(crate) hourly: Option<usize>,
+    /// Percent of commands that are never answered.
+    pub(crate) hang_percent: u64,
+    /// Percent of messages after whose final dot the connection is dropped.
+    pub(crate) drop_percent: u64,
+    /// Percent of connections that are refused.
+    pub(crate) refuse_percent: u64,
+    /// Percent of messages that are taken, answered, and followed by a reset.
+    pub(crate) reset_percent: u64,
+    /// Time to think before each answer.
+    pub(crate) think: Duration,
+    /// Offers PIPELINING.
+    pub(crate) pipelining: bool,
+}
+
+/// An MX host.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) preference: u16,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// A provider: its hosts and the domains that point to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Provider {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) domains: Vec<String>,
+    /// One way.
+    pub(crate) latency: Duration,
+    pub(crate) mood: Mood,
+}
+
+/// What DNS says about a domain.
+#[derive(Clone, Debug)]
+pub(crate) enum Zone {
+    /// Points to this provider; the number of hosts known at first may be smaller, and DNS may fail until some time.
+    Mx { provider: usize, ttl: Duration, servfail_until: Duration, one_host_until: Duration },
+    /// Does not exist.
+    Nothing,
+    /// Null MX.
+    Null,
+}
+
+/// A delivery to come.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailing {
+    pub(crate) options: DeliveryOptions,
+    /// Recipient domain of each recipient; streams get them in two portions.
+    pub(crate) domains: Vec<String>,
+}
+
+/// What is done.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    /// A mailing is handed in and started.
+    Start(usize),
+    /// The second portion of a stream.
+    More(usize),
+    Pause(usize),
+    Resume(usize),
+    Cancel(usize),
+    /// Other rules.
+    Rules(usize),
+    /// The process dies a few steps later.
+    Crash {
+        steps: u64,
+        restart: Restart,
+    },
+    /// The process is asked to stop, and starts again.
+    Drain(Restart),
+}
+
+/// How the process comes back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restart {
+    pub(crate) after: Duration,
+    /// The machine was booted.
+    pub(crate) boot: bool,
+    /// Error of the wall clock from now on, in seconds.
+    pub(crate) wall_error: i64,
+}
+
+/// A world before it begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) settings: Settings,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) affinities: Vec<Affinity>,
+    pub(crate) rules: Vec<(String, Levels)>,
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) zones: Vec<(String, Zone)>,
+    pub(crate) mailings: Vec<Mailing>,
+    pub(crate) deeds: Vec<(Duration, Deed)>,
+    /// Moods and DNS faults end here.
+    pub(crate) faults_end: Duration,
+    pub(crate) commit: Duration,
+    pub(crate) sabotage: Sabotage,
+}
+
+fn minutes(chance: &mut Chance, low: u64, high: u64) -> Duration {
+    Duration::from_millis(chance.between(low * 60_000, high * 60_000))
+}
+
+fn millis(chance: &mut Chance, low: u64, high: u64) -> Duration {
+    Duration::from_millis(chance.between(low, high))
+}
+
+impl Script {
+    /// Draws a world.
+    pub(crate) fn draw(chance: &mut Chance, plan: &Plan) -> Self {
+        let faults_end = minutes(chance, 60, 300);
+        let (sources, affinities) = draw_sources(chance);
+        let providers: Vec<Provider> =
+            (0..chance.between(1, 4)).map(|n| draw_provider(chance, n, plan.faults)).collect();
+        let mut zones = Vec::new();
+        for (number, provider) in providers.iter().enumerate() {
+            for domain in &provider.domains {
+                let fails = plan.faults && chance.percent(20);
+                let zone = Zone::Mx {
+                    provider: number,
+                    ttl: minutes(chance, 1, 90),
+                    servfail_until: if fails { minutes(chance, 1, 90) } else { Duration::ZERO },
+                    one_host_until: minutes(chance, 0, 60),
+                };
+                zones.push((domain.clone(), zone));
+            }
+        }
+        zones.push(("nothing.example".into(), Zone::Nothing));
+        zones.push(("null.example".into(), Zone::Null));
+        let rules: Vec<(String, Levels)> =
+            (0..chance.between(1, 3)).map(|_| draw_rules(chance, providers.len())).collect();
+        let mailings: Vec<Mailing> = (0..chance.between(1, plan.deliveries_max))
+            .map(|_| draw_mailing(chance, plan, &zones))
+            .collect();
+        let deeds = draw_deeds(chance, plan, &mailings, &rules, faults_end);
+        Self {
+            settings: draw_settings(chance),
+            sources,
+            affinities,
+            rules,
+            providers,
+            zones,
+            mailings,
+            deeds,
+            faults_end,
+            commit: millis(chance, 1, 30),
+            sabotage: plan.sabotage,
+        }
+    }
+
+    pub(crate) fn sources(&self) -> Sources {
+        Sources::new(self.sources.clone(), self.affinities.clone())
+            .expect("the drawn sources have their own numbers, weights and affinities")
+    }
+}
+
+fn draw_settings(chance: &mut Chance) -> Settings {
+    Settings {
+        window_messages_max: usize::try_from(chance.between(20, 400)).unwrap_or(20),
+        group_window_messages_max: 128,
+        domains_max: usize::try_from(chance.between(3, 40)).unwrap_or(3),
+        connections_max: usize::try_from(chance.between(2, 30)).unwrap_or(2),
+        breaker: BreakerSettings {
+            messages: 40,
+            error_percent: 90,
+            rest: Duration::from_secs(1_800),
+        },
+        seed: chance.next(),
+        ..Settings::default()
+    }
+}
+
+fn draw_sources(chance: &mut Chance) -> (Vec<Source>, Vec<Affinity>) {
+    let count = u32::try_from(chance.between(1, 3)).unwrap_or(1);
+    let sources = (1..=count)
+        .map(|id| Source {
+            id: SourceId(id),
+            weight: u32::try_from(chance.between(1, 5)).unwrap_or(1),
+            include_domains: vec![],
+            exclude_domains: if id > 1 && chance.percent(15) {
+                vec![Mask::new("d0.p0.example")]
+            } else {
+                vec![]
+            },
+            ipv6: false,
+        })
+        .collect();
+    let all: Vec<SourceId> = (1..=count).map(SourceId).collect();
+    let first = vec![SourceId(1)];
+    let affinities = vec![
+        Affinity { name: "default".into(), sources: all },
+        Affinity { name: "first".into(), sources: first },
+    ];
+    (sources, affinities)
+}
+
+fn draw_provider(chance: &mut Chance, number: u64, faults: bool) -> Provider {
+    let mut next_address = 1_u8;
+    let hosts = (0..chance.between(1, 3))
+        .map(|host| {
+            let addresses = (0..chance.between(1, 3))
+                .map(|_| {
+                    let last = next_address;
+                    next_address += 1;
+                    let third = u8::try_from(number).unwrap_or(0);
+                    IpAddr::V4(Ipv4Addr::new(198, 18, third, last))
+                })
+                .collect();
+            Host {
+                name: format!("mx{host}.p{number}.example"),
+                preference: if chance.percent(60) { 10 } else { 20 },
+                addresses,
+            }
+        })
+        .collect();
+    let domains =
+        (0..chance.between(1, 4)).map(|domain| format!("d{domain}.p{number}.example")).collect();
+    Provider {
+        hosts,
+        domains,
+        latency: millis(chance, 1, 100),
+        mood: if faults { draw_mood(chance) } else { Mood { pipelining: true, ..Mood::default() } },
+    }
+}
+
+fn draw_mood(chance: &mut Chance) -> Mood {
+    let mut mood = Mood { pipelining: chance.percent(75), ..Mood::default() };
+    if chance.percent(25) {
+        return mood;
+    }
+    if chance.percent(40) {
+        mood.unknown_percent = chance.between(1, 30);
+    }
+    if chance.percent(30) {
+        mood.temporary_percent = chance.between(1, 40);
+    }
+    mood.greylists = chance.percent(15);
+    if chance.percent(20) {
+        mood.refuses_after = Some(chance.between(0, 12));
+    }
+    if chance.percent(15) {
+        mood.closes_after = Some(chance.between(0, 12));
+    }
+    if chance.percent(15) {
+        mood.connections_max = usize::try_from(chance.between(0, 4)).ok();
+    }
+    if chance.percent(15) {
+        mood.hourly = usize::try_from(chance.between(5, 60)).ok();
+    }
+    if chance.percent(15) {
+        mood.hang_percent = chance.between(1, 8);
+    }
+    if chance.percent(20) {
+        mood.drop_percent = chance.between(1, 15);
+    }
+    if chance.percent(20) {
+        mood.refuse_percent = *chance.pick(&[10, 50, 100]);
+    }
+    if chance.percent(10) {
+        mood.reset_percent = chance.between(1, 20);
+    }
+    if chance.percent(30) {
+        mood.think = millis(chance, 1, 3_000);
+    }
+    mood
+}
+
+fn draw_rules(chance: &mut Chance, providers: usize) -> (String, Levels) {
+    use core::fmt::Write as _;
+    let mut text = String::from("schema_version = 1\n");
+    let figures = |chance: &mut Chance| {
+        // Most limits are so low that a world presses against them.
+        let hourly =
+            if chance.percent(60) { chance.between(12, 50) } else { chance.between(50, 400) };
+        let mut figures = format!(
+            "max_connections = {}\nmax_messages_per_connection = {}\nmessages_per_hour = {}\npacing = \"{}\"\ntimeout = \"{}s\"\ndata_timeout = \"{}s\"\nconnect_timeout = \"20s\"\n",
+            chance.between(1, 6),
+            chance.between(1, 30),
+            hourly,
+            chance.pick(&["staircase", "even", "burst"]),
+            chance.between(10, 60),
+            chance.between(20, 120),
+        );
+        if chance.percent(20) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(figures, "connections_per_minute = {}", chance.between(2, 20));
+        }
+        figures
+    };
+    for provider in 0..providers {
+        if chance.percent(70) {
+            let scope = chance.pick(&["source", "path", "rule"]);
+            let own = figures(chance);
+            let _ = write!(
+                text,
+                "[[rule]]\nname = \"p{provider}\"\nmask = \"*.p{provider}.example\"\nscope = \"{scope}\"\n{own}"
+            );
+        }
+    }
+    let rest = figures(chance);
+    let _ = write!(text, "[[rule]]\nname = \"rest\"\nmask = \"*\"\n{rest}");
+    let default = *chance.pick(&[Level::Normal, Level::Normal, Level::Fast, Level::Custom]);
+    let mut levels = Levels::all(default);
+    if chance.percent(20) {
+        levels.per_rule.insert("p0".into(), Level::VeryFast);
+    }
+    (text, levels)
+}
+
+fn draw_mailing(chance: &mut Chance, plan: &Plan, zones: &[(String, Zone)]) -> Mailing {
+    let stream = chance.percent(25);
+    let waves = if !stream && chance.percent(25) {
+        let size = WaveSize::Percent(30.0);
+        let wave = |start_after| Wave { size, start_after };
+        vec![wave(Duration::ZERO), wave(minutes(chance, 1, 40)), wave(minutes(chance, 41, 100))]
+    } else {
+        Vec::new()
+    };
+    let short = chance.percent(15);
+    let options = DeliveryOptions {
+        name: String::new(),
+        affinity: if chance.percent(15) { "first".into() } else { "default".into() },
+        priority: *chance.pick(&[
+            Priority::High,
+            Priority::Normal,
+            Priority::Normal,
+            Priority::Low,
+        ]),
+        validity: if short { minutes(chance, 5, 120) } else { Duration::from_secs(5 * 86_400) },
+        valid_until: None,
+        waves,
+        messages_per_hour: if chance.percent(25) {
+            u32::try_from(chance.between(20, 120)).ok()
+        } else {
+            None
+        },
+        mode: *chance.pick(&[
+            SendMode::Real,
+            SendMode::Real,
+            SendMode::Real,
+            SendMode::Real,
+            SendMode::Real,
+            SendMode::Test,
+            SendMode::Dry,
+        ]),
+        retry: RetrySchedule {
+            steps: vec![Duration::from_secs(600); 3],
+            then_every: Duration::from_secs(3_600),
+            greylisted: Duration::from_secs(600),
+            jitter_percent: 10,
+        },
+        stream,
+        tenant: String::new(),
+    };
+    let domains = (0..chance.between(1, plan.recipients_max))
+        .map(|_| {
+            if chance.percent(97) {
+                let real = zones.len() - 2;
+                zones[usize::try_from(chance.between(0, real as u64 - 1)).unwrap_or(0)].0.clone()
+            } else {
+                chance.pick(zones).0.clone()
+            }
+        })
+        .collect();
+    Mailing { options, domains }
+}
+
+fn draw_restart(chance: &mut Chance) -> Restart {
+    let boot = chance.percent(30);
+    let wall_error = match (chance.percent(60), boot) {
+        (true, _) => 0,
+        // A wall clock in the future at the first start after a boot is what nothing can see.
+        (false, true) => -i64::try_from(chance.between(1, 7_200)).unwrap_or(0),
+        (false, false) => i64::try_from(chance.between(0, 14_400)).unwrap_or(0) - 7_200,
+    };
+    Restart { after: millis(chance, 10, 120_000), boot, wall_error }
+}
+
+fn draw_deeds(
+    chance: &mut Chance,
+    plan: &Plan,
+    mailings: &[Mailing],
+    rules: &[(String, Levels)],
+    faults_end: Duration,
+) -> Vec<(Duration, Deed)> {
+    let mut deeds: Vec<(Duration, Deed)> = Vec::new();
+    let most = u64::try_from(faults_end.as_millis()).unwrap_or(u64::MAX);
+    for (number, mailing) in mailings.iter().enumerate() {
+        let start = minutes(chance, 0, 50);
+        deeds.push((start, Deed::Start(number)));
+        if mailing.options.stream {
+            deeds.push((start + minutes(chance, 1, 60), Deed::More(number)));
+        }
+        if chance.percent(25) {
+            let pause = start + minutes(chance, 0, 60);
+            deeds.push((pause, Deed::Pause(number)));
+            deeds.push((pause + minutes(chance, 1, 90), Deed::Resume(number)));
+        }
+        if chance.percent(12) {
+            deeds.push((start + minutes(chance, 0, 90), Deed::Cancel(number)));
+        }
+    }
+    for number in 1..rules.len() {
+        deeds.push((minutes(chance, 1, 120), Deed::Rules(number)));
+    }
+    for _ in 0..chance.between(0, plan.restarts_max) {
+        // Most while the mailings run.
+        let last = if chance.percent(70) { most / 3 } else { most };
+        let at = millis(chance, 1, last);
+        let restart = draw_restart(chance);
+        deeds.push(if chance.percent(75) {
+            (at, Deed::Crash { steps: chance.between(0, 300), restart })
+        } else {
+            (at, Deed::Drain(restart))
+        });
+    }
+    deeds.sort_by_key(|(at, _)| *at);
+    deeds
+}

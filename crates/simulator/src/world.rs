@@ -1,0 +1,469 @@
+//! A world: one thread, one virtual clock that jumps to what happens next.
+//!
+//! Everything that takes time is on the agenda: octets on their way, commits, name servers, timers, and what
+//! the script does. Between any two entries, and between any two commands, the process can die.
+//!
+//! There is one node so far. It is kept apart from the disk, the fleet and the agenda, whose entries name the
+//! life of the process that they are for, so that more nodes can share one disk later.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::work::DeliveryState;
+use engine::{Engine, Event};
+use mail::id::{ConnectionId, DeliveryId};
+use mail::route::{MxHost, MxRoute, RouteFault};
+use mail::time::Timestamp;
+use quota::{Ledger, NodeId, Owner};
+use rules::RuleSet;
+use store::{MemoryStore, Store as _, Write, Written};
+
+use crate::chance::Chance;
+use crate::fleet::{Fleet, Output};
+use crate::judge::Judge;
+use crate::log::Log;
+use crate::node::{Disk, Machine, Node};
+use crate::plan::{Deed, Restart, Script, Zone};
+
+/// The life of a process: entries of the agenda for an earlier one mean nothing.
+pub(crate) type Life = u64;
+
+/// What is on the agenda.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Deed(usize),
+    Restart(Restart),
+    Commit(Life),
+    Answers(Life, Vec<Event>),
+    Connected(Life, ConnectionId),
+    Renew(Life),
+    Tick(Life, ConnectionId),
+    Arrives { socket: u64, octets: Vec<u8> },
+    ClosedByUs { socket: u64, sent_at: Timestamp },
+    Returns { life: Life, connection: ConnectionId, socket: u64, output: Output },
+}
+
+/// More steps than any world of the default plan needs.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// A world while it runs.
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) began: Timestamp,
+    pub(crate) script: Script,
+    pub(crate) chance: Chance,
+    pub(crate) disk: Disk,
+    pub(crate) machine: Machine,
+    pub(crate) node: Option<Node>,
+    pub(crate) life: Life,
+    pub(crate) fleet: Fleet,
+    pub(crate) judge: Judge,
+    pub(crate) log: Log,
+    agenda: BTreeMap<(Timestamp, u64), Step>,
+    sequence: u64,
+    pub(crate) next_socket: u64,
+    steps: u64,
+    /// Steps and commands until the process dies, and how it comes back.
+    dies_in: Option<(u64, Restart)>,
+    pub(crate) rules: Arc<RuleSet>,
+    /// The node's own time less the true time, in seconds, rounded down.
+    own_offset: i64,
+    /// Deliveries by the script's number.
+    pub(crate) deliveries: BTreeMap<usize, DeliveryId>,
+    pub(crate) next_serial: u64,
+    deeds_open: usize,
+    /// Deeds that wait for the process to be back.
+    pub(crate) put_off: Vec<usize>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, script: Script, chance: Chance, verbose: bool) -> Self {
+        let offset = seed % 3_600;
+        let began = Timestamp::from_secs(1_800_000_000 + offset);
+        let rules = compile(&script, 0, 1);
+        let fleet = Fleet::new(script.providers.clone(), began + script.faults_end);
+        let mut world = Self {
+            now: began,
+            began,
+            chance,
+            disk: Disk { store: MemoryStore::new("node"), journal: BTreeMap::new() },
+            machine: Machine { boots: 1, booted_at: began, wall_error: 0 },
+            node: None,
+            life: 0,
+            fleet,
+            judge: Judge::new(&script),
+            log: Log::new(verbose),
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            next_socket: 1,
+            steps: 0,
+            dies_in: None,
+            rules,
+            own_offset: 0,
+            deliveries: BTreeMap::new(),
+            next_serial: 1,
+            deeds_open: script.deeds.len(),
+            put_off: Vec::new(),
+            script,
+        };
+        for number in 0..world.script.deeds.len() {
+            let at = began + world.script.deeds[number].0;
+            world.at(at, Step::Deed(number));
+        }
+        let rules = Arc::clone(&world.rules);
+        world.judge.rules_in_force(began, rules);
+        world.start();
+        world
+    }
+
+    pub(crate) fn at(&mut self, at: Timestamp, step: Step) {
+        self.sequence += 1;
+        self.agenda.insert((at, self.sequence), step);
+    }
+
+    pub(crate) fn after(&mut self, span: Duration, step: Step) {
+        self.at(self.now + span, step);
+    }
+
+    /// Runs to the end: all that was accepted is at its end, or the patience with it is over.
+    pub(crate) fn run(&mut self) {
+        let quiet_from = self.began + self.script.faults_end;
+        loop {
+            if self.deeds_open == 0 && self.put_off.is_empty() && self.now >= quiet_from {
+                let patience = self.judge.patience(&self.script);
+                // Not at every step: the question costs more than a step.
+                let asks = self.steps.is_multiple_of(64) && self.node.is_some();
+                if asks && self.judge.all_ended(&self.disk.store) {
+                    return self.close_down();
+                }
+                if self.now > self.judge.quiet_since(quiet_from) + patience {
+                    let waiting = self.describe_waiting();
+                    return self.judge.did_not_drain(self.now, &waiting);
+                }
+            }
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return self.judge.hot_loop(self.now);
+            }
+            if !self.step() {
+                let waiting = self.describe_waiting();
+                return self.judge.fell_asleep(self.now, &waiting);
+            }
+        }
+    }
+
+    /// Lets what is on the wire end, so that the last connections are closed in the books.
+    fn close_down(&mut self) {
+        let end = self.now + Duration::from_secs(180);
+        while self.now < end && self.step() {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return self.judge.hot_loop(self.now);
+            }
+        }
+        self.judge.everything_closed(self.node.as_ref());
+    }
+
+    /// One entry of the agenda, or a wake of the engine. `false`: nothing will ever happen.
+    fn step(&mut self) -> bool {
+        let entry = self.agenda.keys().next().copied();
+        let wake = self.node.as_ref().and_then(|node| {
+            let own = node.engine.wake_at()?;
+            Some(node.true_time(own).max(self.now))
+        });
+        match (entry, wake) {
+            (Some(key), wake) if wake.is_none_or(|wake| key.0 <= wake) => {
+                self.now = self.now.max(key.0);
+                if let Some(step) = self.agenda.remove(&key) {
+                    self.take(step);
+                }
+            }
+            (_, Some(wake)) => self.now = self.now.max(wake),
+            (_, None) => return false,
+        }
+        if self.count_down() {
+            self.decide();
+        }
+        self.judge.look(self.now, self.node.as_ref(), &self.disk.store);
+        true
+    }
+
+    /// One step nearer to a crash. `false`: it came.
+    pub(crate) fn count_down(&mut self) -> bool {
+        let Some((left, restart)) = self.dies_in.take() else { return true };
+        if left == 0 {
+            self.crash(restart);
+            return false;
+        }
+        self.dies_in = Some((left - 1, restart));
+        true
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Deed(number) => {
+                self.deeds_open -= 1;
+                self.deed(number);
+            }
+            Step::Restart(restart) => {
+                if restart.boot {
+                    self.machine.boots += 1;
+                    self.machine.booted_at = self.now;
+                }
+                self.machine.wall_error = restart.wall_error;
+                if restart.boot {
+                    // A wall clock that is ahead of the ledger's time at the first start after a boot is what nothing
+                    // can see (see `quota::clock`): it is left out here.
+                    self.machine.wall_error = restart.wall_error.min(self.own_offset);
+                }
+                self.start();
+                for number in core::mem::take(&mut self.put_off) {
+                    self.deed(number);
+                }
+            }
+            Step::Commit(life) if life == self.life => self.commit(),
+            Step::Answers(life, events) if life == self.life => {
+                for event in events {
+                    self.tell(event);
+                }
+            }
+            Step::Connected(life, connection) if life == self.life => self.connect(connection),
+            Step::Renew(life) if life == self.life => self.renew(),
+            Step::Tick(life, connection) if life == self.life => self.tick(connection),
+            Step::Arrives { socket, octets } => {
+                let outputs = self.fleet.receive(self.now, socket, &octets, &mut self.chance);
+                self.return_outputs(socket, outputs);
+            }
+            Step::ClosedByUs { socket, sent_at } => self.fleet.closed_by_us(sent_at, socket),
+            Step::Returns { life, connection, socket, output } if life == self.life => {
+                self.returned(connection, socket, output);
+            }
+            Step::Commit(_)
+            | Step::Answers(..)
+            | Step::Connected(..)
+            | Step::Renew(_)
+            | Step::Tick(..)
+            | Step::Returns { .. } => {}
+        }
+    }
+
+    // ------------------------------------------------------------------ lives
+
+    /// The process starts on what the disk holds.
+    pub(crate) fn start(&mut self) {
+        self.life += 1;
+        let fresh = self.disk.store.clone();
+        self.disk.store = fresh.restart("node");
+        let own_now = quota::anchor(self.disk.saved_clock(), self.machine.read(self.now));
+        let offset = i128::from(own_now.as_micros()) - i128::from(self.now.as_micros());
+        self.own_offset = i64::try_from(offset.div_euclid(1_000_000)).unwrap_or(0);
+        self.log.note(self.now, format_args!("start {} at {own_now}", self.life));
+        while let Ok(written) = self.disk.store.apply(&[Write::ReleaseParts { now: own_now }]) {
+            match written.first() {
+                Some(Written::Released(released)) if released.more => {}
+                _ => break,
+            }
+        }
+        let owner = Owner { node: NodeId(1), incarnation: self.disk.store.incarnation() };
+        let saved = self.disk.journal.values().cloned();
+        let rules: Arc<RuleSet> = Arc::clone(&self.rules);
+        let ledger = Ledger::restore(
+            quota::Settings::default(),
+            Arc::clone(&rules) as _,
+            owner,
+            own_now,
+            saved,
+        );
+        let settings = self.script.settings.clone();
+        let engine = Engine::new(settings, self.script.sources(), Arc::clone(&rules), own_now);
+        self.node = Some(Node::new(engine, ledger, owner, rules, (self.now, own_now)));
+        let deliveries =
+            self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
+        for record in deliveries {
+            let state = record.delivery.state;
+            if !matches!(state, DeliveryState::Draft | DeliveryState::Finished) {
+                self.tell(Event::DeliveryChanged(Box::new(record.delivery)));
+            }
+        }
+        self.judge.started(self.now, &self.disk.store);
+    }
+
+    /// The process dies; its connections are reset by the system.
+    pub(crate) fn crash(&mut self, restart: Restart) {
+        self.log.note(self.now, format_args!("crash"));
+        self.judge.crashed(self.now);
+        self.stop(restart);
+    }
+
+    pub(crate) fn stop(&mut self, restart: Restart) {
+        if let Some(node) = self.node.take() {
+            for conversation in node.conversations.into_values() {
+                let Some(socket) = conversation.socket else { continue };
+                self.close_socket(socket, conversation.plan.map(|plan| plan.path.target));
+            }
+        }
+        self.life += 1;
+        self.dies_in = None;
+        self.after(restart.after, Step::Restart(restart));
+    }
+
+    pub(crate) fn close_socket(&mut self, socket: u64, target: Option<core::net::IpAddr>) {
+        let latency = target
+            .map_or(Duration::ZERO, |target| self.fleet.latency(self.fleet.provider_of(target)));
+        let sent_at = self.now;
+        self.after(latency, Step::ClosedByUs { socket, sent_at });
+    }
+
+    // ------------------------------------------------------------------ deeds
+
+    fn deed(&mut self, number: usize) {
+        if self.node.as_ref().is_none_or(|node| node.draining.is_some()) {
+            self.put_off.push(number);
+            return;
+        }
+        let deed = self.script.deeds[number].1.clone();
+        self.log.note(self.now, format_args!("{deed:?}"));
+        match deed {
+            Deed::Start(mailing) => self.hand_in(mailing),
+            Deed::More(mailing) => self.hand_in_more(mailing),
+            Deed::Pause(mailing) => self.set_state(mailing, DeliveryState::Paused),
+            Deed::Resume(mailing) => self.set_state(mailing, DeliveryState::Running),
+            Deed::Cancel(mailing) => self.set_state(mailing, DeliveryState::Cancelled),
+            Deed::Rules(number) => {
+                let version = number as u64 + 1;
+                self.rules = compile(&self.script, number, version);
+                let rules: Arc<RuleSet> = Arc::clone(&self.rules);
+                self.judge.rules_in_force(self.now, Arc::clone(&rules));
+                if let Some(node) = &mut self.node {
+                    let own = node.own_time(self.now);
+                    node.ledger.replace_rules(own, Arc::clone(&rules) as _);
+                    node.rules = Arc::clone(&rules);
+                }
+                self.tell(Event::RulesReplaced(rules));
+            }
+            Deed::Crash { steps, restart } => self.dies_in = Some((steps, restart)),
+            Deed::Drain(restart) => {
+                if let Some(node) = &mut self.node {
+                    node.draining = Some(restart);
+                }
+                self.tell(Event::Drain);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------ names
+
+    /// What DNS says about a domain now. Times of validity are the node's own.
+    pub(crate) fn resolve(&self, domain: &str) -> Result<Arc<MxRoute>, RouteFault> {
+        let zone = self.script.zones.iter().find(|(name, _)| name == domain).map(|(_, zone)| zone);
+        let (provider, ttl, servfail_until, one_host_until) = match zone {
+            None | Some(Zone::Nothing) => return Err(RouteFault::NoSuchDomain),
+            Some(Zone::Null) => return Err(RouteFault::NullMx),
+            Some(Zone::Mx { provider, ttl, servfail_until, one_host_until }) => {
+                (*provider, *ttl, *servfail_until, *one_host_until)
+            }
+        };
+        if self.now < self.began + servfail_until {
+            return Err(RouteFault::Temporary { why: "SERVFAIL".into() });
+        }
+        let all = &self.script.providers[provider].hosts;
+        let known = if self.now < self.began + one_host_until { 1 } else { all.len() };
+        let mut hosts: Vec<MxHost> = all[..known]
+            .iter()
+            .map(|host| MxHost {
+                preference: host.preference,
+                name: host.name.as_str().into(),
+                addresses: host.addresses.clone(),
+            })
+            .collect();
+        hosts.sort_by(|one, two| (one.preference, &one.name).cmp(&(two.preference, &two.name)));
+        let own = self.node.as_ref().map_or(self.now, |node| node.own_time(self.now));
+        Ok(Arc::new(MxRoute {
+            hosts,
+            port: 25,
+            lmtp: false,
+            relay: false,
+            tls: None,
+            valid_until: own + ttl,
+        }))
+    }
+
+    // ------------------------------------------------------------------ engine
+
+    /// Hands an event to the engine.
+    pub(crate) fn tell(&mut self, event: Event) {
+        let Some(node) = &mut self.node else { return };
+        match &event {
+            // A rule set is told by its version.
+            Event::RulesReplaced(rules) => {
+                self.log.note(self.now, format_args!("< rules {}", rules.version()));
+            }
+            other => self.log.note(self.now, format_args!("< {other:?}")),
+        }
+        node.engine.handle(node.own_time(self.now), event);
+    }
+
+    /// Lets the engine decide and carries out what it asks for.
+    fn decide(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let own = node.own_time(self.now);
+        node.engine.decide(own);
+        let mut answers = Vec::new();
+        while let Some(command) = self.node.as_mut().and_then(|node| node.engine.next_command()) {
+            self.log.note(self.now, format_args!("> {command:?}"));
+            self.carry_out(command, &mut answers);
+            if !self.count_down() {
+                return;
+            }
+        }
+        self.journal(answers);
+        let stopped = self
+            .node
+            .as_ref()
+            .is_some_and(|node| node.drained && node.requests.is_empty() && !node.committing);
+        if stopped && let Some(restart) = self.node.as_ref().and_then(|node| node.draining) {
+            self.judge.drained(self.now, &self.disk.store);
+            self.stop(restart);
+        }
+    }
+
+    fn describe_waiting(&self) -> String {
+        use core::fmt::Write as _;
+        let mut text = String::new();
+        let records = self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX);
+        for record in records.unwrap_or_default() {
+            if record.counters.pending() > 0 {
+                let (delivery, counters) = (record.delivery, record.counters);
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    text,
+                    " [{} {:?}: {} queued, {} held]",
+                    delivery.id,
+                    delivery.state,
+                    counters.queued(),
+                    counters.in_flight
+                );
+            }
+        }
+        if let Some(node) = &self.node {
+            for group in node.engine.groups() {
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    text,
+                    " [{}: window {}, connections {}, {:?}]",
+                    group.sample_domain, group.window, group.connections, group.waiting
+                );
+            }
+        }
+        text
+    }
+}
+
+/// A set of rules of the script.
+fn compile(script: &Script, number: usize, version: u64) -> Arc<RuleSet> {
+    let (text, levels) = &script.rules[number];
+    let file =
+        rules::parse("rules.toml", text.as_bytes()).expect("the drawn rules are well formed");
+    Arc::new(RuleSet::compile(&file, levels, version))
+}
