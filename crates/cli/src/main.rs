@@ -9,16 +9,20 @@
 //! output, faults to standard error. A reader that closes the pipe early has seen enough: status 0.
 
 mod audit;
+mod bench;
 mod check;
 mod client;
 mod delivery;
+mod demo;
 mod exit;
 mod explain;
 mod globals;
 mod init;
+mod lab;
 mod machine;
 mod mx;
 mod output;
+mod serve;
 mod show;
 mod stat;
 
@@ -42,16 +46,24 @@ struct Arguments {
 /// All commands, in the order of the help.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show everything on loopback: a lab, a node, a campaign under the shipped MX rules
+    Demo(demo::DemoArguments),
     /// Write a commented configuration for this machine
     Init(init::InitArguments),
     /// Prove the configuration: addresses, ports, data folder, DNS, rules
     Check(check::CheckArguments),
+    /// Run a node until it is told to stop
+    Serve(serve::ServeArguments),
     /// Why is this mail waiting? Ask the running node about an address, message or delivery
     Explain(explain::ExplainArguments),
     /// Send a mailing; list, show, start, pause, resume and cancel deliveries
     Delivery(delivery::DeliveryArguments),
     /// MX rules: check a file, list them, explain what holds for a domain
     Mx(mx::MxArguments),
+    /// A mail internet on loopback, usable alone
+    Lab(lab::LabArguments),
+    /// Measure the mail path on loopback
+    Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
     Stat(stat::StatArguments),
 }
@@ -59,11 +71,15 @@ enum Command {
 /// Carries a command out.
 fn run(globals: &Globals, command: Command) -> Ended {
     match command {
+        Command::Demo(arguments) => demo::run(globals, &arguments),
         Command::Init(arguments) => init::run(globals, &arguments),
         Command::Check(arguments) => check::run(globals, &arguments),
+        Command::Serve(arguments) => serve::run(globals, &arguments),
         Command::Explain(arguments) => explain::run(globals, &arguments),
         Command::Delivery(arguments) => delivery::run(globals, arguments),
         Command::Mx(arguments) => mx::run(globals, arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }
 }

@@ -87,6 +87,9 @@ fn events(registry: &mut Registry, app: &Shared) {
     ] {
         registry.register(name, help, ConstCounter::new(value.load(Relaxed)));
     }
+    let lost = app.questions.log_lines_lost();
+    let help = "Lines of the delivery log that could not be written";
+    registry.register("log_lines_lost", help, ConstCounter::new(lost));
 }
 
 fn queue_sizes(registry: &mut Registry, queue: &Queue) {

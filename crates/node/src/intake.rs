@@ -352,7 +352,14 @@ impl Intake {
             .collect();
         let at = self.now();
         let write = Write::Append { delivery, content: Some(content), recipients, at, once };
-        match self.write(write).await? {
+        let written = self.write(write).await;
+        if let Err(IntakeFault::Refused(RefusedWrite::WrongState { .. })) = &written {
+            // Somebody has cancelled the stream: the next message begins a new one.
+            let mut streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.remove(stream);
+            return Err(IntakeFault::TryLater(format!("stream {delivery} was cancelled")));
+        }
+        match written? {
             Written::Appended(appended) => {
                 self.queued(delivery, &appended);
                 Ok(Accepted::New(appended))

@@ -47,7 +47,7 @@ pub struct WrittenRule {
     pub scope: Scope,
     /// `max_connections` (1 to 10,000), `max_messages_per_connection` (1 to 1,000,000),
     /// `messages_per_hour` (1 to 100,000,000), `connections_per_minute` (1 to 100,000) and
-    /// `min_interval` (`"1ms"` to `"1h"`, between the starts of two messages of one budget), at level
+    /// `min_interval` (`"1ms"` to `"1h"`, between the starts of two connections of one budget), at level
     /// Normal. An absent one means that nobody published a figure: the one of the generic rule holds.
     pub figures: Figures,
     /// `published_max_connections`, `published_max_messages_per_connection` and

@@ -1,0 +1,102 @@
+//! Handing the recipients over: streamed in batches of a thousand, never held together.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mail::address::Mailbox;
+use mail::id::DeliveryId;
+use node::intake::{Intake, Recipient};
+use tokio::task::JoinSet;
+
+use super::progress::Progress;
+use super::world::World;
+use crate::exit::Failure;
+
+/// Recipients in a batch.
+const BATCH: usize = 1_000;
+/// Batches on their way to the disk at a time, so that the store can commit some of them together.
+const UNDER_WAY: usize = 8;
+
+/// What was accepted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fed {
+    /// Recipients accepted.
+    pub(crate) accepted: u64,
+    /// By domain.
+    pub(crate) by_domain: HashMap<String, u64>,
+    /// Until the last commit.
+    pub(crate) time: Duration,
+}
+
+/// Recipients of a batch as they are counted when it is on disk.
+type Counted = Result<(u64, HashMap<String, u64>), Failure>;
+
+/// Feeds a delivery.
+///
+/// # Errors
+/// Intake refuses.
+pub(crate) async fn feed(
+    intake: &Intake,
+    delivery: DeliveryId,
+    world: &World,
+    (count, seed): (u64, u64),
+    progress: &mut Progress,
+) -> Result<Fed, Failure> {
+    let begun = Instant::now();
+    let mut fed = Fed::default();
+    let mut under_way: JoinSet<Counted> = JoinSet::new();
+    let mut people = lab::internet::recipients(&world.lab, count, seed).zip(1_u64..);
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut domains: HashMap<String, u64> = HashMap::new();
+        for (person, line) in people.by_ref().take(BATCH) {
+            let mailbox = Mailbox::parse(&person.email).map_err(|fault| {
+                Failure::environment(format!("recipient {line}, {}: {fault}", person.email))
+            })?;
+            let domain = mailbox.domain();
+            match domains.get_mut(domain) {
+                Some(known) => *known += 1,
+                None => drop(domains.insert(domain.to_owned(), 1)),
+            }
+            let merge = serde_json::json!({
+                "first_name": person.first_name,
+                "last_name": person.last_name,
+                "city": person.city,
+                "language": person.language,
+                "customer": person.customer,
+            });
+            batch.push(Recipient { line, mailbox, merge: merge.to_string() });
+        }
+        let last = batch.is_empty();
+        while under_way.len() >= UNDER_WAY || (last && !under_way.is_empty()) {
+            let Some(done) = under_way.join_next().await else { break };
+            let done = done.map_err(|fault| Failure::environment(fault.to_string()))?;
+            let (accepted, domains) = done?;
+            fed.accepted += accepted;
+            for (domain, count) in domains {
+                *fed.by_domain.entry(domain).or_default() += count;
+            }
+            progress.accepted(fed.accepted, count, begun.elapsed());
+        }
+        if last {
+            break;
+        }
+        let intake = intake.clone();
+        under_way.spawn(async move {
+            let offered = batch.len() as u64;
+            let appended = intake.append(delivery, batch).await.map_err(|fault| {
+                Failure::environment(format!("the recipients are not accepted: {fault}"))
+            })?;
+            let accepted = u64::from(appended.accepted);
+            if accepted != offered {
+                // The generator gives each person an address of their own.
+                return Err(Failure::environment(format!(
+                    "of {offered} recipients only {accepted} were accepted"
+                )));
+            }
+            Ok((accepted, domains))
+        });
+    }
+    fed.time = begun.elapsed();
+    Ok(fed)
+}

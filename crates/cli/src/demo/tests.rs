@@ -1,0 +1,117 @@
+//! The demonstration as a whole, small: lab, node, campaign and account.
+
+use super::*;
+
+fn settings(recipients: u64, seed: u64, level: Level) -> Settings {
+    Settings { recipients, seed, level, keep: false, data_dir: None }
+}
+
+/// Runs a demonstration as the command does, without printing.
+fn account_of(settings: &Settings) -> Account {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut stage = Stage::set_up(settings).unwrap_or_else(|fault| panic!("{fault}"));
+        let mut progress = Progress::Silent;
+        let shown = stage.show(settings, &mut progress, &CancellationToken::new()).await;
+        let shown = shown.unwrap_or_else(|fault| panic!("{fault}"));
+        let account = stage.conclude(shown, settings, &mut progress).await;
+        account.unwrap_or_else(|fault| panic!("{fault}"))
+    })
+}
+
+fn holds(settings: &Settings) -> Account {
+    let account = account_of(settings);
+    let shown = text::report(&account, Some(100));
+    assert!(account.limits_held, "{settings:?}\n{shown}");
+    assert!(account.audit.limits_held, "{settings:?} {:?}\n{shown}", account.audit);
+    assert_eq!(account.unaccounted, 0, "{settings:?}\n{shown}");
+    assert_eq!(account.duplicates, 0, "{settings:?}\n{shown}");
+    assert_eq!(account.accepted, settings.recipients, "{shown}");
+    let ends = account.sent + account.failed + account.expired + account.cancelled;
+    assert_eq!(ends + account.waiting, settings.recipients, "{shown}");
+    for provider in &account.providers {
+        let parts = provider.sent + provider.failed + provider.ended + provider.waiting;
+        assert_eq!(parts, provider.recipients, "{provider:?}");
+        assert_eq!(
+            provider.waiting_reasons.values().sum::<u64>(),
+            provider.waiting,
+            "{provider:?}"
+        );
+    }
+    let lines = shown.lines().map(|line| line.chars().count());
+    assert!(lines.clone().all(|length| length <= 100), "{shown}");
+    account
+}
+
+#[test]
+fn at_level_slow_most_mail_waits_and_all_of_it_is_accounted_for() {
+    // 250 messages an hour and source are 20 in five minutes: 600 recipients are more than may go.
+    let account = holds(&settings(600, 1, Level::Slow));
+    assert!(account.sent > 0 && account.waiting > 0, "{account:?}");
+    let google = account.providers.iter().find(|found| found.name == "google").unwrap();
+    assert_eq!(google.limits.unwrap().messages_per_hour.limit, 250);
+    // Two periods at the most can have been open, each with 20 messages for each of three sources.
+    assert!((1..=120).contains(&google.sent), "{google:?}");
+    assert!(google.gone_at.is_some_and(|gone| gone > account.now), "{google:?}");
+}
+
+#[test]
+fn at_level_boost_nearly_all_goes_at_once() {
+    let account = holds(&settings(600, 2, Level::Boost));
+    assert!(account.sent > 500, "{account:?}");
+    let google = account.providers.iter().find(|found| found.name == "google").unwrap();
+    assert_eq!(google.limits.unwrap().connections.limit, 14);
+    assert_eq!(google.gone_at.is_some(), google.waiting > 0);
+}
+
+#[test]
+fn what_an_earlier_run_left_is_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { data_dir: Some(folder.path().to_owned()), ..settings(300, 1, Level::Slow) };
+    let first = holds(&settings);
+    let second = account_of(&settings);
+    assert_eq!(second.from_earlier_runs, first.waiting);
+    assert_eq!(second.unaccounted, 0, "{}", text::report(&second, None));
+    let ends = second.sent + second.failed;
+    assert_eq!(ends + second.waiting, first.waiting + second.accepted);
+}
+
+#[test]
+fn the_configuration_of_somebody_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mailweir.toml");
+    std::fs::write(&config, "# ours\n").unwrap();
+    let fault = Folder::prepare(Some(folder.path())).unwrap_err().to_string();
+    assert!(fault.contains("left as it is"), "{fault}");
+    assert_eq!(std::fs::read_to_string(config).unwrap(), "# ours\n");
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _held = SqliteStore::open(&data, SqliteOptions::default()).unwrap();
+    let settings =
+        Settings { data_dir: Some(folder.path().to_owned()), ..settings(10, 1, Level::Slow) };
+    let fault = Stage::set_up(&settings).err().unwrap().to_string();
+    assert!(fault.contains("in use"), "{fault}");
+}
+
+#[test]
+fn times_and_texts_are_for_people() {
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    for (span, words) in [
+        (minutes(0), "0 min"),
+        (Duration::from_secs(61), "2 min"),
+        (minutes(60), "1 h"),
+        (minutes(190), "3 h 10 min"),
+        (minutes(1_440), "1 d"),
+        (minutes(1_440 + 125), "1 d 2 h"),
+    ] {
+        assert_eq!(text::span(span), words);
+    }
+    assert_eq!(text::fit("five-minute quota", 30), "five-minute quota");
+    assert_eq!(text::fit("five-minute quota", 8), "five-mi…");
+    assert_eq!(text::wrapped("one two three", 40), "one two three\n");
+}
