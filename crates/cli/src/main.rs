@@ -78,7 +78,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Explain(arguments) => explain::run(globals, &arguments),
         Command::Delivery(arguments) => delivery::run(globals, arguments),
         Command::Mx(arguments) => mx::run(globals, arguments),
-        Command::Lab(arguments) => lab::run(&arguments),
+        Command::Lab(arguments) => lab::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }
