@@ -326,6 +326,7 @@ impl Engine {
         for (id, connection) in &mut self.connections {
             let rule = rules.find(&connection.mx_host, connection.path.source);
             let limits = rules.limits(rule, connection.path.source);
+            connection.rule = rule;
             connection.line = LineKey::new(rules, rule, connection.path);
             connection.rule_name = Arc::from(&*rules.rule(rule).name);
             connection.rules_version = rules.version();
