@@ -22,6 +22,9 @@ impl Breaker {
         error: bool,
         settings: &BreakerSettings,
     ) -> bool {
+        if settings.messages == 0 {
+            return false;
+        }
         self.messages += 1;
         self.errors += u32::from(error);
         if self.messages < settings.messages {
@@ -46,6 +49,15 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_of_messages_switches_it_off() {
+        let settings = BreakerSettings { messages: 0, ..BreakerSettings::default() };
+        let mut breaker = Breaker::default();
+        for second in 0..1_000 {
+            assert!(!breaker.count(Timestamp::from_secs(second), true, &settings));
+        }
+    }
 
     #[test]
     fn opens_at_ninety_percent_of_three_hundred() {

@@ -5,7 +5,7 @@ use core::time::Duration;
 /// The circuit breaker of an MX group (DESIGN 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Judged after so many messages, at least 1.
+    /// Judged after so many messages; 0: never.
     pub messages: u32,
     /// Opened when at least this share of them failed, 1 to 100.
     pub error_percent: u8,

@@ -410,8 +410,7 @@ pub struct LimitsConfig {
     pub message_bytes: u64,
     /// Size of one recipient's merge data. Default: 64 KiB.
     pub merge_bytes: u64,
-    /// Memory that rendered messages may take together while they wait for their connection.
-    /// Default: 128 MiB.
+    /// Resident memory of the process beyond which intake answers "try later". Default: 1 GiB.
     pub memory_bytes: u64,
 }
 

@@ -73,7 +73,7 @@ pub enum StartFault {
     System(#[from] std::io::Error),
     /// The ledger's record is damaged; starting without it could break a limit.
     #[error(
-        "{0}; restore the database, or wait an hour and remove the ledger with `mailweir stat forget`"
+        "{0}; restore the database from a backup: without the record of the last hour a limit could be broken"
     )]
     Ledger(#[from] journal::UnreadableRow),
 }

@@ -214,11 +214,10 @@ domain = "%DOMAIN%"
 # Beyond these, intake answers "try later".
 # queue_messages = 50000000
 # free_disk_bytes = 536870912
+# memory_bytes = 1073741824
 # content_bytes = 10485760
 # message_bytes = 26214400
 # merge_bytes = 65536
-# Rendered messages that wait for their connection.
-# memory_bytes = 134217728
 
 [log]
 # One JSON line per attempt.

@@ -561,7 +561,7 @@ fn read_limits(section: Section<'_>) -> LimitsConfig {
         content_bytes: section.number_or("content_bytes", 1..=100 * MIB, 10 * MIB),
         message_bytes: section.number_or("message_bytes", 1_024..=200 * MIB, 25 * MIB),
         merge_bytes: section.number_or("merge_bytes", 1..=MIB, 65_536),
-        memory_bytes: section.number_or("memory_bytes", MIB..=u64::MAX, 128 * MIB),
+        memory_bytes: section.number_or("memory_bytes", MIB..=u64::MAX, 1_024 * MIB),
     };
     section.finish();
     config
