@@ -24,6 +24,8 @@ use crate::site::Site;
 
 /// Replies are sent when so many octets have gathered, though the input is not used up.
 const GATHERED: usize = 16 * 1024;
+/// What a server with broken TLS answers to a handshake.
+const NO_HANDSHAKE: &[u8] = b"this is no handshake\r\n";
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long the rest of a client's octets is read away, so that closing does not reset the
 /// connection and lose the last reply on its way.
@@ -108,6 +110,15 @@ impl Carrier {
         match end {
             Ok(End::StartTls(StartTls::Good | StartTls::Injects)) => {
                 self.converse_secured(stream, session, input).await;
+            }
+            Ok(End::StartTls(StartTls::BrokenHandshake)) => {
+                // The answer to the client's first octets: behind the 220 it would look like an injection.
+                let mut hello = [0; 1_024];
+                if let Ok(Ok(1..)) = timeout(self.idle, stream.read(&mut hello)).await {
+                    let _ = timeout(self.idle, stream.write_all(NO_HANDSHAKE)).await;
+                }
+                self.entry.close();
+                part(&mut stream).await;
             }
             Ok(_) => {
                 self.entry.close();

@@ -89,7 +89,7 @@ pub enum StartTls {
     None,
     /// Offered and sound, with a self-signed certificate for the names of the provider's hosts.
     Good,
-    /// Offered; after the 220 comes something that is no handshake.
+    /// Offered; what answers the client's part of the handshake is none.
     BrokenHandshake,
     /// Offered and answered with 454.
     Refuses,

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use engine::event::Event;
 use engine::explain::{GroupView, PathView};
@@ -117,6 +118,12 @@ fn digest(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+/// A domain whose look-up failed is not looked up again sooner.
+const DNS_RETRY_MIN: Duration = Duration::from_secs(5);
+
+/// How long [`Node::shutdown`] lets conversations go on.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Name of the store's setting with the version of the rules.
 const RULES_VERSION: &str = "rules_version";
 
@@ -218,6 +225,7 @@ impl Node {
             unsettled: Vec::new(),
             store_sick: false,
             drained: false,
+            drain_until: None,
         };
         let running = Running::start(runner, input_receiver, report_receiver)?;
         let defaults = DeliveryOptions {
@@ -279,12 +287,19 @@ impl Node {
         &self.contents
     }
 
-    /// Finishes what is in flight, gives the rest back to the queue, and closes the store.
+    /// Finishes what is in flight, gives the rest back to the queue, and closes the store. A server that
+    /// has not answered after 30 seconds is not waited for any longer.
     pub async fn shutdown(self) {
+        self.shutdown_within(DRAIN_PATIENCE).await;
+    }
+
+    /// The same with another patience. A message whose conversation is broken off by its end may have been
+    /// delivered; it is in the queue at the next start, as after a crash.
+    pub async fn shutdown_within(self, patience: Duration) {
         let running = self.running;
         let writer = self.writer;
         let ended = tokio::task::spawn_blocking(move || {
-            running.shutdown();
+            running.shutdown(patience);
             writer.shutdown().is_some()
         });
         if !matches!(ended.await, Ok(true)) {
@@ -632,6 +647,8 @@ fn settings_of(config: &Config) -> Settings {
         claim_messages_max: u32::try_from(config.limits.part_messages).unwrap_or(256).min(256),
         connections_max: config.smtp_client.max_connections_total as usize,
         idle_timeout: config.smtp_client.idle_timeout,
+        // A look-up that failed has taken at most so long; the resolver believes a failure for a few seconds.
+        dns_retry: config.dns.route_timeout.max(DNS_RETRY_MIN),
         breaker: BreakerSettings {
             messages: config.circuit_breaker.messages,
             error_percent: config.circuit_breaker.error_percent,

@@ -8,6 +8,8 @@
 //! runtime. Nothing on this thread waits for a disk or a network.
 //!
 //! **Ending.** [`Running::shutdown`] drains: conversations finish what is in flight, the rest goes back to the queue.
+//! Those that have not come to an end when the patience is over are broken off; their messages stay claimed, and
+//! the next start puts them back into the queue.
 
 pub(crate) mod connections;
 pub mod contents;
@@ -85,6 +87,8 @@ pub(crate) enum Input {
     Swept { sweep: Sweep, cancel: bool, answer: Result<Written, StoreFault> },
     /// A delivery is to be read again from the store.
     DeliveryTouched(DeliveryId),
+    /// Conversations finish within this time, nothing new is begun.
+    Drain(Duration),
     /// Other rules are in force.
     Rules(Arc<RuleSet>),
     /// Somebody wants to know something.
@@ -109,6 +113,8 @@ pub(crate) struct Runner {
     pub(crate) unsettled: Vec<Vec<Settled>>,
     pub(crate) store_sick: bool,
     pub(crate) drained: bool,
+    /// Conversations are broken off then; `None`: nobody has asked for the end.
+    pub(crate) drain_until: Option<Timestamp>,
 }
 
 /// Counts of the loop, for metrics.
@@ -157,9 +163,9 @@ impl Running {
     }
 
     /// Drains and ends the loop. Blocks until the last conversation is over.
-    pub(crate) fn shutdown(self) {
+    pub(crate) fn shutdown(self, patience: Duration) {
         // When the loop has ended by itself there is nobody to tell.
-        let _ = self.inputs.send(Input::Event(Event::Drain));
+        let _ = self.inputs.send(Input::Drain(patience));
         if self.thread.join().is_err() {
             tracing::error!("the engine's loop has panicked; the queue is as of its last commit");
         }
@@ -189,7 +195,7 @@ impl Runner {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut reported = Vec::with_capacity(BATCH_MAX);
         self.turn();
-        while !self.drained {
+        while !self.drained && !self.out_of_patience() {
             let wake = self.next_wake();
             let sleep = tokio::time::sleep(wake);
             tokio::select! {
@@ -225,8 +231,19 @@ impl Runner {
     fn next_wake(&self) -> Duration {
         let now = self.clock.now();
         let engine = self.engine.wake_at().unwrap_or(Timestamp::NEVER);
-        let wake = engine.min(self.ledger.next_chore());
+        let wake =
+            engine.min(self.ledger.next_chore()).min(self.drain_until.unwrap_or(Timestamp::NEVER));
         wake.since(now).clamp(Duration::from_micros(200), Duration::from_secs(1))
+    }
+
+    /// Whether the node is to end and has waited long enough for its conversations.
+    fn out_of_patience(&self) -> bool {
+        let over = self.drain_until.is_some_and(|until| self.clock.now() >= until);
+        if over {
+            let open = self.connections.count();
+            tracing::warn!(open, "conversations that do not end are broken off");
+        }
+        over
     }
 
     /// Decides and carries out until there is nothing more to do.
@@ -306,6 +323,10 @@ impl Runner {
             }
             Input::Swept { sweep, cancel, answer } => self.swept(now, sweep, cancel, answer),
             Input::DeliveryTouched(id) => self.delivery_touched(now, id),
+            Input::Drain(patience) => {
+                self.drain_until = Some(now + patience);
+                self.engine.handle(now, Event::Drain);
+            }
             Input::Rules(rules) => {
                 self.ledger.replace_rules(now, Arc::clone(&rules));
                 self.engine.handle(now, Event::RulesReplaced(rules));
@@ -605,7 +626,7 @@ impl Runner {
 
     /// After the last decision: what is still to be written is written.
     async fn finish(mut self, inputs: &mut mpsc::UnboundedReceiver<Input>) {
-        self.connections.close_all();
+        self.connections.break_off();
         let patience = tokio::time::Instant::now() + Duration::from_secs(10);
         while !self.unsettled.is_empty() && tokio::time::Instant::now() < patience {
             for settled in core::mem::take(&mut self.unsettled) {

@@ -13,7 +13,6 @@ use mail::time::Timestamp;
 use smtp::client::{ClientSettings, Timeouts, TlsMode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::contents::Contents;
 use crate::clock::SteadyClock;
@@ -86,8 +85,8 @@ pub(crate) struct Connections {
     settings: Arc<Config>,
     runtime: tokio::runtime::Handle,
     reports: mpsc::UnboundedSender<ConnectionReport>,
-    /// Every conversation, to wait for at the end.
-    tracker: TaskTracker,
+    /// Breaks off every conversation at the end.
+    ended: CancellationToken,
 }
 
 /// The node's clock as a function.
@@ -112,7 +111,7 @@ impl Connections {
             settings,
             runtime,
             reports,
-            tracker: TaskTracker::new(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -168,8 +167,10 @@ impl Connections {
         let close = CancellationToken::new();
         self.open.insert(connection, Open::Real { work, close: close.clone() });
         let connector = Arc::clone(&self.connector);
-        self.tracker
-            .spawn_on(async move { connector.carry(plan, receiver, close).await }, &self.runtime);
+        let ended = self.ended.clone();
+        self.runtime.spawn(async move {
+            ended.run_until_cancelled(connector.carry(plan, receiver, close)).await
+        });
     }
 
     fn connect_dry(&mut self, connection: ConnectionId) {
@@ -181,7 +182,7 @@ impl Connections {
             clock: Arc::clone(&self.clock),
             reports: self.reports.clone(),
         };
-        self.tracker.spawn_on(dry.carry(receiver), &self.runtime);
+        self.runtime.spawn(dry.carry(receiver));
     }
 
     /// Hands messages to a connection. What it cannot take any more comes back as not tried.
@@ -230,13 +231,15 @@ impl Connections {
         }
     }
 
-    /// Ends all conversations after what is in flight.
-    pub(super) fn close_all(&mut self) {
-        for (_, open) in self.open.drain() {
-            if let Open::Real { close, .. } = open {
-                close.cancel();
-            }
-        }
+    /// Conversations that have not come to their end.
+    pub(super) fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Breaks off whatever is still open. Nothing is reported of it any more.
+    pub(super) fn break_off(&mut self) {
+        self.ended.cancel();
+        self.open.clear();
     }
 
     /// What a report means to the engine.
