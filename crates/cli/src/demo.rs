@@ -148,7 +148,7 @@ fn watch_signals(end: &CancellationToken) -> Result<(), Failure> {
 
 fn introduce(settings: &Settings) -> Result<(), Failure> {
     let words = format!(
-        "A campaign to {} at level {}, to a mail internet on 127.0.0.0/8. Nothing leaves this machine.",
+        "A campaign to {} at level {}. Nothing leaves this machine: its internet is on 127.0.0.0/8.",
         count(settings.recipients, "recipient"),
         settings.level,
     );
@@ -453,7 +453,7 @@ fn complete(account: Account, shown: &Shown, settings: &Settings) -> Account {
         level: settings.level.to_string(),
         seed: settings.seed,
         accepting_seconds: seconds,
-        seconds: shown.snapshot.elapsed.as_secs_f64(),
+        seconds: shown.snapshot.moved.as_secs_f64(),
         ..account
     }
 }
@@ -510,10 +510,13 @@ fn next_steps(settings: &Settings) -> String {
         "\n\
 What to try next
 
-  {program} demo --level {other}      the same campaign at another level
-  {program} demo --keep             stay up: explain, stat, HTTP API, send a mailing
-  {program} mx explain gmail-smtp-in.l.google.com
-                                    the limits of an MX host, and where they come from
-  {program} init                    write a configuration for this machine; then check, serve",
+  the same campaign at another level
+    {program} demo --level {other}
+  stay up: explain, stat, HTTP API, a mailing of your own
+    {program} demo --keep
+  the limits of an MX host, and where the figures come from
+    {program} mx explain gmail-smtp-in.l.google.com
+  a configuration for this machine; then `check` and `serve`
+    {program} init",
     )
 }

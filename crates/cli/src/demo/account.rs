@@ -163,6 +163,23 @@ impl AuditAccount {
     }
 }
 
+/// Where the witnesses differ, in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Differences {
+    /// Accepted recipients against final states, rows of the queue and claimed messages.
+    pub(crate) store: u64,
+    /// Final states against the lines of the delivery log.
+    pub(crate) delivery_log: u64,
+    /// Messages sent against messages that the receiving side has.
+    pub(crate) receiving_side: u64,
+}
+
+impl Differences {
+    const fn sum(self) -> u64 {
+        self.store + self.delivery_log + self.receiving_side
+    }
+}
+
 /// Everything that is reported at the end.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Account {
@@ -186,6 +203,8 @@ pub(crate) struct Account {
     pub(crate) waiting: u64,
     /// The sum of all differences between the witnesses.
     pub(crate) unaccounted: u64,
+    /// Each of them.
+    pub(crate) differences: Differences,
     /// The receiving side saw no limit passed.
     pub(crate) limits_held: bool,
     /// What it saw instead.
@@ -206,7 +225,7 @@ pub(crate) struct Account {
     pub(crate) seed: u64,
     /// Seconds of accepting.
     pub(crate) accepting_seconds: f64,
-    /// Seconds of sending.
+    /// Seconds from the start of sending until the last outcome.
     pub(crate) seconds: f64,
     /// Most memory in use, the lab's included.
     pub(crate) peak_memory_mib: u64,
@@ -250,12 +269,11 @@ impl Account {
             counters.sent + counters.failed + counters.expired + counters.cancelled
         };
         let sent = new.sent - old.sent;
-        // Each recipient that was ever accepted is at its end, in the queue, or claimed.
-        let astray = new.accepted.abs_diff(finals(new) + after.queue() + new.in_flight);
-        // The log ends each message once; its lines and the store's counters must agree.
-        let logged = tally.settled().abs_diff(finals(new) - finals(old));
-        // Who dropped the connection after the dot may have the message, and the store knows it as put off.
-        let received = lab.duplicates.unique_accepted.abs_diff(sent);
+        let differences = Differences {
+            store: new.accepted.abs_diff(finals(new) + after.queue() + new.in_flight),
+            delivery_log: tally.settled().abs_diff(finals(new) - finals(old)),
+            receiving_side: lab.duplicates.unique_accepted.abs_diff(sent),
+        };
         let rows = &witnesses.snapshot.rows;
         let mut providers: Vec<ProviderAccount> = (0..world.plans.len())
             .filter(|place| rows[*place].recipients > 0)
@@ -275,7 +293,8 @@ impl Account {
             expired: new.expired - old.expired,
             cancelled: new.cancelled - old.cancelled,
             waiting: after.queue() + new.in_flight,
-            unaccounted: astray + logged + received,
+            unaccounted: differences.sum(),
+            differences,
             limits_held: lab.limits_held(),
             limit_violations: lab
                 .limit_violations

@@ -111,9 +111,11 @@ pub(crate) async fn forecast(
 
 /// Mail for a provider that is out of reach: when that ends is not ours to say.
 fn unknowable(snapshot: &Snapshot, plan: usize) -> bool {
-    snapshot.rows[plan].held.first().is_some_and(|held| {
-        held.reason.starts_with("path resting") || held.reason.starts_with("DNS")
-    })
+    let row = &snapshot.rows[plan];
+    row.out_of_reach
+        || row.held.first().is_some_and(|held| {
+            held.reason.starts_with("path resting") || held.reason.starts_with("DNS")
+        })
 }
 
 fn sources_of(config: &Config) -> Result<Sources, Failure> {

@@ -81,11 +81,9 @@ impl Progress {
                     bar
                 });
                 feed.set_position(accepted);
-                feed.set_message(format!(
-                    "{} of {} recipients on disk, {rate}/s",
-                    number(accepted),
-                    number(of)
-                ));
+                let (accepted_words, of_words) = (number(accepted), number(of));
+                let words = format!("{accepted_words} of {of_words} on disk, {rate}/s");
+                feed.set_message(fit(&words, bars.width.saturating_sub(43)));
                 if accepted == of {
                     feed.finish();
                 }

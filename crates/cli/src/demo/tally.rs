@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mail::id::MessageId;
 use mail::time::Timestamp;
@@ -170,7 +170,7 @@ pub(crate) struct Tail {
     begin: u64,
     /// A line whose end has not been written yet.
     begun: Vec<u8>,
-    name: String,
+    path: PathBuf,
 }
 
 impl Tail {
@@ -184,7 +184,8 @@ impl Tail {
         let options = OpenOptions::new().create(true).append(true).read(true).open(path);
         let mut file = options.map_err(fault)?;
         let begin = file.seek(SeekFrom::End(0)).map_err(fault)?;
-        Ok(Self { file: BufReader::with_capacity(1 << 18, file), begin, begun: Vec::new(), name })
+        let file = BufReader::with_capacity(1 << 18, file);
+        Ok(Self { file, begin, begun: Vec::new(), path: path.to_owned() })
     }
 
     /// Reads on to the present end.
@@ -192,40 +193,42 @@ impl Tail {
     /// # Errors
     /// The log cannot be read, or has a line that is none.
     pub(crate) fn read(&mut self, world: &World, tally: &mut Tally) -> Result<(), Failure> {
-        let fault = |name: &str, why: &dyn std::fmt::Display| {
-            Failure::environment(format!("cannot read {name}: {why}"))
+        let shown = self.path.display();
+        let fault = |why: &dyn std::fmt::Display| {
+            Failure::environment(format!("cannot read {shown}: {why}"))
         };
         loop {
             let room = LONGEST_LINE - self.begun.len() as u64;
             let read = (&mut self.file)
                 .take(room)
                 .read_until(b'\n', &mut self.begun)
-                .map_err(|why| fault(&self.name, &why))?;
+                .map_err(|why| fault(&why))?;
             if self.begun.last() == Some(&b'\n') {
-                tally.take(world, &self.begun).map_err(|why| fault(&self.name, &why))?;
+                tally.take(world, &self.begun).map_err(|why| fault(&why))?;
                 self.begun.clear();
             } else if read as u64 == room {
-                return Err(fault(&self.name, &"a line has no end"));
+                return Err(fault(&"a line has no end"));
             } else {
                 return Ok(());
             }
         }
     }
 
-    /// Lets the auditor judge what was logged in this run.
+    /// Lets the auditor judge what was logged in this run. The place of [`Tail::read`] stays.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(crate) fn audit(&mut self, world: &World) -> Result<AuditReport, Failure> {
-        let name = self.name.clone();
+    pub(crate) fn audit(&self, world: &World) -> Result<AuditReport, Failure> {
+        let name = self.path.display().to_string();
         let fault = |fault| Failure::environment(format!("cannot read {name}: {fault}"));
-        self.file.seek(SeekFrom::Start(self.begin)).map_err(fault)?;
-        self.begun.clear();
+        let mut file = File::open(&self.path).map_err(fault)?;
+        file.seek(SeekFrom::Start(self.begin)).map_err(fault)?;
+        let mut file = BufReader::with_capacity(1 << 18, file);
         let mut auditor = Auditor::new(&world.rules, BTreeMap::new());
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            let read = (&mut self.file).take(LONGEST_LINE).read_until(b'\n', &mut line);
+            let read = (&mut file).take(LONGEST_LINE).read_until(b'\n', &mut line);
             // A last line without end is being written: the next reading has it whole.
             if read.map_err(fault)? == 0 || line.last() != Some(&b'\n') {
                 break;

@@ -14,8 +14,6 @@ use crate::output::{count, number, table};
 const PLAIN_WIDTH: u16 = 100;
 /// From this width on, one table holds everything.
 const WIDE: u16 = 156;
-/// Below this width the time to wait is left out.
-const NARROW: u16 = 94;
 
 /// The width of the terminal on standard output.
 pub(crate) fn terminal_width() -> Option<u16> {
@@ -81,7 +79,8 @@ pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
         text += &format!("{}\n", one_table(account));
     } else {
         text += &format!("{}\n\n", delivered(account, width));
-        text += "What the receiving side saw: the most of any one source / limit of the MX rules\n";
+        text +=
+            "What the receiving side saw: the most of any one source / its limit in the MX rules\n";
         text += &format!("{}\n", received(account, width));
     }
     text.push('\n');
@@ -91,21 +90,47 @@ pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
     text
 }
 
-/// What became of the mail.
+/// What became of the mail: with as much as fits.
 fn delivered(account: &Account, width: u16) -> Table {
-    let mut rows = fixed(
-        &["Provider", ">Total", ">Sent", ">Failed", ">Waiting", "Waits for", "Gone by"],
-        width,
-    );
+    let fits = |rows: &Table| {
+        let mut free = rows.clone();
+        free.set_content_arrangement(ContentArrangement::Disabled);
+        free.lines().all(|line| line.chars().count() <= usize::from(width))
+    };
+    let full = delivered_with(account, true, true);
+    if fits(&full) {
+        return full;
+    }
+    let without_span = delivered_with(account, true, false);
+    if fits(&without_span) {
+        return without_span;
+    }
+    let mut least = delivered_with(account, false, false);
+    least.set_width(width);
+    least
+}
+
+fn delivered_with(account: &Account, with_total: bool, with_span: bool) -> Table {
+    let from = usize::from(!with_total);
+    let columns = ["Provider", ">Total", ">Sent", ">Failed", ">Waiting", "Waits for"];
+    let last = if with_span { "Gone by (in)" } else { "Gone by" };
+    let mut names: Vec<&str> = columns.into_iter().chain([last]).collect();
+    names.drain(1..1 + from);
+    let mut rows = table(&names);
+    rows.set_content_arrangement(ContentArrangement::Dynamic);
+    let mut add = |mut cells: Vec<String>| {
+        cells.drain(1..1 + from);
+        rows.add_row(cells);
+    };
     for provider in &account.providers {
         let mut cells = figures(provider);
         cells.push(reason(provider));
-        cells.push(gone_by(provider, account.now, width >= NARROW));
-        rows.add_row(cells);
+        cells.push(gone_by(provider, account.now, with_span));
+        add(cells);
     }
     let mut cells = totals(account);
-    cells.extend([String::new(), last_gone(account, width >= NARROW)]);
-    rows.add_row(cells);
+    cells.extend([String::new(), last_gone(account, with_span)]);
+    add(cells);
     rows
 }
 
@@ -117,7 +142,8 @@ fn received(account: &Account, width: u16) -> Table {
         ">Messages on one connection",
         ">Messages in any hour",
     ];
-    let mut rows = fixed(&columns, width);
+    let mut rows = table(&columns);
+    rows.set_width(width);
     for provider in &account.providers {
         if let Some(cells) = measured(provider) {
             let [connections, messages, hour] = cells;
@@ -135,12 +161,12 @@ fn one_table(account: &Account) -> Table {
         ">Failed",
         ">Waiting",
         "Waits for",
-        "Gone by",
+        "Gone by (in)",
         ">Connections at once",
-        ">On one connection",
+        ">On one of them",
         ">In any hour",
     ];
-    let mut rows = fixed(&columns, WIDE);
+    let mut rows = table(&columns);
     for provider in &account.providers {
         let mut cells = figures(provider);
         cells.push(reason(provider));
@@ -152,14 +178,6 @@ fn one_table(account: &Account) -> Table {
     cells.extend([String::new(), last_gone(account, true)]);
     cells.extend(["seen / limit", "seen / limit", "seen / limit"].map(str::to_owned));
     rows.add_row(cells);
-    rows
-}
-
-/// A table whose cells are never wrapped as long as they fit.
-fn fixed(columns: &[&str], width: u16) -> Table {
-    let mut rows = table(columns);
-    rows.set_content_arrangement(ContentArrangement::Dynamic);
-    rows.set_width(width);
     rows
 }
 
@@ -214,7 +232,7 @@ fn last_gone(account: &Account, with_span: bool) -> String {
 
 fn moment(at: Timestamp, now: Timestamp, with_span: bool) -> String {
     let time = clock_time(at, now).unwrap_or_default();
-    if with_span { format!("{time} (in {})", span(at.since(now))) } else { time }
+    if with_span { format!("{time} ({})", span(at.since(now))) } else { time }
 }
 
 /// `4 / 5`, for the three limits.
@@ -227,7 +245,7 @@ fn measured(provider: &ProviderAccount) -> Option<[String; 3]> {
 /// Sentences, each a paragraph.
 fn summary(account: &Account) -> Vec<String> {
     let mut lines = vec![format!(
-        "Accepted {} in {:.1} s, each on disk before it was acknowledged ({}/s); delivered {} in {:.1} s.",
+        "Accepted {} durably in {:.1} s ({}/s); delivered {} in {:.1} s.",
         count(account.accepted, "recipient"),
         account.accepting_seconds,
         number(account.accepted_per_second),
@@ -242,6 +260,16 @@ fn summary(account: &Account) -> Vec<String> {
         number(account.unaccounted),
         number(account.duplicates),
     ));
+    if account.unaccounted > 0 {
+        let found = account.differences;
+        lines.push(format!(
+            "UNACCOUNTED: {} in the store, {} between store and delivery log, {} between store and \
+             receiving side.",
+            number(found.store),
+            number(found.delivery_log),
+            number(found.receiving_side)
+        ));
+    }
     lines.extend(account.limit_violations.iter().map(|found| format!("LIMIT PASSED: {found}")));
     if account.possibly_delivered > 0 {
         lines.push(format!(

@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(4);
 /// Nothing must have moved for so long.
 const QUIET: Duration = Duration::from_millis(800);
 /// When nothing has moved for so long, and nothing is on a connection, the watch ends too.
-const STILL: Duration = Duration::from_secs(12);
+const STILL: Duration = Duration::from_secs(6);
 
 /// How the watch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -68,8 +68,8 @@ pub(crate) struct Row {
     pub(crate) waiting: u64,
     /// Why, the most frequent first.
     pub(crate) held: Vec<Held>,
-    /// The last moment of those that were put off.
-    pub(crate) last_retry: Option<Timestamp>,
+    /// Connecting has failed, and nothing has ever arrived.
+    pub(crate) out_of_reach: bool,
 }
 
 /// Everything at one moment.
@@ -83,6 +83,8 @@ pub(crate) struct Snapshot {
     pub(crate) on_connections: usize,
     /// Since the start of sending.
     pub(crate) elapsed: Duration,
+    /// From the start of sending until the last outcome.
+    pub(crate) moved: Duration,
     /// Now, in the node's time.
     pub(crate) now: Timestamp,
     /// Each message that is left waits for a moment that is not near.
@@ -99,7 +101,7 @@ impl Snapshot {
     pub(crate) fn recount(&mut self, tally: &Tally) {
         for row in &mut self.rows {
             let held = core::mem::take(&mut row.held);
-            *row = Row { held, last_retry: row.last_retry, ..Row::default() };
+            *row = Row { held, out_of_reach: row.out_of_reach, ..Row::default() };
         }
         for domain in &tally.domains {
             let row = &mut self.rows[domain.plan];
@@ -168,12 +170,12 @@ pub(crate) async fn look(
         connections: groups.iter().map(|group| group.connections).sum(),
         on_connections: groups.iter().map(|group| group.in_flight).sum(),
         elapsed: started.elapsed(),
+        moved: Duration::ZERO,
         now,
         all_wait: true,
     };
     let mut reasons = vec![BTreeMap::new(); world.plans.len()];
     for (place, domain) in tally.domains.iter().enumerate() {
-        let row = &mut snapshot.rows[domain.plan];
         let reasons = &mut reasons[domain.plan];
         if let Some(why) = why.get(&domain.name) {
             snapshot.all_wait &= why.until != Timestamp::NEVER && why.until > now + SOON;
@@ -182,8 +184,18 @@ pub(crate) async fn look(
         if let Some(later) = put_off.get(&place) {
             snapshot.all_wait &= later.first > now + SOON;
             note(reasons, WaitReason::RetryScheduled.name(), later.messages, later.first);
-            row.last_retry = row.last_retry.max(Some(later.last));
         }
+    }
+    let mut arrived = vec![(0, 0); world.plans.len()];
+    for group in &groups {
+        if let Some(plan) = world.by_domain.get(&group.sample_domain) {
+            let counts = group.counts;
+            arrived[*plan].0 += counts.sent + counts.failed + counts.deferred;
+            arrived[*plan].1 += counts.sessions_failed;
+        }
+    }
+    for (row, (messages, faults)) in snapshot.rows.iter_mut().zip(arrived) {
+        row.out_of_reach = messages == 0 && faults > 0;
     }
     for (row, reasons) in snapshot.rows.iter_mut().zip(reasons) {
         row.held = sorted(reasons);
@@ -205,7 +217,7 @@ pub(crate) async fn watch(
     end: impl Future<Output = ()>,
 ) -> Result<(Snapshot, FinishedBy), Failure> {
     let started = Instant::now();
-    let mut moved = (Instant::now(), 0);
+    let mut moved = (started, 0);
     let mut end = core::pin::pin!(end);
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -215,13 +227,14 @@ pub(crate) async fn watch(
         };
         tail.read(world, tally)?;
         let snapshot = look(questions, world, tally, started).await;
-        let snapshot = snapshot
+        let mut snapshot = snapshot
             .ok_or_else(|| Failure::environment("the node has ended by itself; see its log"))?;
         progress.sending(world, &snapshot);
         if tally.attempts() != moved.1 {
             moved = (Instant::now(), tally.attempts());
         }
         let still = moved.0.elapsed();
+        snapshot.moved = moved.0.duration_since(started);
         let idle = snapshot.on_connections == 0;
         let finished = if ended {
             Some(FinishedBy::Interrupt)
