@@ -216,8 +216,10 @@ impl Runner {
             }
             let now = self.clock.now();
             for report in reported.drain(..) {
-                let event = self.connections.event_of(report);
-                self.engine.handle(now, event);
+                let (before, event) = self.connections.events_of(report);
+                for event in before.into_iter().chain([event]) {
+                    self.engine.handle(now, event);
+                }
             }
             for input in batch.drain(..) {
                 self.take(now, input);
@@ -516,10 +518,7 @@ impl Runner {
                 self.connections.connect(connection, &plan);
             }
             Command::Send { connection, messages } => {
-                let back = self.connections.send(connection, messages);
-                if !back.is_empty() {
-                    self.engine.handle(now, Event::MessagesDone { connection, results: back });
-                }
+                self.connections.send(connection, messages);
             }
             Command::Close { connection } => self.connections.close(connection),
             Command::Settle(settled) => self.settle(settled),

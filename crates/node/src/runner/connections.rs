@@ -78,6 +78,9 @@ enum Open {
 /// All connections of the node.
 pub(crate) struct Connections {
     open: HashMap<ConnectionId, Open>,
+    /// What was handed to connections that take nothing more: given back when they report their end. The engine
+    /// would hand it to the same connection again and again if it heard of it earlier.
+    too_late: HashMap<ConnectionId, Vec<MessageDone>>,
     connector: Arc<Connector<NodeTime>>,
     contents: Arc<Contents>,
     clock: Arc<SteadyClock>,
@@ -104,6 +107,7 @@ impl Connections {
         let sources = settings.sources.iter().map(|source| (source.id, source.clone())).collect();
         Self {
             open: HashMap::new(),
+            too_late: HashMap::new(),
             connector: Arc::new(connector),
             contents,
             clock,
@@ -185,19 +189,12 @@ impl Connections {
         self.runtime.spawn(dry.carry(receiver));
     }
 
-    /// Hands messages to a connection. What it cannot take any more comes back as not tried.
-    pub(super) fn send(
-        &mut self,
-        connection: ConnectionId,
-        messages: Vec<Assignment>,
-    ) -> Vec<MessageDone> {
-        let back = |ids: Vec<MessageId>| {
-            let not_tried = |message| MessageDone {
-                message,
-                started_at: None,
-                result: DoneResult::Verdict(Verdict::NotTried),
-            };
-            ids.into_iter().map(not_tried).collect()
+    /// Hands messages to a connection. What it cannot take any more comes back as not tried, with its end.
+    pub(super) fn send(&mut self, connection: ConnectionId, messages: Vec<Assignment>) {
+        let not_tried = |message| MessageDone {
+            message,
+            started_at: None,
+            result: DoneResult::Verdict(Verdict::NotTried),
         };
         let ids: Vec<MessageId> = messages.iter().map(|assigned| assigned.message.id).collect();
         let taken = match self.open.get(&connection) {
@@ -220,7 +217,10 @@ impl Connections {
             Some(Open::Dry { work }) => work.send(messages).is_ok(),
             None => false,
         };
-        if taken { Vec::new() } else { back(ids) }
+        if !taken {
+            let too_late = self.too_late.entry(connection).or_default();
+            too_late.extend(ids.into_iter().map(not_tried));
+        }
     }
 
     /// Lets a connection finish what it has, then close.
@@ -242,10 +242,11 @@ impl Connections {
         self.open.clear();
     }
 
-    /// What a report means to the engine.
-    pub(super) fn event_of(&mut self, report: ConnectionReport) -> Event {
+    /// What a report means to the engine, in this order.
+    pub(super) fn events_of(&mut self, report: ConnectionReport) -> (Option<Event>, Event) {
         let connection = report.connection;
-        match report.kind {
+        let mut before = None;
+        let event = match report.kind {
             ReportKind::Ready { .. } => Event::ConnectionReady { connection },
             ReportKind::Done(results) => Event::MessagesDone {
                 connection,
@@ -263,9 +264,12 @@ impl Connections {
             },
             ReportKind::Closed(end) => {
                 self.open.remove(&connection);
+                let too_late = self.too_late.remove(&connection);
+                before = too_late.map(|results| Event::MessagesDone { connection, results });
                 Event::ConnectionClosed { connection, end }
             }
-        }
+        };
+        (before, event)
     }
 
     fn report(&self, connection: ConnectionId, kind: ReportKind) {
