@@ -116,6 +116,9 @@ pub(crate) struct ProviderAccount {
     /// The same, as a time.
     #[serde(skip)]
     pub(crate) gone_at: Option<Timestamp>,
+    /// Nothing has ever arrived there, or its hosts do not answer now.
+    #[serde(skip)]
+    pub(crate) out_of_reach: bool,
     /// What the receiving side saw; absent where there is no receiving side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<Measures>,
@@ -338,6 +341,7 @@ fn provider(witnesses: &Witnesses<'_>, place: usize) -> ProviderAccount {
         waiting_reasons: row.held.iter().map(|held| (held.reason.clone(), held.messages)).collect(),
         gone_by: gone_at.map(|time| time.to_string()),
         gone_at,
+        out_of_reach: super::forecast::unknowable(witnesses.snapshot, place),
         limits: measures(plan.promise, witnesses.lab.provider(&plan.lab_name)),
     }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn forecast(
 }
 
 /// Mail for a provider that is out of reach: when that ends is not ours to say.
-fn unknowable(snapshot: &Snapshot, plan: usize) -> bool {
+pub(crate) fn unknowable(snapshot: &Snapshot, plan: usize) -> bool {
     let row = &snapshot.rows[plan];
     row.out_of_reach
         || row.held.first().is_some_and(|held| {

@@ -68,7 +68,7 @@ fn at_level_boost_nearly_all_goes_at_once() {
 fn what_an_earlier_run_left_is_accounted_for() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
-        Settings { data_dir: Some(folder.path().to_owned()), ..settings(300, 1, Level::Slow) };
+        Settings { data_dir: Some(folder.path().to_owned()), ..settings(240, 1, Level::Slow) };
     let first = holds(&settings);
     let second = account_of(&settings);
     assert_eq!(second.from_earlier_runs, first.waiting);

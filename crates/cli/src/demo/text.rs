@@ -74,7 +74,7 @@ pub(crate) fn program() -> String {
 /// The whole report.
 pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
     let width = width.unwrap_or(PLAIN_WIDTH);
-    let mut text = String::new();
+    let mut text = String::from("\n");
     if width >= WIDE {
         text += &format!("{}\n", one_table(account));
     } else {
@@ -219,7 +219,8 @@ fn gone_by(provider: &ProviderAccount, now: Timestamp, with_span: bool) -> Strin
     match provider.gone_at {
         Some(at) => moment(at, now, with_span),
         None if provider.waiting == 0 => String::new(),
-        None if with_span => "not foreseeable".to_owned(),
+        None if with_span && provider.out_of_reach => "not foreseeable".to_owned(),
+        None if with_span => "not while it is valid".to_owned(),
         None => "?".to_owned(),
     }
 }

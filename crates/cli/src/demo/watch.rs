@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(4);
 /// Nothing must have moved for so long.
 const QUIET: Duration = Duration::from_millis(800);
 /// When nothing has moved for so long, and nothing is on a connection, the watch ends too.
-const STILL: Duration = Duration::from_secs(6);
+const STILL: Duration = Duration::from_secs(4);
 
 /// How the watch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
