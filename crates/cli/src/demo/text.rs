@@ -15,6 +15,9 @@ const PLAIN_WIDTH: u16 = 100;
 /// From this width on, one table holds everything.
 const WIDE: u16 = 156;
 
+/// What stands for a time that comes after the validity of the delivery.
+const EXPIRES: &str = "expires first";
+
 /// The width of the terminal on standard output.
 pub(crate) fn terminal_width() -> Option<u16> {
     Table::new().width()
@@ -219,14 +222,18 @@ fn gone_by(provider: &ProviderAccount, now: Timestamp, with_span: bool) -> Strin
     match provider.gone_at {
         Some(at) => moment(at, now, with_span),
         None if provider.waiting == 0 => String::new(),
-        None if with_span && provider.out_of_reach => "not foreseeable".to_owned(),
-        None if with_span => "not while it is valid".to_owned(),
+        None if !provider.out_of_reach => EXPIRES.to_owned(),
+        None if with_span => "not foreseeable".to_owned(),
         None => "?".to_owned(),
     }
 }
 
 /// When the last of it will have gone.
 fn last_gone(account: &Account, with_span: bool) -> String {
+    let foreseeable = || account.providers.iter().filter(|found| !found.out_of_reach);
+    if foreseeable().any(|found| found.waiting > 0 && found.gone_at.is_none()) {
+        return EXPIRES.to_owned();
+    }
     let last = account.providers.iter().filter_map(|provider| provider.gone_at).max();
     last.map(|at| moment(at, account.now, with_span)).unwrap_or_default()
 }
