@@ -21,7 +21,7 @@ pub enum Figure {
     MessagesPerHour,
     /// Connections opened in any 60 consecutive seconds, per budget. Not changed by levels.
     ConnectionsPerMinute,
-    /// Shortest time between the starts (MAIL FROM) of two messages of one budget, in milliseconds.
+    /// Shortest time between the starts of two connections of one budget, in milliseconds.
     /// Not changed by levels. A cap on it is a floor: no level may state less.
     MinInterval,
 }

@@ -37,7 +37,7 @@ pub struct Limits {
     pub messages_per_hour: u32,
     /// Connections opened in any 60 consecutive seconds, per budget.
     pub connections_per_minute: Option<u32>,
-    /// Shortest time between the starts (MAIL FROM) of two messages of one budget.
+    /// Shortest time between the starts of two connections of one budget.
     pub min_interval: Option<Duration>,
 }
 

@@ -124,6 +124,10 @@ struct Transaction {
     dot_end: u64,
 }
 
+/// Octets that may wait to be written when the next MAIL FROM is queued behind them. With more, the command could
+/// leave long after the time for which its token was granted.
+const AHEAD_OCTETS: u64 = 64 << 10;
+
 /// The session.
 #[derive(Debug)]
 pub struct ClientSession {
@@ -235,6 +239,9 @@ impl ClientSession {
     /// Takes note that so many octets of the pieces from `next_to_send` were written.
     pub fn written(&mut self, now: Timestamp, octets: usize) {
         self.output.written(now, octets);
+        if self.opening.is_none() && !self.waiting.is_empty() {
+            self.advance(now);
+        }
     }
 
     /// Does what the time demands; harmless when nothing is due.
@@ -390,6 +397,7 @@ impl ClientSession {
             && !self.waiting.is_empty()
             && self.opening.is_none()
             && (self.extensions.pipelining || self.awaited.is_empty())
+            && self.output.unwritten() <= AHEAD_OCTETS
         {
             if self.reset_due {
                 self.reset_due = false;

@@ -164,6 +164,10 @@ impl<A: Admission> ServerSession<A> {
         } else {
             self.pending.extend_from_slice(octets);
         }
+        if self.draining && self.pending.is_empty() && matches!(self.mode, Mode::Command) {
+            // Whatever was in hand when the shutdown began has had its answer.
+            self.say_and_close("421 4.3.2 closing down", "closing down");
+        }
         if matches!(self.mode, Mode::Closed) {
             self.pending = Vec::new();
         } else if self.pending.len() > MOST_PENDING {

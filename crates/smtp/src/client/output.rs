@@ -85,6 +85,11 @@ impl Output {
         self.written >= position
     }
 
+    /// Octets queued and not yet written.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.queued - self.written
+    }
+
     /// When the last block was written.
     pub(super) fn block_at(&self) -> Timestamp {
         self.block_at

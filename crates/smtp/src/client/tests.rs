@@ -458,6 +458,51 @@ fn tokens_expire_and_the_connection_has_its_limit() {
 }
 
 #[test]
+fn the_next_command_does_not_wait_behind_a_large_content() {
+    let now = Timestamp::from_secs(1_000);
+    let mut session = ClientSession::new(settings(), now);
+    let written = |session: &mut ClientSession, octets: usize| session.written(now, octets);
+    let all = |session: &mut ClientSession| {
+        let mut sent = Vec::new();
+        while let Some(piece) = session.next_to_send() {
+            session.written(now, piece.len());
+            sent.extend_from_slice(&piece);
+        }
+        String::from_utf8(sent).unwrap()
+    };
+    session.receive(now, b"220 mx\r\n");
+    all(&mut session);
+    session.receive(now, b"250-mx\r\n250 PIPELINING\r\n");
+    let large =
+        "x".repeat(70).repeat(3_000).as_bytes().chunks(70).fold(Vec::new(), |mut all, line| {
+            all.extend_from_slice(line);
+            all.extend_from_slice(b"\r\n");
+            all
+        });
+    let message = |token: u64, content: Vec<u8>| Envelope {
+        token,
+        sender: "b@we.test".into(),
+        recipient: "r@x.test".into(),
+        content: content.into(),
+        smtputf8: false,
+        test_only: false,
+        send_before: now + Duration::from_secs(60),
+    };
+    session.enqueue(now, message(1, large));
+    session.enqueue(now, message(2, b"Subject: 2\r\n\r\n".to_vec()));
+    all(&mut session);
+    session.receive(now, b"250 ok\r\n250 ok\r\n354 go\r\n");
+    let mut pieces = Vec::new();
+    while let Some(piece) = session.next_to_send() {
+        pieces.push(piece);
+    }
+    let queued: usize = pieces.iter().map(|piece| piece.len()).sum();
+    assert!(!pieces.concat().windows(4).any(|four| four == b"MAIL"), "nothing behind the content");
+    written(&mut session, queued - (32 << 10));
+    assert!(all(&mut session).starts_with("MAIL FROM"), "now it leaves soon");
+}
+
+#[test]
 fn pipelining_can_be_switched_off() {
     check(
         ClientSettings { pipelining: false, ..settings() },
