@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -81,7 +80,8 @@ fn number_of(database: &str, name: &str) -> u32 {
 
 impl Postfix {
     fn start(programs: &Path, address: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // Postfix writes no log to a folder whose name begins with a dot.
+        let folder = TempDir::with_prefix("mailweir-postfix-").unwrap();
         let place = |name: &str| folder.path().join(name);
         let port = std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port();
         for name in ["etc", "queue", "data", "mail"] {
@@ -150,8 +150,7 @@ impl Postfix {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
-            // At its end it ends its process group, which must not be ours.
-            .process_group(0)
+            // It begins a session of its own, which it ends with itself.
             .spawn()
             .unwrap();
         Self { master, folder, port }
@@ -232,12 +231,18 @@ async fn a_real_postfix_takes_everything_once() {
         let text = std::fs::read_to_string(file).unwrap();
         let line = text.lines().find(|line| line.starts_with("Delivered-To: ")).unwrap();
         assert!(to.insert(line.to_string()), "{line} came twice");
-        assert!(text.contains("(using TLSv1.3") && text.contains("Dear P"), "{text}");
+        assert!(text.contains(" with ESMTPS id ") && text.contains("Dear P"), "{text}");
     }
     assert_eq!(to.len(), 200);
     let connections = log.matches(": connect from unknown[127.10.").count();
     assert_eq!(log.matches("TLS connection established from").count(), connections, "{log}");
     assert!((4..=20).contains(&connections), "{connections} connections\n{log}");
     // Commands ahead of their time would be "improper command pipelining" in its log.
-    assert!(!log.contains("improper") && !log.contains("lost connection"), "{log}");
+    assert!(
+        !log.contains("improper")
+            && log
+                .lines()
+                .all(|line| !line.contains("lost connection") || line.contains("[127.0.0.1]")),
+        "{log}"
+    );
 }
