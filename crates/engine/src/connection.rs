@@ -64,7 +64,8 @@ pub(crate) struct Connection {
     /// Messages that the server took or refused in words on it.
     pub(crate) answered: u32,
     pub(crate) asked_at: Timestamp,
-    pub(crate) ready_at: Timestamp,
+    /// Since when it works on what it holds: when it was given messages, or last reported some.
+    pub(crate) busy_since: Timestamp,
     /// Since when it has nothing to do.
     pub(crate) idle_since: Option<Timestamp>,
     /// TLS was tried although clear text would do: a failure of TLS leads to clear text.

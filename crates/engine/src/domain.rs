@@ -400,11 +400,10 @@ impl Engine {
             _ => None,
         };
         if old_group != new_group {
+            let in_line = self.domains[ix].as_ref().map_or([false; 3], |domain| domain.in_line);
             if let Some(group) = old_group.and_then(|ix| self.groups[ix].as_mut()) {
                 group.domains = group.domains.saturating_sub(1);
-                for line in &mut group.line {
-                    line.retain(|member| *member != ix);
-                }
+                group.leave_line(ix, in_line);
             }
             if let Some(group) = new_group.and_then(|ix| self.groups[ix].as_mut()) {
                 group.domains += 1;
@@ -437,7 +436,7 @@ impl Engine {
             let uniform = (self.random.next() >> 11) as f64 / (1_u64 << 53) as f64;
             let head_start = -(1.0 - uniform).ln() / f64::from(source.weight);
             let share = Share {
-                virtual_time: (head_start * f64::from(SHARE_SCALE)) as u64,
+                virtual_time: (head_start * SHARE_SCALE as f64) as u64,
                 ..Share::default()
             };
             group.shares.insert(source.id, share);

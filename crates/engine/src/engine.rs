@@ -91,8 +91,11 @@ pub struct Engine {
     pub(crate) claims_open: usize,
     /// Messages that the open claims may bring.
     pub(crate) claimed_ahead: usize,
-    /// Groups that would claim more if all windows together held less.
-    pub(crate) starved: BTreeSet<usize>,
+    /// Groups that would claim more if all windows together held less, in the order in which they came: those that would
+    /// claim urgent mail, and the others.
+    pub(crate) starved: [VecDeque<usize>; 2],
+    /// The group of them whose turn it is, and how many messages it may claim in this turn.
+    starved_turn: Option<(usize, usize)>,
     pub(crate) store_sick: bool,
     pub(crate) draining: bool,
     pub(crate) drained: bool,
@@ -138,7 +141,8 @@ impl Engine {
             window_messages: 0,
             claims_open: 0,
             claimed_ahead: 0,
-            starved: BTreeSet::new(),
+            starved: Default::default(),
+            starved_turn: None,
             store_sick: false,
             draining: false,
             drained: false,
@@ -223,10 +227,9 @@ impl Engine {
             while let Some(group) = self.dirty.pop_first() {
                 self.pump(now, group);
             }
-            if self.starved.is_empty() || self.room_in_windows() == 0 {
-                break;
-            }
-            self.dirty.append(&mut self.starved);
+            // One at a time: who came first takes what it needs before the next one is looked at.
+            let Some(group) = self.next_starved() else { break };
+            self.dirty.insert(group);
         }
         self.flush_settled();
         if !self.attempts.is_empty() {
@@ -248,10 +251,58 @@ impl Engine {
         }
     }
 
-    /// Messages that may still be claimed without passing the bound of all windows.
-    pub(crate) fn room_in_windows(&self) -> usize {
+    /// Messages of a lane that may still be claimed without passing the bound of all windows. A part of the windows is
+    /// kept free for urgent mail.
+    pub(crate) fn room_in_windows(&self, lane: usize) -> usize {
         let held = self.window_messages + self.claimed_ahead;
-        self.settings.window_messages_max.saturating_sub(held)
+        let most = self.settings.window_messages_max;
+        let reserved = if lane == URGENT { 0 } else { most / URGENT_SHARE };
+        (most - reserved).saturating_sub(held)
+    }
+
+    /// Lets a group stand in line for room in the windows.
+    pub(crate) fn starve(&mut self, ix: usize, lane: usize) {
+        let line = usize::from(lane != URGENT);
+        if let Some(group) = self.groups[ix].as_mut()
+            && !core::mem::replace(&mut group.starved[line], true)
+        {
+            self.starved[line].push_back(ix);
+        }
+    }
+
+    /// How many messages a group may claim as far as others that wait for room in the windows are concerned: none
+    /// out of its turn, in its turn an equal part.
+    pub(crate) fn turn_in_windows(&self, ix: usize, lane: usize) -> usize {
+        match self.starved_turn {
+            Some((of, left)) if of == ix => left,
+            _ if self.starved[usize::from(lane != URGENT)].is_empty() => usize::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Counts messages that a group claims in its turn.
+    pub(crate) fn turn_in_windows_used(&mut self, ix: usize, count: u32) {
+        if let Some((_, left)) = self.starved_turn.as_mut().filter(|(of, _)| *of == ix) {
+            *left = left.saturating_sub(count as usize);
+        }
+    }
+
+    /// The group that waits longest for room in the windows, when there is some.
+    fn next_starved(&mut self) -> Option<usize> {
+        self.starved_turn = None;
+        for (line, lane) in [(0, URGENT), (1, URGENT + 1)] {
+            while self.room_in_windows(lane) > 0 {
+                let Some(ix) = self.starved[line].pop_front() else { break };
+                if let Some(group) = self.groups[ix].as_mut() {
+                    group.starved[line] = false;
+                    let waiting = self.starved[line].len() + 1;
+                    let part = self.settings.window_messages_max / waiting;
+                    self.starved_turn = Some((ix, part.max(STARVED_TURN_MIN)));
+                    return Some(ix);
+                }
+            }
+        }
+        None
     }
 
     fn woken(&mut self, now: Timestamp, wake: Wake) {
@@ -406,9 +457,7 @@ impl Engine {
                     && let Some(group) = self.groups[group].as_mut()
                 {
                     group.domains = group.domains.saturating_sub(1);
-                    for line in &mut group.line {
-                        line.retain(|member| *member != ix);
-                    }
+                    group.leave_line(ix, domain.in_line);
                 }
             }
         }
@@ -420,17 +469,19 @@ impl Engine {
                     self.group_by_key.remove(&group.key);
                     self.free_groups.push(ix);
                     self.dirty.remove(&ix);
-                    self.starved.remove(&ix);
-                }
-                for path in self.paths.values_mut() {
-                    path.groups.retain(|user| *user != ix);
                 }
             }
         }
+        let groups = &self.groups;
+        for starved in &mut self.starved {
+            starved.retain(|ix| groups[*ix].is_some());
+        }
         for path in self.paths.values_mut() {
+            path.groups.retain(|user| groups[*user].is_some());
             path.purses.retain(|purse| purse.cap.is_none() || !purse.is_empty(now));
         }
-        self.paths.retain(|_, path| !path.is_idle(now) || !path.groups.is_empty());
+        let settings = &self.settings;
+        self.paths.retain(|_, path| !path.is_idle(now, settings) || !path.groups.is_empty());
         self.lines.forget_empty();
         let paths = &self.paths;
         self.token_waiters.retain(|_, waiters| {
@@ -500,5 +551,14 @@ impl Engine {
     }
 }
 
-/// Virtual time of one message at weight 1.
-pub(crate) const SHARE_SCALE: u32 = 1 << 16;
+/// Virtual time of one message at weight 1: fine enough for weights of a million, and good for 2^34 messages.
+pub(crate) const SHARE_SCALE: u64 = 1 << 30;
+
+/// Messages that a group which waited for room in the windows may claim at least: fewer are not worth a claim.
+const STARVED_TURN_MIN: usize = 4;
+
+/// The lane of urgent mail.
+const URGENT: usize = 0;
+
+/// The part of all windows that only urgent mail may use: one of so many.
+const URGENT_SHARE: usize = 16;

@@ -26,7 +26,7 @@ pub(crate) struct Target {
 /// What a source has sent to the group, for the weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
-    /// Messages × 2^16 / weight.
+    /// Messages × `SHARE_SCALE` / weight.
     pub(crate) virtual_time: u64,
     /// When it last got or finished something.
     pub(crate) active_at: Timestamp,
@@ -84,6 +84,8 @@ pub(crate) struct Group {
     pub(crate) message_micros: u64,
     /// Domains whose route leads here.
     pub(crate) domains: u32,
+    /// It stands in line for room in the windows: for urgent mail, and for the rest.
+    pub(crate) starved: [bool; 2],
 }
 
 impl Group {
@@ -112,6 +114,7 @@ impl Group {
             setup_micros: 50_000,
             message_micros: 0,
             domains: 0,
+            starved: [false; 2],
         };
         group.set_targets(route);
         group
@@ -134,6 +137,13 @@ impl Group {
             }
         }
         self.targets.sort_by_key(|target| target.preference);
+    }
+
+    /// Takes a domain out of the lines in which it stands.
+    pub(crate) fn leave_line(&mut self, domain: DomainIx, in_line: [bool; 3]) {
+        for (line, _) in self.line.iter_mut().zip(in_line).filter(|(_, stands)| *stands) {
+            line.retain(|member| *member != domain);
+        }
     }
 
     /// Whether domains stand in line to be claimed.

@@ -16,7 +16,7 @@ use crate::group::Target;
 use crate::line::{LINE_POLL, LineKey};
 use crate::path::Path;
 use crate::reason::{WaitReason, Waiting};
-use crate::shaping::{FIRST_DEPTH, MIN_WAIT, earlier};
+use crate::shaping::{FIRST_DEPTH, MIN_WAIT, depth_max, earlier};
 
 /// Why no connection can be opened now.
 struct Refusal {
@@ -186,6 +186,7 @@ impl Engine {
         if let Some(path) = self.paths.get_mut(&key) {
             path.connections += 1;
         }
+        let message_micros = self.groups[ix].as_ref().map_or(0, |group| group.message_micros);
         let connection = Connection {
             group: ix,
             path: key,
@@ -199,10 +200,10 @@ impl Engine {
             messages_given: 0,
             messages_left: limits.max_messages_per_connection.max(1),
             assigned: VecDeque::new(),
-            depth: FIRST_DEPTH.min(self.settings.assigned_per_connection_max),
+            depth: FIRST_DEPTH.min(depth_max(message_micros, &self.settings)),
             answered: 0,
             asked_at: now,
-            ready_at: now,
+            busy_since: now,
             idle_since: None,
             opportunistic: false,
         };

@@ -24,6 +24,7 @@ use quota::PathKey;
 use crate::connection::{Assigned, ConnectionState};
 use crate::engine::Engine;
 use crate::event::{Command, DoneResult, MessageDone};
+use crate::shaping::depth_max;
 use crate::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 
 /// MAIL FROM refused so often in a row is the path's fault, not the sender's.
@@ -35,9 +36,13 @@ impl Engine {
         if connection.state == ConnectionState::Opening {
             connection.state = ConnectionState::Ready;
         }
-        connection.ready_at = now;
         let setup = micros(now.since(connection.asked_at));
         let (ix, source) = (connection.group, connection.path.source);
+        if connection.opportunistic
+            && let Some(path) = self.paths.get_mut(&connection.path)
+        {
+            path.tls_failures = 0;
+        }
         if let Some(group) = self.groups[ix].as_mut() {
             group.setup_micros = (group.setup_micros * 3 + setup) / 4;
             // A source that was away does not catch up in one burst.
@@ -76,24 +81,27 @@ impl Engine {
                 pairs.push((assigned, done));
             }
         }
-        // Done faster than it was refilled: it may hold more at a time.
-        if held_before >= connection.depth as usize / 2 && connection.assigned.is_empty() {
-            connection.depth =
-                (connection.depth * 2).min(self.settings.assigned_per_connection_max);
-        }
         // Only words of the server are an answer: a connection that breaks at once has given none.
         let answered = pairs.iter().filter(|(_, done)| is_answer(&done.result)).count();
         connection.answered =
             connection.answered.saturating_add(u32::try_from(answered).unwrap_or(u32::MAX));
-        let sent_for = micros(now.since(connection.ready_at));
-        let per_message = sent_for / u64::from(connection.answered.max(1));
+        // Only the time in which it had something to do says how long a message takes.
+        let busy_for = micros(now.since(connection.busy_since));
+        connection.busy_since = now;
         if let Some(group) = self.groups[ix].as_mut() {
             if answered > 0 {
+                let per_message = busy_for / answered as u64;
                 group.message_micros = match group.message_micros {
                     0 => per_message.max(1),
                     before => (before * 7 + per_message).div_ceil(8),
                 };
             }
+            // Done faster than it was refilled: it may hold more at a time, but not more than it sends in time.
+            if held_before >= connection.depth as usize / 2 && connection.assigned.is_empty() {
+                connection.depth *= 2;
+            }
+            connection.depth =
+                connection.depth.min(depth_max(group.message_micros, &self.settings));
             if let Some(share) = group.shares.get_mut(&source) {
                 share.active_at = now;
             }
@@ -127,8 +135,8 @@ impl Engine {
         }
         let Some(path) = self.paths.get_mut(&connection.path) else { return };
         if connection.opportunistic && matches!(end.cause, EndCause::TlsFailed { .. }) {
-            // Without TLS, then: the policy allows it, and the host is remembered.
-            path.clear_text_until = now + self.settings.broken_tls_remembered;
+            // Without TLS, then: the policy allows it.
+            path.tls_failed(now, &self.settings);
             path.last_fault = end.to_string().into_boxed_str();
             return;
         }
@@ -172,7 +180,8 @@ impl Engine {
                     Some(decision) => decision,
                     None => {
                         self.record(now, id, &message, &done, None, Box::default());
-                        return self.back_to_window(now, ix, assigned, true);
+                        // Perhaps it is just this message: the others go before it is tried again.
+                        return self.back_to_window(now, ix, assigned, false);
                     }
                 }
             }

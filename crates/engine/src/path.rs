@@ -147,6 +147,8 @@ pub(crate) struct Path {
     pub(crate) senders_refused: u32,
     /// TLS is not tried until then (opportunistic only).
     pub(crate) clear_text_until: Timestamp,
+    /// Tries of TLS that failed in a row.
+    pub(crate) tls_failures: u32,
     /// Connections open or being opened.
     pub(crate) connections: u32,
     pub(crate) purses: Vec<Purse>,
@@ -169,6 +171,7 @@ impl Path {
             failures: 0,
             senders_refused: 0,
             clear_text_until: Timestamp::EPOCH,
+            tls_failures: 0,
             connections: 0,
             purses: Vec::new(),
             line: None,
@@ -220,6 +223,22 @@ impl Path {
         self.rest(now, settings);
     }
 
+    /// TLS failed where clear text would do: the next tries go without, for a short time at first. One handshake
+    /// may fail for many reasons; only a host that fails again and again is believed to have no TLS that works.
+    pub(crate) fn tls_failed(&mut self, now: Timestamp, settings: &Settings) {
+        if now < self.clear_text_until {
+            // Several conversations that fail together are one failure.
+            return;
+        }
+        self.tls_failures = self.tls_failures.saturating_add(1);
+        let remembered = if self.tls_failures >= TLS_FAILURES_BELIEVED {
+            settings.broken_tls_remembered
+        } else {
+            settings.broken_tls_pause
+        };
+        self.clear_text_until = now + remembered;
+    }
+
     /// The path rests because of what `fault` says.
     pub(crate) fn rest(&mut self, now: Timestamp, settings: &Settings) {
         let doubled = settings.path_rest_first.saturating_mul(1 << self.failures.min(16));
@@ -258,15 +277,20 @@ impl Path {
         purse.wait.as_ref().filter(|wait| wait.until.is_some_and(|until| until > now))
     }
 
-    /// Whether nothing would be lost by forgetting it.
-    pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
+    /// Whether nothing would be lost by forgetting it. Failures that have not been repeated for as long as the longest
+    /// rest say nothing about now.
+    pub(crate) fn is_idle(&self, now: Timestamp, settings: &Settings) -> bool {
+        let well = self.failures == 0 || now >= self.rest_until + settings.path_rest_max;
         self.connections == 0
             && !self.rests(now)
-            && self.failures == 0
+            && well
             && self.clear_text_until <= now
             && self.purses.iter().all(|purse| !purse.asked && purse.held.is_empty())
     }
 }
+
+/// TLS that failed so often in a row is not tried again for [`Settings::broken_tls_remembered`].
+const TLS_FAILURES_BELIEVED: u32 = 3;
 
 /// How long the `failures`-th rest lasts, for tests and explanations.
 #[cfg(test)]
@@ -279,6 +303,32 @@ mod tests {
     use mail::attempt::Stage;
 
     use super::*;
+
+    #[test]
+    fn a_path_that_failed_long_ago_is_forgotten() {
+        let settings = Settings::default();
+        let mut path = Path::new();
+        let end = SessionEnd { stage: Stage::Connect, cause: EndCause::ConnectionRefused };
+        let now = Timestamp::from_secs(1_000);
+        path.failed(now, &end, &settings);
+        assert!(!path.is_idle(path.rest_until, &settings), "its failures count for a while");
+        assert!(path.is_idle(path.rest_until + settings.path_rest_max, &settings));
+    }
+
+    #[test]
+    fn only_tls_that_fails_again_and_again_is_given_up_for_days() {
+        let settings = Settings::default();
+        let mut path = Path::new();
+        let mut now = Timestamp::from_secs(1_000);
+        for pause in [settings.broken_tls_pause, settings.broken_tls_pause] {
+            path.tls_failed(now, &settings);
+            path.tls_failed(now, &settings);
+            assert_eq!(path.clear_text_until - now, pause, "failures at one time are one failure");
+            now = path.clear_text_until;
+        }
+        path.tls_failed(now, &settings);
+        assert_eq!(path.clear_text_until - now, settings.broken_tls_remembered);
+    }
 
     #[test]
     fn rests_double_to_ten_minutes_and_end_with_a_success() {

@@ -43,9 +43,12 @@ pub struct Settings {
     pub path_rest_first: Duration,
     /// Longest rest of a path.
     pub path_rest_max: Duration,
-    /// A host whose TLS failed is tried without TLS for this long (opportunistic only).
+    /// After TLS failed a path is used without TLS for this long (opportunistic only).
+    pub broken_tls_pause: Duration,
+    /// The same after TLS failed for the third time in a row.
     pub broken_tls_remembered: Duration,
-    /// Pause before a domain is looked up again after a temporary DNS failure; doubled to ten times.
+    /// Pause before a domain is looked up again after a temporary DNS failure; longer by itself each time, up to
+    /// ten times.
     pub dns_retry: Duration,
     /// Pause after MAIL FROM itself was refused.
     pub sender_refused_pause: Duration,
@@ -74,6 +77,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(5),
             path_rest_first: Duration::from_secs(4),
             path_rest_max: Duration::from_secs(600),
+            broken_tls_pause: Duration::from_secs(600),
             broken_tls_remembered: Duration::from_secs(3 * 86_400),
             dns_retry: Duration::from_secs(60),
             sender_refused_pause: Duration::from_secs(600),

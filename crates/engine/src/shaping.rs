@@ -15,10 +15,12 @@ use crate::engine::{Engine, SHARE_SCALE, Wake};
 use crate::event::{Assignment, Command};
 use crate::group::{FIRST_WANT, Group};
 use crate::reason::{WaitReason, Waiting};
+use crate::settings::Settings;
 use crate::sources::SetId;
 use crate::work::SendMode;
 
-/// How many messages at weight 1 a source may be ahead of the one that has sent least.
+/// How many messages the source with the greatest weight may be ahead of the one that has sent least; the others fewer, by
+/// their weight.
 const LEAD_MESSAGES: u64 = 32;
 
 /// A source that has made no progress for so long, or for the time of several messages where these are slow, does
@@ -30,6 +32,12 @@ const SHARE_MEMORY_MESSAGES: u64 = 4;
 
 /// Messages a new connection is given at first.
 pub(crate) const FIRST_DEPTH: u32 = 4;
+
+/// What a connection is given takes no longer than about this: urgent mail cannot overtake it any more.
+const DEPTH_TIME: Duration = Duration::from_secs(1);
+
+/// One is being sent, and the next one is at hand.
+const DEPTH_MIN: u64 = 2;
 
 /// Claims of one group on their way at a time.
 const GROUP_CLAIMS_MAX: u32 = 8;
@@ -88,8 +96,8 @@ impl Engine {
     fn refill(&mut self, now: Timestamp, ix: usize) {
         for lane in 0..3 {
             loop {
-                let room = self.room_in_windows();
-                let Some(group) = self.groups[ix].as_mut() else { return };
+                let room = self.room_in_windows(lane);
+                let Some(group) = self.groups[ix].as_ref() else { return };
                 let held = group.window.lane_len(lane);
                 if group.line[lane].is_empty()
                     || held >= group.want.div_ceil(2)
@@ -102,12 +110,14 @@ impl Engine {
                     self.wake_group(ix, held_until);
                     return;
                 }
-                if room == 0 {
-                    self.starved.insert(ix);
+                let allowed = room.min(self.turn_in_windows(ix, lane));
+                if allowed == 0 {
+                    self.starve(ix, lane);
                     return;
                 }
-                let Some(domain) = group.line[lane].pop_front() else { break };
-                let wanted = (group.want - held).min(room);
+                let wanted = (group.want - held).min(allowed);
+                let next = self.groups[ix].as_mut().and_then(|group| group.line[lane].pop_front());
+                let Some(domain) = next else { break };
                 let limit = u32::try_from(wanted)
                     .unwrap_or(u32::MAX)
                     .clamp(1, self.settings.claim_messages_max);
@@ -115,6 +125,7 @@ impl Engine {
                     domain.in_line[lane] = false;
                 }
                 if self.claim(now, domain, lane, limit) {
+                    self.turn_in_windows_used(ix, limit);
                     if let Some(domain) = self.domains[domain].as_mut() {
                         domain.claim_group[lane] = Some(ix);
                     }
@@ -163,10 +174,11 @@ impl Engine {
         let Some(group) = self.groups[ix].as_mut() else { return };
         let Some(path) = self.paths.get_mut(&path_key) else { return };
         let weight = u64::from(self.sources.get(source).map_or(1, |source| source.weight)).max(1);
-        let step = u64::from(SHARE_SCALE) / weight;
+        let step = SHARE_SCALE / weight;
         let memory = share_memory(group);
         let mut own_time = group.shares.get(&source).map_or(0, |share| share.virtual_time);
-        let mut floor: Option<(SetId, u64)> = None;
+        // How far it may go with each set of sources.
+        let mut bound: Option<(SetId, u64)> = None;
         let mut held_back = false;
         let mut needs: Vec<Option<(DeliveryId, u32)>> = Vec::new();
         let mut given: VecDeque<Assigned> = VecDeque::new();
@@ -177,15 +189,18 @@ impl Engine {
                 if key.dry != dry || !sources.set_has(key.set, source) {
                     return false;
                 }
-                let lead_from = match floor {
+                let furthest = match bound {
                     Some((set, time)) if set == key.set => time,
                     _ => {
-                        let time = slowest(shares, &sources.set(key.set), source, now, memory);
-                        floor = Some((key.set, time));
+                        let set = sources.set(key.set);
+                        let lead = LEAD_MESSAGES * SHARE_SCALE / sources.greatest_weight(&set);
+                        let slowest = slowest(shares, &set, source, now, memory);
+                        let time = slowest.saturating_add(lead);
+                        bound = Some((key.set, time));
                         time
                     }
                 };
-                if own_time > lead_from.saturating_add(LEAD_MESSAGES * u64::from(SHARE_SCALE)) {
+                if own_time > furthest {
                     held_back = true;
                     return false;
                 }
@@ -258,6 +273,9 @@ impl Engine {
             connection.assigned.push_back(assigned);
         }
         connection.idle_since = None;
+        if connection.assigned.len() == messages.len() {
+            connection.busy_since = self.last;
+        }
         let last = connection.messages_left == 0;
         self.idle.remove(&id);
         self.commands.push_back(Command::Send { connection: id, messages });
@@ -300,6 +318,10 @@ impl Engine {
             if let Some(group) = self.groups[ix].as_mut() {
                 group.waiting = None;
             }
+            return;
+        }
+        if group.claims_held_until > now && group.window.len() == 0 && group.waiting.is_some() {
+            // It gave its messages back because of what it waits for, and it still does.
             return;
         }
         let mut busy = false;
@@ -351,6 +373,13 @@ impl Engine {
     fn memory_is_short(&self) -> bool {
         self.window_messages > self.settings.window_messages_max / 4 * 3
     }
+}
+
+/// How many messages a connection may be given where one takes `message_micros` (0: not known).
+pub(crate) fn depth_max(message_micros: u64, settings: &Settings) -> u32 {
+    let most = settings.assigned_per_connection_max;
+    let in_time = DEPTH_TIME.as_micros() as u64 / message_micros.max(1);
+    u32::try_from(in_time.max(DEPTH_MIN)).map_or(most, |depth| depth.min(most))
 }
 
 /// How long a source of the group may be without progress and still hold the others back.

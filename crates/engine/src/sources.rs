@@ -143,6 +143,12 @@ impl Sources {
         Arc::clone(&self.sets[id.0 as usize])
     }
 
+    /// The greatest weight of some sources, at least 1.
+    pub(crate) fn greatest_weight(&self, set: &[SourceId]) -> u64 {
+        let weights = set.iter().filter_map(|id| self.sources.get(id)).map(|source| source.weight);
+        u64::from(weights.max().unwrap_or(1).max(1))
+    }
+
     /// Whether a set holds a source.
     pub(crate) fn set_has(&self, id: SetId, source: SourceId) -> bool {
         self.sets[id.0 as usize].contains(&source)

@@ -145,6 +145,74 @@ fn rules_replaced_in_mid_flight_hold_at_once() {
     assert_eq!(bench.attempts.last().unwrap().rules_version, 3);
 }
 
+/// Groups on slow servers, one connection each, that want more than all windows together may hold.
+fn slow_groups(count: usize) -> Bench {
+    let settings = Settings { window_messages_max: 64, ..Settings::default() };
+    let text = rule("max_connections = 1\nscope = \"path\"");
+    let mut bench = Bench::new(rules(&text), sources(&[1]), settings);
+    bench.latency = Duration::from_secs(10);
+    let delivery = bench.plain(1);
+    for number in 0..count {
+        let domain = format!("d{number:02}.example");
+        let address = format!("192.0.2.{}", number + 1);
+        bench.routes.insert(domain.clone(), route(&[(10, &format!("mx.{domain}"), &[&address])]));
+        bench.queue(delivery, &domain, 400);
+    }
+    bench
+}
+
+#[test]
+fn groups_take_turns_where_memory_is_short() {
+    let mut bench = slow_groups(20);
+    bench.run(MINUTE * 30);
+    let mut per_target: BTreeMap<String, usize> = BTreeMap::new();
+    for begun in &bench.begun {
+        *per_target.entry(begun.2.to_string()).or_default() += 1;
+    }
+    let least = per_target.values().min().copied().unwrap_or(0);
+    // Six a minute is all that one connection can do.
+    assert!(per_target.len() == 20 && least > 90, "{per_target:?}");
+}
+
+#[test]
+fn urgent_mail_finds_room_where_memory_is_short() {
+    let mut bench = slow_groups(20);
+    bench.run(MINUTE * 5);
+    let options = DeliveryOptions { priority: mail::id::Priority::High, ..Default::default() };
+    let urgent = bench.delivery(2, options);
+    bench.queue(urgent, "d19.example", 3);
+    let before = bench.begun.len();
+    bench.run(MINUTE);
+    let begun = bench.begun[before..].iter().filter(|begun| begun.4 == urgent).count();
+    assert_eq!(begun, 3);
+}
+
+#[test]
+fn a_group_that_gave_its_messages_back_says_why() {
+    let settings = Settings { window_messages_max: 40, ..Settings::default() };
+    let text = rule("messages_per_hour = 12\nscope = \"path\"");
+    let mut bench = Bench::new(rules(&text), sources(&[1]), settings);
+    let delivery = bench.plain(1);
+    for number in 0..10 {
+        let domain = format!("d{number}.example");
+        let address = format!("192.0.2.{}", number + 1);
+        bench.routes.insert(domain.clone(), route(&[(10, &format!("mx.{domain}"), &[&address])]));
+        bench.queue(delivery, &domain, 40);
+    }
+    bench.run(MINUTE * 2);
+    let mut given_back = 0;
+    for group in bench.engine.groups() {
+        let waiting = group.waiting.unwrap();
+        let quota = matches!(waiting.reason, WaitReason::Quota { .. });
+        assert!(quota || group.window > 0, "{waiting:?}");
+        if quota {
+            assert!(waiting.until > bench.now && waiting.until < bench.now + MINUTE * 61);
+            given_back += usize::from(group.window == 0);
+        }
+    }
+    assert!(given_back > 0, "memory was short");
+}
+
 #[test]
 fn memory_is_bounded_by_the_settings() {
     let settings = Settings { window_messages_max: 500, domains_max: 20, ..Settings::default() };

@@ -7,6 +7,7 @@ use mail::id::SourceId;
 use mail::reply::Reply;
 
 use super::harness::{Answer, Bench, RowState, accept, route, rules, sources};
+use crate::event::TlsUse;
 use crate::reason::WaitReason;
 use crate::work::{DeliveryOptions, FinalState};
 use crate::{BreakerSettings, Settings};
@@ -114,15 +115,44 @@ fn a_server_that_breaks_off_is_not_hammered() {
 
 #[test]
 fn one_poisonous_message_does_not_stop_the_others() {
+    let poisons: [fn() -> Answer; 2] = [
+        || Answer::End(EndCause::Lost { why: "reset".into() }),
+        || Answer::Last(Stage::RcptTo, Reply::line(421, "4.3.0 try again later")),
+    ];
+    for poison in poisons {
+        let mut bench = Bench::simple("");
+        bench.exchanger = Box::new(move |_, _, message| match message.id.0 {
+            3 => poison(),
+            _ => accept(),
+        });
+        let delivery = bench.plain(1);
+        bench.queue(delivery, "a.example", 200);
+        bench.run(MINUTE * 5);
+        assert_eq!(bench.sent(), 199);
+    }
+}
+
+#[test]
+fn one_failed_handshake_does_not_mean_days_in_clear_text() {
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let handshakes = std::rc::Rc::clone(&seen);
     let mut bench = Bench::simple("");
-    bench.exchanger = Box::new(|_, _, message| match message.id.0 {
-        3 => Answer::End(EndCause::Lost { why: "reset".into() }),
-        _ => accept(),
+    bench.door = Box::new(move |now, plan| {
+        let opportunistic = plan.tls == TlsUse::Opportunistic;
+        let first = handshakes.borrow().is_empty();
+        handshakes.borrow_mut().push((now, opportunistic));
+        if first { Err(EndCause::TlsFailed { why: "reset".into() }) } else { Ok(()) }
     });
     let delivery = bench.plain(1);
-    bench.queue(delivery, "a.example", 200);
-    bench.run(MINUTE * 5);
-    assert_eq!(bench.sent(), 199);
+    bench.queue(delivery, "a.example", 1);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 1, "the next try goes without");
+    bench.run(MINUTE * 15);
+    bench.queue(delivery, "a.example", 1);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 2);
+    let tls: Vec<bool> = seen.borrow().iter().map(|(_, tls)| *tls).collect();
+    assert_eq!(tls, [true, false, true], "and a later one with TLS again");
 }
 
 #[test]

@@ -73,6 +73,42 @@ fn sources_share_by_weight() {
 }
 
 #[test]
+fn great_weights_mean_the_same_as_small_ones() {
+    for (weights, unit) in [([45, 45, 10], 1), ([450, 450, 100], 1), ([1_000_000, 1_000_000, 1], 0)]
+    {
+        let text = "[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\nmax_connections = 1\nmessages_per_hour = 100000\npacing = \"burst\"";
+        let mut bench = Bench::new(rules(text), sources(&weights), Settings::default());
+        bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+        let delivery = bench.plain(1);
+        // No more than a small campaign: the shares hold from the beginning.
+        bench.queue(delivery, "a.example", 1_000);
+        bench.run(MINUTE * 10);
+        let counts = bench.per_source();
+        let count = |id: u32| counts.get(&id).copied().unwrap_or(0);
+        let near = |count: usize, wanted: usize| count.abs_diff(wanted) <= 45;
+        assert_eq!(bench.sent(), 1_000);
+        assert!(near(count(1), 500 - 50 * unit), "{weights:?}: {counts:?}");
+        assert!(near(count(2), 500 - 50 * unit), "{weights:?}: {counts:?}");
+        assert!(near(count(3), 100 * unit), "{weights:?}: {counts:?}");
+    }
+}
+
+#[test]
+fn what_is_urgent_does_not_wait_long_inside_a_connection() {
+    let one = "[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\nmax_connections = 1";
+    let mut bench = Bench::simple(one);
+    bench.latency = Duration::from_millis(200);
+    let low = bench.delivery(1, DeliveryOptions { priority: Priority::Low, ..Default::default() });
+    bench.queue(low, "a.example", 2_000);
+    bench.run(MINUTE);
+    let options = DeliveryOptions { priority: Priority::High, ..Default::default() };
+    let high = bench.delivery(2, options);
+    let ids = bench.queue(high, "a.example", 1);
+    bench.run(Duration::from_millis(1_700));
+    assert_eq!(bench.state(ids[0]), RowState::Final(FinalState::Sent));
+}
+
+#[test]
 fn what_is_urgent_overtakes() {
     let one = "[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\nmax_connections = 1";
     let mut bench = Bench::simple(one);
@@ -214,6 +250,12 @@ fn a_conversation_refused_by_421_goes_on_over_another_path() {
     });
     let delivery = bench.plain(1);
     let ids = bench.queue(delivery, "a.example", 50);
+    bench.run(Duration::from_millis(200));
+    let paths = bench.engine.paths_of("a.example", bench.now);
+    assert!(
+        paths.iter().any(|path| path.resting_until.is_some() && path.last_fault.contains("421")),
+        "{paths:?}"
+    );
     bench.run(MINUTE * 2);
     assert_eq!(bench.sent(), 50);
     assert!(
@@ -221,9 +263,4 @@ fn a_conversation_refused_by_421_goes_on_over_another_path() {
         "421 is not the address's fault"
     );
     assert_eq!(bench.targets().len(), 2, "the refusing one was tried");
-    let paths = bench.engine.paths_of("a.example", bench.now);
-    assert!(
-        paths.is_empty() || paths.iter().any(|path| path.last_fault.contains("421")),
-        "{paths:?}"
-    );
 }

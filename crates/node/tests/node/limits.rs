@@ -5,7 +5,7 @@ use lab::{Mood, Promise};
 use super::*;
 
 /// The most messages that began within any 3,600 seconds, from the log alone.
-fn most_in_an_hour(starts: &mut Vec<u64>) -> usize {
+fn most_in_an_hour(starts: &mut [u64]) -> usize {
     starts.sort_unstable();
     let mut most = 0;
     let mut oldest = 0;
