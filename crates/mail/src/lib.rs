@@ -7,6 +7,7 @@
 //! - [`id`]: numbers that name deliveries, messages, sources and connections.
 //! - [`reply`]: what a remote server said, byte for byte.
 //! - [`attempt`]: the stages of an SMTP conversation and what an attempt led to.
+//! - [`failure`]: why mail did not arrive: reasons and types.
 //! - [`route`]: from the answers of DNS to the hosts and targets of a domain.
 //! - [`address`]: mailboxes and domains (RFC 5321, 6531, 5890).
 //! - [`mask`]: the `*` and `?` patterns of MX rules and source filters.
@@ -16,6 +17,7 @@
 pub mod address;
 pub mod attempt;
 pub mod compose;
+pub mod failure;
 pub mod id;
 pub mod mask;
 pub mod reply;
