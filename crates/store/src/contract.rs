@@ -6,7 +6,7 @@ use mail::time::Timestamp;
 use crate::fault::StoreFault;
 use crate::words::{
     AuditEntry, Content, DeliveryRecord, DomainId, DomainQueue, DueDomain, LedgerRow,
-    MessageRecord, PartRecord, Refusal, Write, Written,
+    MessageRecord, PartRecord, Refusal, Totals, Write, Written,
 };
 
 /// A durable store, used by one thread.
@@ -42,6 +42,12 @@ pub trait Reads {
     /// # Errors
     /// The database cannot be read.
     fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRecord>, StoreFault>;
+
+    /// Counts over all deliveries, at a cost that does not grow with the messages.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn totals(&self) -> Result<Totals, StoreFault>;
 
     /// A content. That of a stream's message is gone when all messages that share it have ended.
     ///

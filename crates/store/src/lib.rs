@@ -13,6 +13,8 @@
 //! **Life of a message.** `Append` makes a short row and a queue entry. `Claim` moves up to 256
 //! entries of one domain from the queue into a *part*, which is leased to this node. `Settle` ends
 //! each message or returns it to the queue; when all messages of a part are settled the part goes.
+//! What has been at its end for long is dropped by `Forget`; the counts of its delivery stay, and the
+//! totals stay even when the delivery goes.
 //! After a crash `ReleaseParts` returns what parts still hold to the queue, at their old place.
 //!
 //! **Invariants.**
@@ -40,17 +42,17 @@ mod writer;
 pub use contract::{Reads, Store};
 pub use fault::StoreFault;
 pub use limits::{
-    ADDRESS_LIMIT, APPEND_LIMIT, CLAIM_LIMIT, CONTENT_LIMIT, LAST_REPLY_LIMIT, MERGE_LIMIT,
-    REFUSALS_KEPT, SETTLE_LIMIT, SWEEP_LIMIT,
+    ADDRESS_LIMIT, APPEND_LIMIT, CLAIM_LIMIT, CONTENT_LIMIT, FORGET_LIMIT, LAST_REPLY_LIMIT,
+    MERGE_LIMIT, REFUSALS_KEPT, SETTLE_LIMIT, SWEEP_LIMIT,
 };
 pub use memory::MemoryStore;
 pub use sqlite::{APPLICATION_ID, DATABASE_FILE, LOCK_FILE, SCHEMA_VERSION};
 pub use sqlite::{SqliteOptions, SqliteReads, SqliteStore};
 pub use words::{
     Appended, AuditEntry, ClaimFrom, ClaimRequest, Claimed, Content, ContentKind, Counters,
-    DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain, Earlier, LedgerRow,
-    MessageRecord, MessageState, NewContent, NewRecipient, NewRefusal, Once, PartId, PartRecord,
-    Refusal, RefusedWrite, Released, SettleReport, Started, Sweep, Swept, TouchedDomain, Write,
-    Written,
+    DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain, Earlier, Forget, Forgotten,
+    LedgerRow, MessageRecord, MessageState, NewContent, NewRecipient, NewRefusal, Once, PartId,
+    PartRecord, Refusal, RefusedWrite, Released, SettleReport, Started, Sweep, Swept, Totals,
+    TouchedDomain, Write, Written,
 };
 pub use writer::{Health, Reply, Writer, WriterHandle, WriterOptions};

@@ -20,6 +20,10 @@ pub const SETTLE_LIMIT: usize = 10_000;
 pub const CLAIM_LIMIT: u32 = 256;
 /// Messages ended by one sweep.
 pub const SWEEP_LIMIT: u32 = 10_000;
+/// Rows looked at by one step of forgetting.
+pub const FORGET_LIMIT: u32 = 10_000;
+/// Keys of requests dropped by one write.
+pub(crate) const PRUNE_KEYS: u32 = 50_000;
 /// Refusals kept in detail per delivery.
 pub const REFUSALS_KEPT: u64 = 100_000;
 /// Octets kept of the last reply of a message; more is cut off.
@@ -140,6 +144,9 @@ pub(crate) fn check(write: &Write) -> Result<(), RefusedWrite> {
             within("the number of settled messages", settled.len(), SETTLE_LIMIT)
         }
         Write::Expire(sweep) | Write::CancelQueued(sweep) => check_sweep(sweep),
+        Write::Forget(forget) => {
+            within("the number of messages of a step", forget.limit as usize, FORGET_LIMIT as usize)
+        }
         Write::Ledger(rows) => {
             within("the number of ledger rows", rows.len(), LEDGER_LIMIT)?;
             for row in rows {

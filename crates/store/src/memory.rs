@@ -30,6 +30,7 @@ struct DeliveryRow {
     content: u64,
     created_ms: i64,
     counters: Counters,
+    forgotten: u64,
     segments: Vec<Segment>,
     refusals: Vec<Refusal>,
 }
@@ -81,6 +82,7 @@ pub struct MemoryStore {
     node: Box<str>,
     incarnation: u64,
     incarnations: BTreeMap<Box<str>, u64>,
+    next_delivery: u64,
     next_message: u64,
     next_part: u64,
     next_content: u64,
@@ -100,6 +102,8 @@ pub struct MemoryStore {
     once: BTreeMap<(Box<str>, Box<str>), OnceRow>,
     settings: BTreeMap<Box<str>, Box<str>>,
     audit: Vec<AuditEntry>,
+    /// Counts of forgotten deliveries.
+    gone: Counters,
 }
 
 impl MemoryStore {
@@ -110,6 +114,7 @@ impl MemoryStore {
             node: node.into(),
             incarnation: 0,
             incarnations: BTreeMap::new(),
+            next_delivery: 1,
             next_message: 1,
             next_part: 1,
             next_content: 1,
@@ -127,6 +132,7 @@ impl MemoryStore {
             once: BTreeMap::new(),
             settings: BTreeMap::new(),
             audit: Vec::new(),
+            gone: Counters::default(),
         };
         store.restart(node)
     }

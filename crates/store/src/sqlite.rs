@@ -17,6 +17,7 @@ mod batch;
 pub(crate) mod claims;
 pub(crate) mod codec;
 pub(crate) mod deliveries;
+mod forget;
 mod open;
 mod reads;
 mod recent;

@@ -151,6 +151,17 @@ pub struct Sweep {
     pub reason: Box<str>,
 }
 
+/// One step of forgetting what has been at its end for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forget {
+    /// Messages that ended earlier go; so do ended deliveries created earlier whose messages are gone.
+    pub before: Timestamp,
+    /// Where to go on: `m0` at first, then [`Forgotten::next`].
+    pub after: MessageId,
+    /// Rows to look at, 1 to `FORGET_LIMIT`.
+    pub limit: u32,
+}
+
 /// One figure of the quota ledger. The store does not know what it means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LedgerRow {
@@ -286,11 +297,14 @@ pub enum Write {
         /// The value.
         value: Box<str>,
     },
-    /// Forgets keys of [`Once`] that are older. → [`Written::Done`].
+    /// Forgets keys of [`Once`] that are older, a bounded number of them. → [`Written::Done`].
     PruneOnce {
         /// The first moment whose keys stay.
         before: Timestamp,
     },
+    /// Forgets messages and deliveries that ended long ago. Counts and totals stay.
+    /// → [`Written::Forgotten`].
+    Forget(Forget),
 }
 
 /// What became of a [`Write`].
@@ -314,6 +328,8 @@ pub enum Written {
     Swept(Swept),
     /// Parts were released.
     Released(Released),
+    /// What is old was forgotten.
+    Forgotten(Forgotten),
     /// It was refused and changed nothing.
     Refused(RefusedWrite),
 }
@@ -400,6 +416,17 @@ pub struct Released {
     pub more: bool,
 }
 
+/// What a step of forgetting led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Messages that are gone.
+    pub messages: u32,
+    /// Deliveries that are gone.
+    pub deliveries: u32,
+    /// Where to go on; `None`: nothing that old is left.
+    pub next: Option<MessageId>,
+}
+
 /// Why a write was refused. The caller's matter: nothing is wrong with the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedWrite {
@@ -480,6 +507,19 @@ impl Counters {
         self.queued() + self.in_flight
     }
 
+    /// Adds how far a delivery's counts have come.
+    pub(crate) const fn advance(&mut self, from: &Self, to: &Self) {
+        self.accepted += to.accepted - from.accepted;
+        self.refused += to.refused - from.refused;
+        self.duplicates += to.duplicates - from.duplicates;
+        self.sent += to.sent - from.sent;
+        self.failed += to.failed - from.failed;
+        self.expired += to.expired - from.expired;
+        self.cancelled += to.cancelled - from.cancelled;
+        // The only one that goes down too.
+        self.in_flight = self.in_flight + to.in_flight - from.in_flight;
+    }
+
     /// The count of one final state.
     pub(crate) const fn of(&mut self, state: FinalState) -> &mut u64 {
         match state {
@@ -487,6 +527,36 @@ impl Counters {
             FinalState::Failed => &mut self.failed,
             FinalState::Expired => &mut self.expired,
             FinalState::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// Counts over all deliveries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sums over all deliveries that ever were, forgotten ones too.
+    pub counters: Counters,
+    /// Deliveries that are drafts.
+    pub draft: u64,
+    /// Deliveries that run.
+    pub running: u64,
+    /// Deliveries that are paused.
+    pub paused: u64,
+    /// Deliveries that were cancelled and are not forgotten.
+    pub cancelled: u64,
+    /// Deliveries that are finished and are not forgotten.
+    pub finished: u64,
+}
+
+impl Totals {
+    /// The count of one state.
+    pub(crate) const fn of(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Draft => &mut self.draft,
+            DeliveryState::Running => &mut self.running,
+            DeliveryState::Paused => &mut self.paused,
+            DeliveryState::Cancelled => &mut self.cancelled,
+            DeliveryState::Finished => &mut self.finished,
         }
     }
 }
@@ -502,6 +572,8 @@ pub struct DeliveryRecord {
     pub created_at: Timestamp,
     /// Its counts.
     pub counters: Counters,
+    /// How many of its messages are forgotten: counted, but no longer there to be looked at.
+    pub forgotten: u64,
 }
 
 /// Where a message is.

@@ -172,6 +172,7 @@ fn rows(write: &Write) -> usize {
         Write::Claim(claim) => claim.limit as usize,
         Write::Settle(settled) => settled.len(),
         Write::Expire(sweep) | Write::CancelQueued(sweep) => sweep.limit as usize,
+        Write::Forget(forget) => forget.limit as usize,
         Write::Ledger(rows) => rows.len(),
         _ => 0,
     }

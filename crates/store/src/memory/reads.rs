@@ -8,8 +8,8 @@ use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::sqlite::codec::{floor_ms, moment};
 use crate::words::{
-    AuditEntry, Content, DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain, LedgerRow,
-    MessageRecord, MessageState, PartId, PartRecord, Refusal,
+    AuditEntry, Content, Counters, DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain,
+    LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal, Totals,
 };
 
 type Answer<T> = Result<T, StoreFault>;
@@ -20,6 +20,7 @@ fn delivery_record(row: &DeliveryRow) -> DeliveryRecord {
         content: row.content,
         created_at: moment(row.created_ms),
         counters: row.counters,
+        forgotten: row.forgotten,
     }
 }
 
@@ -60,6 +61,15 @@ impl Reads for MemoryStore {
 
     fn delivery(&self, id: DeliveryId) -> Answer<Option<DeliveryRecord>> {
         Ok(self.deliveries.get(&id).map(delivery_record))
+    }
+
+    fn totals(&self) -> Answer<Totals> {
+        let mut totals = Totals { counters: self.gone, ..Totals::default() };
+        for row in self.deliveries.values() {
+            totals.counters.advance(&Counters::default(), &row.counters);
+            *totals.of(row.delivery.state) += 1;
+        }
+        Ok(totals)
     }
 
     fn content(&self, id: u64) -> Answer<Option<Content>> {

@@ -58,6 +58,10 @@ pub(super) struct Account {
     pub(super) content: u64,
     pub(super) counters: Counters,
     pub(super) refusals_kept: u64,
+    /// Messages whose rows are gone.
+    pub(super) forgotten: u64,
+    /// The counts that the database has.
+    stored: Counters,
     /// Whether `address_index` holds any of its messages.
     pub(super) indexed: bool,
     pub(super) dirty: bool,
@@ -99,6 +103,9 @@ pub(super) struct Memory {
     pub(super) held: HashMap<u64, Held>,
     /// How many messages each of these parts still holds.
     pub(super) outstanding: HashMap<u64, u32>,
+    /// Sums over all deliveries that ever were, as far as accounts were stored.
+    totals: Counters,
+    totals_dirty: bool,
 }
 
 impl Memory {
@@ -135,6 +142,8 @@ impl Memory {
             accounts: HashMap::new(),
             held: HashMap::new(),
             outstanding: HashMap::new(),
+            totals: read_totals(connection)?,
+            totals_dirty: false,
         };
         memory.load_held(connection)?;
         Ok(memory)
@@ -248,6 +257,7 @@ impl Batch<'_> {
             Write::Audit(entry) => self.put_audit(entry),
             Write::PutSetting { key, value } => self.put_setting(key, value),
             Write::PruneOnce { before } => self.prune_once(*before),
+            Write::Forget(forget) => self.forget(forget),
         }
     }
 
@@ -262,18 +272,9 @@ impl Batch<'_> {
         if let Some(through) = through {
             self.memory.next.indexed_through = through;
         }
-        let dirty: BTreeSet<u64> = self
-            .memory
-            .accounts
-            .iter()
-            .filter(|(_, account)| account.dirty)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in dirty {
-            if let Some(account) = self.memory.accounts.get_mut(&id) {
-                store_account(self.connection, id, account)?;
-                account.dirty = false;
-            }
+        self.store_accounts()?;
+        if core::mem::take(&mut self.memory.totals_dirty) {
+            store_totals(self.connection, &self.memory.totals)?;
         }
         let next = self.memory.next;
         if next != self.memory.stored {
@@ -291,6 +292,27 @@ impl Batch<'_> {
                     column(next.indexed_through)
                 ])?;
             self.memory.stored = next;
+        }
+        Ok(())
+    }
+
+    /// Writes what was only counted about deliveries, and adds it to the totals.
+    pub(super) fn store_accounts(&mut self) -> rusqlite::Result<()> {
+        let dirty: BTreeSet<u64> = self
+            .memory
+            .accounts
+            .iter()
+            .filter(|(_, account)| account.dirty)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dirty {
+            if let Some(account) = self.memory.accounts.get_mut(&id) {
+                store_account(self.connection, id, account)?;
+                self.memory.totals.advance(&account.stored, &account.counters);
+                self.memory.totals_dirty = true;
+                account.stored = account.counters;
+                account.dirty = false;
+            }
         }
         Ok(())
     }
@@ -314,15 +336,19 @@ fn load_account(connection: &Connection, id: u64) -> rusqlite::Result<Option<Acc
     let mut select = connection.prepare_cached(
         "SELECT state, stream, content_id, accepted, refused, duplicates, sent, failed, expired, \
          cancelled, in_flight, refusals_kept, \
-         EXISTS (SELECT 1 FROM address_index WHERE delivery_id = ?1) FROM delivery WHERE id = ?1",
+         EXISTS (SELECT 1 FROM address_index WHERE delivery_id = ?1), forgotten \
+         FROM delivery WHERE id = ?1",
     )?;
     select
         .query_row([column(id)], |row| {
+            let counters = read_counters(row, 3)?;
             Ok(Account {
                 state: delivery_state(row.get(0)?)?,
                 stream: row.get(1)?,
                 content: number(row.get(2)?)?,
-                counters: read_counters(row, 3)?,
+                counters,
+                stored: counters,
+                forgotten: number(row.get(13)?)?,
                 refusals_kept: number(row.get(11)?)?,
                 indexed: row.get(12)?,
                 dirty: false,
@@ -353,7 +379,7 @@ fn store_account(connection: &Connection, id: u64, account: &Account) -> rusqlit
         .prepare_cached(
             "UPDATE delivery SET state = ?2, content_id = ?3, accepted = ?4, refused = ?5, \
              duplicates = ?6, sent = ?7, failed = ?8, expired = ?9, cancelled = ?10, \
-             in_flight = ?11, refusals_kept = ?12 WHERE id = ?1",
+             in_flight = ?11, refusals_kept = ?12, forgotten = ?13 WHERE id = ?1",
         )?
         .execute(params![
             column(id),
@@ -368,6 +394,36 @@ fn store_account(connection: &Connection, id: u64, account: &Account) -> rusqlit
             column(counters.cancelled),
             column(counters.in_flight),
             column(account.refusals_kept),
+            column(account.forgotten),
+        ])?;
+    Ok(())
+}
+
+/// Reads the sums over all deliveries.
+pub(super) fn read_totals(connection: &Connection) -> rusqlite::Result<Counters> {
+    connection
+        .prepare_cached(
+            "SELECT accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight \
+             FROM total",
+        )?
+        .query_row([], |row| read_counters(row, 0))
+}
+
+fn store_totals(connection: &Connection, totals: &Counters) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE total SET accepted = ?1, refused = ?2, duplicates = ?3, sent = ?4, \
+             failed = ?5, expired = ?6, cancelled = ?7, in_flight = ?8",
+        )?
+        .execute(params![
+            column(totals.accepted),
+            column(totals.refused),
+            column(totals.duplicates),
+            column(totals.sent),
+            column(totals.failed),
+            column(totals.expired),
+            column(totals.cancelled),
+            column(totals.in_flight),
         ])?;
     Ok(())
 }

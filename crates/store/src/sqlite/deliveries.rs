@@ -71,8 +71,12 @@ impl Batch<'_> {
         }
         let id = self.put_content(content)?;
         let account = self.account(delivery)?;
-        account.content = id;
+        let before = std::mem::replace(&mut account.content, id);
         account.dirty = true;
+        if before != id {
+            self.store_accounts()?;
+            self.drop_unused_content(column(before))?;
+        }
         Ok(Written::Done)
     }
 

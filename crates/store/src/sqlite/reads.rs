@@ -12,7 +12,7 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::address_hash::{AddressKey, address_hash};
-use super::batch::read_counters;
+use super::batch::{read_counters, read_totals};
 use super::codec::{column, delivery_state, final_state, floor_ms, moment, number, unexpected};
 use super::deliveries::content_code;
 use super::open::prepare_connection;
@@ -20,7 +20,7 @@ use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{
     AuditEntry, Content, ContentKind, DeliveryDue, DeliveryRecord, DomainId, DomainQueue,
-    DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal,
+    DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal, Totals,
 };
 
 /// A connection that reads, while another one may write.
@@ -31,7 +31,8 @@ pub struct SqliteReads {
 }
 
 const DELIVERY_COLUMNS: &str = "id, state, options, content_id, created_at, started_at, \
-     wave_ends, accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight";
+     wave_ends, accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight, \
+     forgotten";
 
 const MESSAGE_COLUMNS: &str = "id, delivery_id, domain_id, state, attempts, accepted_at, due_ms, \
      pinned, settled_at, content_id, address, sender, merge, last_reply, EXISTS (SELECT 1 FROM queue q \
@@ -56,6 +57,7 @@ fn read_delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRecord> {
         content: number(row.get(3)?)?,
         created_at: moment(row.get(4)?),
         counters: read_counters(row, 7)?,
+        forgotten: number(row.get(15)?)?,
     })
 }
 
@@ -193,6 +195,19 @@ impl Reads for SqliteReads {
                 .prepare_cached(&format!("SELECT {DELIVERY_COLUMNS} FROM delivery WHERE id = ?1"))?
                 .query_row([column(id.0)], read_delivery)
                 .optional()
+        })
+    }
+
+    fn totals(&self) -> Result<Totals, StoreFault> {
+        self.ask(|connection| {
+            let mut totals = Totals { counters: read_totals(connection)?, ..Totals::default() };
+            let mut select =
+                connection.prepare_cached("SELECT state, count(*) FROM delivery GROUP BY state")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                *totals.of(delivery_state(row.get(0)?)?) = number(row.get(1)?)?;
+            }
+            Ok(totals)
         })
     }
 

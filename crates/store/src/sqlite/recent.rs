@@ -8,7 +8,7 @@
 //! `sequence.indexed_through` says which messages have to be read again. It moves when a run is
 //! written to its end; after a crash part of a run is written twice, which changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
@@ -118,6 +118,19 @@ impl Recent {
         }
         self.run_first.clear();
         Ok(Some(self.run_through))
+    }
+
+    /// Drops messages whose rows are gone, before they would be written into the index.
+    pub(super) fn forget(&mut self, gone: &HashSet<u64>) {
+        if gone.is_empty() {
+            return;
+        }
+        for entries in [&mut self.entries, &mut self.run] {
+            entries.retain(|entry| !gone.contains(&entry.message));
+        }
+        for first in [&mut self.first, &mut self.run_first] {
+            first.retain(|_, message| !gone.contains(message));
+        }
     }
 
     /// Whether part of a run is written.

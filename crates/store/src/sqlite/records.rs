@@ -1,6 +1,5 @@
 //! The quota ledger's figures, the audit trail, settings: rows whose meaning is elsewhere.
 
-use mail::time::Timestamp;
 use rusqlite::params;
 
 use super::batch::{Batch, Stop};
@@ -45,14 +44,6 @@ impl Batch<'_> {
                  ON CONFLICT DO UPDATE SET value = excluded.value",
             )?
             .execute([key, value])?;
-        Ok(Written::Done)
-    }
-
-    /// Forgets old keys.
-    pub(super) fn prune_once(&mut self, before: Timestamp) -> Result<Written, Stop> {
-        self.connection
-            .prepare_cached("DELETE FROM once WHERE created_at < ?1")?
-            .execute([floor_ms(before)])?;
         Ok(Written::Done)
     }
 }

@@ -212,6 +212,30 @@ fn newer_foreign_and_damaged_files_are_refused_untouched() {
 }
 
 #[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path()).unwrap();
+    store.apply(&[create(DeliveryOptions::default(), Some("Hello"))]).unwrap();
+    store.apply(&batch(DeliveryId(1), 1)).unwrap();
+    let totals = store.reads().totals().unwrap();
+    assert_eq!(totals.counters.accepted, 10);
+    drop(store);
+    let path = folder.path().join(DATABASE_FILE);
+    let older = rusqlite::Connection::open(&path).unwrap();
+    older
+        .execute_batch(
+            "DROP TABLE total; DROP INDEX delivery_state; DROP INDEX delivery_content; \
+             DROP INDEX once_age; DROP INDEX ledger_slot; \
+             ALTER TABLE delivery DROP COLUMN forgotten; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(older);
+    let again = open(folder.path()).unwrap();
+    assert_eq!(again.reads().totals().unwrap(), totals);
+    assert_consistent(again.reads());
+}
+
+#[test]
 fn damage_deep_inside_is_found_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(folder.path()).unwrap();

@@ -124,6 +124,8 @@ fn write() -> impl Strategy<Value = Write> {
         1 => sweeping(),
         1 => (0..200_u64).prop_map(|now| Write::ReleaseParts { now: time(now) }),
         1 => (0..200_u64).prop_map(|until| Write::RenewLeases { until: time(until) }),
+        2 => (proptest::sample::select(vec![5_u64, 60, 500]), 0..9_u64, 0..9_u32)
+            .prop_map(|(before, after, limit)| forget(before, after, limit)),
         1 => (0..3_u64).prop_map(|before| Write::PruneOnce { before: time(before) }),
     ]
 }
@@ -147,6 +149,7 @@ fn everything(reads: &dyn Reads) -> String {
     let mut out = String::new();
     let mut add = |part: String| out.push_str(&part);
     add(format!("{:#?}", reads.deliveries(DeliveryId(0), 99)));
+    add(format!("{:#?}", reads.totals()));
     add(format!("{:#?}", reads.messages(MessageId(0), 999)));
     add(format!("{:#?}", reads.due_domains(DomainId(0), 99)));
     add(format!("{:#?}", reads.due_domains(DomainId(1), 1)));

@@ -221,6 +221,22 @@ mod support {
         }
     }
 
+    pub fn forget(before: u64, after: u64, limit: u32) -> Write {
+        Write::Forget(Forget { before: time(before), after: MessageId(after), limit })
+    }
+
+    /// Adds the counts of a delivery up.
+    fn total(all: &mut Counters, one: &Counters) {
+        all.accepted += one.accepted;
+        all.refused += one.refused;
+        all.duplicates += one.duplicates;
+        all.sent += one.sent;
+        all.failed += one.failed;
+        all.expired += one.expired;
+        all.cancelled += one.cancelled;
+        all.in_flight += one.in_flight;
+    }
+
     /// The invariants that hold after every batch, from the rows alone.
     pub fn assert_consistent(reads: &dyn Reads) {
         let mut counted: BTreeMap<DeliveryId, Counters> = BTreeMap::new();
@@ -237,13 +253,32 @@ mod support {
                 MessageState::Final { state: FinalState::Cancelled, .. } => counters.cancelled += 1,
             }
         }
+        let mut totals = Totals::default();
         for record in reads.deliveries(DeliveryId(0), u32::MAX).unwrap() {
             let mut counters = record.counters;
             let kept = reads.refusals(record.delivery.id, 0, u32::MAX).unwrap().len() as u64;
             assert_eq!(kept, counters.refused + counters.duplicates);
+            total(&mut totals.counters, &counters);
             (counters.refused, counters.duplicates) = (0, 0);
-            assert_eq!(counters, counted.remove(&record.delivery.id).unwrap_or_default());
+            let mut rows = counted.remove(&record.delivery.id).unwrap_or_default();
+            let ended = |counters: &Counters| {
+                counters.sent + counters.failed + counters.expired + counters.cancelled
+            };
+            // Of what is forgotten only the number is known.
+            assert_eq!(ended(&counters) - ended(&rows), record.forgotten);
+            rows.accepted += record.forgotten;
+            (rows.sent, rows.failed) = (counters.sent, counters.failed);
+            (rows.expired, rows.cancelled) = (counters.expired, counters.cancelled);
+            assert_eq!(counters, rows);
         }
+        assert!(counted.is_empty(), "messages of no delivery: {counted:?}");
+        let known = reads.totals().unwrap();
+        assert_eq!(known.counters.pending(), totals.counters.pending());
+        assert!(known.counters.accepted >= totals.counters.accepted);
+        assert!(known.counters.refused >= totals.counters.refused);
+        let by_state = [known.draft, known.running, known.paused, known.cancelled, known.finished];
+        let deliveries = reads.deliveries(DeliveryId(0), u32::MAX).unwrap().len() as u64;
+        assert_eq!(by_state.iter().sum::<u64>(), deliveries);
         let queues = reads.domain_queues(DomainId(0), u32::MAX, u64::MAX).unwrap();
         let in_queue: BTreeMap<_, _> =
             queues.iter().map(|queue| (queue.id, queue.queued)).collect();

@@ -44,6 +44,8 @@ contract![
     streams_keep_their_content_until_the_end,
     contents_of_deliveries_are_stored_once,
     keys_take_effect_once,
+    what_ended_long_ago_is_forgotten,
+    what_is_shared_or_pending_is_not_forgotten,
     the_ledger_keeps_the_last_figure,
     settings_and_audit_are_kept,
     what_is_refused_changes_nothing,
@@ -337,6 +339,80 @@ fn contents_of_deliveries_are_stored_once(subject: &mut Subject) {
     let set = Write::SetContent { delivery: ids[0], content: content("Bye") };
     assert_eq!(subject.apply(set), Written::Done);
     assert_eq!(subject.reads().delivery(ids[0]).unwrap().unwrap().content, 2);
+}
+
+fn what_ended_long_ago_is_forgotten(subject: &mut Subject) {
+    // Ten in all, so that some addresses are in the index and some are not.
+    let names: Vec<String> = (0..10).map(|n| format!("r{n}@x.org")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = subject.running(&names);
+    let domain = subject.domain("x.org");
+    subject.claim(domain, &[all(id)], 10);
+    subject.settle((1..=9).map(|message| sent(message, id)).collect());
+    // Settled at 50.
+    assert_eq!(
+        subject.apply(forget(50, 0, 100)),
+        Written::Forgotten(Forgotten::default()),
+        "nothing ended before"
+    );
+    let step = |messages, next: Option<u64>| {
+        Written::Forgotten(Forgotten { messages, deliveries: 0, next: next.map(MessageId) })
+    };
+    assert_eq!(subject.apply(forget(51, 0, 4)), step(4, Some(4)));
+    assert_eq!(subject.apply(forget(51, 4, 4)), step(4, Some(8)));
+    assert_eq!(subject.apply(forget(51, 8, 4)), step(1, None), "the tenth has not ended");
+    crate::support::assert_consistent(subject.reads());
+    subject.restart("a");
+    assert!(subject.reads().message(MessageId(1)).unwrap().is_none());
+    assert_eq!(subject.reads().messages_by_address("r0@x.org", 9).unwrap(), []);
+    assert_eq!(subject.reads().messages_by_address("r9@x.org", 9).unwrap().len(), 1);
+    let record = subject.reads().delivery(id).unwrap().unwrap();
+    assert_eq!((record.counters.sent, record.forgotten), (9, 9));
+    subject.release(0);
+    subject.claim(domain, &[all(id)], 10);
+    assert_eq!(subject.settle(vec![sent(10, id)]).finished, [id]);
+    let rest = Forgotten { messages: 1, deliveries: 1, next: None };
+    assert_eq!(subject.apply(forget(51, 0, 4)), Written::Forgotten(rest));
+    assert!(subject.reads().delivery(id).unwrap().is_none());
+    assert!(subject.reads().content(1).unwrap().is_none());
+    let totals = subject.reads().totals().unwrap();
+    assert_eq!((totals.counters.accepted, totals.counters.sent, totals.finished), (10, 10, 0));
+    // Numbers are never used again.
+    assert_eq!(subject.running(&["a@x.org"]), DeliveryId(2));
+    assert_eq!(subject.reads().messages(MessageId(0), 9).unwrap()[0].id, MessageId(11));
+}
+
+fn what_is_shared_or_pending_is_not_forgotten(subject: &mut Subject) {
+    let gone = subject.running(&["a@x.org"]);
+    let draft = subject.draft(DeliveryOptions::default(), &["a@x.org"]);
+    let domain = subject.domain("x.org");
+    subject.claim(domain, &[all(gone)], 9);
+    // An end, a new content for another and the forgetting in one transaction.
+    let set = Write::SetContent { delivery: draft, content: content("Other") };
+    let back = Write::SetContent { delivery: draft, content: content("Hello") };
+    let batch = [Write::Settle(vec![sent(1, gone)]), set, back, forget(1_000, 0, 9)];
+    let answers = subject.store().apply(&batch).unwrap();
+    let done = Forgotten { messages: 1, deliveries: 1, next: None };
+    assert_eq!(answers[3], Written::Forgotten(done));
+    assert!(subject.reads().delivery(gone).unwrap().is_none());
+    let kept = subject.reads().delivery(draft).unwrap().unwrap();
+    assert_eq!(&*subject.reads().content(kept.content).unwrap().unwrap().body, b"Hello");
+    assert!(subject.reads().content(2).unwrap().is_none(), "nobody has the other any more");
+    // Cancelled, but not swept yet: its messages are not at their end.
+    subject.apply(set_state(draft, DeliveryState::Cancelled));
+    assert_eq!(subject.apply(forget(1_000, 0, 9)), Written::Forgotten(Forgotten::default()));
+    subject.apply(Write::CancelQueued(sweep(draft, DomainId(0), 9)));
+    let done = Forgotten { messages: 1, deliveries: 1, next: None };
+    assert_eq!(subject.apply(forget(1_000, 0, 9)), Written::Forgotten(done));
+    let refused = Write::Refuse {
+        delivery: draft,
+        refusals: vec![NewRefusal { line: 1, address: "a".into(), reason: "b".into() }],
+    };
+    assert_eq!(
+        subject.apply(refused),
+        Written::Refused(RefusedWrite::UnknownDelivery(draft)),
+        "a forgotten delivery is unknown"
+    );
 }
 
 fn keys_take_effect_once(subject: &mut Subject) {
