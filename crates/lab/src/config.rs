@@ -29,6 +29,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::mood::Mood;
+use crate::returns::ReturnsConfig;
 use crate::span::Span;
 use crate::wording::Wording;
 
@@ -68,6 +69,9 @@ pub struct LabConfig {
     pub servfail: Vec<String>,
     /// Faults of the DNS server.
     pub dns_faults: DnsFaults,
+    /// Where late bounces, complaints and replies are sent; absent: nowhere, whatever the moods say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returns: Option<ReturnsConfig>,
     /// Aliases.
     pub cname: Vec<Alias>,
     /// Sending hosts: forward and reverse names for the sources of the engine under judgement.
@@ -97,6 +101,7 @@ impl Default for LabConfig {
             nxdomain: Vec::new(),
             servfail: Vec::new(),
             dns_faults: DnsFaults::default(),
+            returns: None,
             cname: Vec::new(),
             source: Vec::new(),
             txt: Vec::new(),
@@ -273,6 +278,9 @@ impl LabConfig {
         ensure!(self.threads <= 64, "threads = {} is more than 64", self.threads);
         ensure!(!self.idle_timeout.0.is_zero(), "idle_timeout = 0 closes every connection at once");
         self.dns_faults.check()?;
+        if let Some(returns) = &self.returns {
+            returns.check()?;
+        }
         let mut owners = Owners::default();
         for provider in &self.providers {
             provider.check(&mut owners).with_context(|| format!("provider `{}`", provider.name))?;

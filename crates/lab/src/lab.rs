@@ -25,6 +25,7 @@ use crate::dns;
 use crate::mood::Mood;
 use crate::recorder::{Recorder, SourceRecord};
 use crate::report::Report;
+use crate::returns::Returns;
 use crate::session::{Session, World};
 use crate::site::Site;
 
@@ -72,16 +73,20 @@ impl Lab {
             .enumerate()
             .map(|(index, provider)| Arc::new(Site::new(index, provider, &config)))
             .collect();
+        let returns = config.returns.clone().map(|returns| Arc::new(Returns::new(returns)));
         let mut lab = Self {
             dns_address,
             port,
-            world: Arc::new(World { recorder, inspect: config.inspect_data }),
+            world: Arc::new(World { recorder, inspect: config.inspect_data, returns }),
             dns: Arc::new(dns::Server::new(&config)),
             names: config.providers.iter().map(|provider| provider.name.clone()).collect(),
             sites,
             lanes: start_lanes(config.threads)?,
         };
         lab.serve_dns(dns_udp, dns_tcp)?;
+        if let Some(returns) = &lab.world.returns {
+            lab.lanes[0].handle.spawn(Arc::clone(returns).carry());
+        }
         lab.serve_mx(&config, listeners);
         Ok(lab)
     }
@@ -133,7 +138,11 @@ impl Lab {
     /// What was seen so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.world.recorder.report(self.dns.report())
+        let mut report = self.world.recorder.report(self.dns.report());
+        if let Some(returns) = &self.world.returns {
+            report.returns = returns.report();
+        }
+        report
     }
 
     /// The mood in force at a provider.

@@ -5,7 +5,8 @@
 //! open at once, the messages on one connection, the messages in every sliding hour, and every
 //! message that came twice. [`Lab::start`] takes a [`LabConfig`], from a file or built in code
 //! ([`internet`] has ready ones); [`load::run`] is an SMTP client that goes as fast as the other
-//! side lets it.
+//! side lets it. What was taken may come back as late bounces, complaints and out-of-office replies
+//! ([`ReturnsConfig`]).
 //!
 //! Nothing of the lab listens or leads outside 127.0.0.0/8; a configuration that would is refused.
 //! It is bounded in connections, line lengths, memory per connection and time of every wait, so it
@@ -23,6 +24,7 @@ mod mood;
 mod octets;
 mod recorder;
 pub mod report;
+mod returns;
 mod session;
 mod site;
 mod span;
@@ -34,5 +36,6 @@ pub use config::{
 pub use lab::Lab;
 pub use mood::{Mood, StartTls};
 pub use report::Report;
+pub use returns::ReturnsConfig;
 pub use span::Span;
 pub use wording::{Situation, Wording};

@@ -75,6 +75,13 @@ pub struct Mood {
     pub any_domain: bool,
     /// Share of the recipients whose message is refused for good after the dot.
     pub reject_after_data: f64,
+    /// Share of the recipients for whom a bounce comes later. Besides these, every local part that
+    /// begins with `ghost`. This and the next two need [`LabConfig::returns`](crate::LabConfig::returns).
+    pub bounces_later: f64,
+    /// Share of the recipients who complain. Besides these, every local part that begins with `angry`.
+    pub complaints: f64,
+    /// Share of the recipients who are away. Besides these, every local part that begins with `away`.
+    pub out_of_office: f64,
     /// Own texts for situations, in place of the provider's wording. Lines are separated by `\n`;
     /// `{recipient}` and `{source}` are filled in.
     pub replies: BTreeMap<Situation, String>,
@@ -109,6 +116,9 @@ impl Mood {
             ("drop_after_dot", self.drop_after_dot),
             ("temporary_share", self.temporary_share),
             ("reject_after_data", self.reject_after_data),
+            ("bounces_later", self.bounces_later),
+            ("complaints", self.complaints),
+            ("out_of_office", self.out_of_office),
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {

@@ -21,7 +21,8 @@ use anyhow::Context as _;
 
 use crate::config::{LabConfig, Promise};
 use crate::report::{
-    DnsReport, DuplicateReport, LimitViolation, ProviderReport, Report, SourceReport, Totals,
+    DnsReport, DuplicateReport, LimitViolation, ProviderReport, Report, ReturnReport, SourceReport,
+    Totals,
 };
 
 /// 3,600 seconds in microseconds.
@@ -404,6 +405,7 @@ impl Recorder {
             limit_violations: providers.iter().flat_map(violations).collect(),
             journal_write_failures: self.journal_failures.load(Ordering::Relaxed),
             dns,
+            returns: ReturnReport::default(),
             providers,
         }
     }

@@ -26,6 +26,8 @@ pub struct Report {
     pub journal_write_failures: u64,
     /// The DNS server.
     pub dns: DnsReport,
+    /// What was sent back.
+    pub returns: ReturnReport,
     /// Each provider, in the order of the configuration.
     pub providers: Vec<ProviderReport>,
 }
@@ -147,6 +149,25 @@ pub struct SourceReport {
     pub data_octets: u64,
     /// What the client did against the protocol, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+}
+
+/// Mail that was sent back to return paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReturnReport {
+    /// Late bounces that the listener took.
+    pub bounces: u64,
+    /// Complaints that it took.
+    pub complaints: u64,
+    /// Out-of-office replies that it took.
+    pub out_of_office: u64,
+    /// Refused by it for good.
+    pub refused: u64,
+    /// Given up after several tries.
+    pub failed: u64,
+    /// Never tried, because too many waited.
+    pub dropped: u64,
+    /// Still to be sent.
+    pub waiting: u64,
 }
 
 /// The DNS server.

@@ -19,6 +19,7 @@ use crate::chance::{hash64, hash64_folded};
 use crate::mood::{Mood, StartTls};
 use crate::octets::{Input, find_key, hexadecimal, path};
 use crate::recorder::{Fate, Recorder, SourceRecord, Tally};
+use crate::returns::{Returns, Taken};
 use crate::site::{Site, Verdict};
 use crate::wording::{Situation, render};
 
@@ -51,6 +52,8 @@ pub(crate) struct World {
     pub recorder: Recorder,
     /// Whether message data is examined.
     pub inspect: bool,
+    /// What comes back, where it may.
+    pub returns: Option<Arc<Returns>>,
 }
 
 /// One conversation.
@@ -415,7 +418,7 @@ impl Session {
         self.data.size = 0;
         self.data.at_start = true;
         self.data.header.clear();
-        self.data.header_ended = !self.world.recorder.wants_keys();
+        self.data.header_ended = !self.world.recorder.wants_keys() && self.world.returns.is_none();
         self.data.key = None;
         self.data.line = 0;
         Step::Done
@@ -528,6 +531,7 @@ impl Session {
             return Step::Close;
         }
         self.note(&recipients, Fate::Accepted);
+        self.send_back(&recipients);
         self.accepted += 1;
         self.tally.accepted += u32::try_from(recipients.len()).unwrap_or(u32::MAX);
         if self.mood.replies.contains_key(&Situation::Accepted) {
@@ -576,6 +580,24 @@ impl Session {
             // Writing JSON into memory fails only for maps without string keys; there are none.
             if serde_json::to_writer(&mut self.journal, &line).is_ok() {
                 self.journal.push(b'\n');
+            }
+        }
+    }
+
+    /// Lets come back what the mood wants.
+    fn send_back(&self, recipients: &[Vec<u8>]) {
+        let Some(returns) = &self.world.returns else { return };
+        for recipient in recipients {
+            if let Some(kind) = self.site.comes_back(&self.mood, recipient) {
+                let taken = Taken {
+                    sender: self.sender.as_deref().unwrap_or(b""),
+                    recipient,
+                    header: &self.data.header,
+                    host: &self.host,
+                    wording: self.site.wording,
+                    number: (self.id << 20) + self.accepted,
+                };
+                returns.send_back(kind, &taken);
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::chance::{falls_within, hash64, hash64_folded, mix};
 use crate::config::{LabConfig, ProviderConfig};
 use crate::mood::Mood;
 use crate::recorder::lock;
+use crate::returns::Return;
 use crate::wording::{Situation, Wording};
 
 const MOST_REMEMBERED: usize = 2_000_000;
@@ -60,6 +61,10 @@ enum Salt {
     Drop,
     Content,
     Once,
+    Later,
+    Complaint,
+    Away,
+    Cause,
 }
 
 impl Site {
@@ -119,6 +124,27 @@ impl Site {
     /// Exchanges the mood.
     pub(crate) fn set_mood(&self, mood: Mood) {
         self.mood.send_replace(Arc::new(mood));
+    }
+
+    /// What comes back later for a message that was taken for this recipient.
+    pub(crate) fn comes_back(&self, mood: &Mood, recipient: &[u8]) -> Option<Return> {
+        let begins = |prefix: &[u8]| {
+            recipient.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        let by_share =
+            |share: f64, salt: Salt| share > 0.0 && falls_within(self.hash(salt, recipient), share);
+        if begins(b"ghost") || by_share(mood.bounces_later, Salt::Later) {
+            let situation = match self.hash(Salt::Cause, recipient) % 10 {
+                0..6 => Situation::UnknownUser,
+                6..9 => Situation::MailboxFull,
+                _ => Situation::ContentRefused,
+            };
+            return Some(Return::Bounce(situation));
+        }
+        if begins(b"angry") || by_share(mood.complaints, Salt::Complaint) {
+            return Some(Return::Complaint);
+        }
+        (begins(b"away") || by_share(mood.out_of_office, Salt::Away)).then_some(Return::OutOfOffice)
     }
 
     /// What this recipient is to meet at RCPT, from this source and sender at this moment.

@@ -14,7 +14,8 @@ struct Stage {
 
 fn stage() -> Stage {
     let config = LabConfig { record_keys: true, inspect_data: true, ..internet::hundred_domains() };
-    let world = Arc::new(World { recorder: Recorder::new(&config).unwrap(), inspect: true });
+    let world =
+        Arc::new(World { recorder: Recorder::new(&config).unwrap(), inspect: true, returns: None });
     let site = Arc::new(Site::new(0, &config.providers[0], &config));
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let record = world.recorder.source(0, source);
