@@ -28,7 +28,8 @@ pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// For programs.
+    /// For programs; of commands that answer many times, one object a line.
+    #[value(alias = "jsonl")]
     Json,
 }
 

@@ -10,6 +10,7 @@
 
 mod audit;
 mod bench;
+mod bounce;
 mod check;
 mod client;
 mod delivery;
@@ -22,6 +23,7 @@ mod lab;
 mod machine;
 mod mx;
 mod output;
+mod reply;
 mod serve;
 mod show;
 mod stat;
@@ -62,6 +64,10 @@ enum Command {
     Mx(mx::MxArguments),
     /// A mail internet on loopback, usable alone
     Lab(lab::LabArguments),
+    /// Bounce rules: check a file
+    Bounce(bounce::BounceArguments),
+    /// What replies of servers mean: reason, type and the rule that decided
+    Reply(reply::ReplyArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
@@ -79,6 +85,8 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Delivery(arguments) => delivery::run(globals, arguments),
         Command::Mx(arguments) => mx::run(globals, arguments),
         Command::Lab(arguments) => lab::run(globals, &arguments),
+        Command::Bounce(arguments) => bounce::run(globals, &arguments),
+        Command::Reply(arguments) => reply::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }

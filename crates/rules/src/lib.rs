@@ -1,4 +1,4 @@
-//! MX rules: text, checked, compiled, explained.
+//! MX rules and bounce rules: text, checked, compiled, explained.
 //!
 //! A deliverability engineer writes rules as TOML; a rule says how hard we may press the mail
 //! exchangers (MX hosts) that its masks match. This crate takes that text to an answer for one MX
@@ -26,6 +26,7 @@
 //! Only [`parse`] and [`parse_local`] can fail, and a file with any fault gives no rules at all, so
 //! that running rules are never replaced by half a file.
 
+pub mod bounce;
 mod ceiling;
 mod check;
 mod diagnostic;

@@ -66,25 +66,7 @@ pub(crate) enum Kind {
 }
 
 fn parse_as(file_name: &str, bytes: &[u8], kind: Kind) -> Result<RuleFile, Vec<Diagnostic>> {
-    if bytes.len() > LARGEST_FILE {
-        let help = "split off what is not needed; a rule takes about 300 bytes";
-        let message =
-            format!("the file has {} bytes; at most {LARGEST_FILE} are read", bytes.len());
-        return Err(vec![Source::new(file_name, "").diagnostic(0..0, message, help)]);
-    }
-    let text = match core::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(fault) => {
-            let good = String::from_utf8_lossy(&bytes[..fault.valid_up_to()]);
-            let at = good.len();
-            return Err(vec![Source::new(file_name, &good).diagnostic(
-                at..at,
-                "the file is not UTF-8 from here on",
-                "save it as UTF-8",
-            )]);
-        }
-    };
-    let source = Source::new(file_name, text);
+    let source = source_of(file_name, bytes)?;
     let (rules, faults) = read(&source, kind);
     if faults.is_empty() {
         let rules = rules.into_iter().map(|read| Arc::new(read.rule)).collect();
@@ -93,8 +75,37 @@ fn parse_as(file_name: &str, bytes: &[u8], kind: Kind) -> Result<RuleFile, Vec<D
     Err(in_order(faults))
 }
 
+/// The text of a file of rules of any kind.
+///
+/// # Errors
+///
+/// One fault: it is too large or not UTF-8.
+pub(crate) fn source_of<'text>(
+    file_name: &str,
+    bytes: &'text [u8],
+) -> Result<Source<'text>, Vec<Diagnostic>> {
+    if bytes.len() > LARGEST_FILE {
+        let help = "split off what is not needed; a rule takes about 300 bytes";
+        let message =
+            format!("the file has {} bytes; at most {LARGEST_FILE} are read", bytes.len());
+        return Err(vec![Source::new(file_name, "").diagnostic(0..0, message, help)]);
+    }
+    match core::str::from_utf8(bytes) {
+        Ok(text) => Ok(Source::new(file_name, text)),
+        Err(fault) => {
+            let good = String::from_utf8_lossy(&bytes[..fault.valid_up_to()]);
+            let at = good.len();
+            Err(vec![Source::new(file_name, &good).diagnostic(
+                at..at,
+                "the file is not UTF-8 from here on",
+                "save it as UTF-8",
+            )])
+        }
+    }
+}
+
 /// Sorts faults by place, drops repeated ones and bounds their number.
-fn in_order(mut faults: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(crate) fn in_order(mut faults: Vec<Diagnostic>) -> Vec<Diagnostic> {
     faults.sort_by(|one, other| {
         (one.line, one.column, &one.message).cmp(&(other.line, other.column, &other.message))
     });
@@ -130,7 +141,9 @@ fn read(source: &Source<'_>, kind: Kind) -> (Vec<ReadRule>, Vec<Diagnostic>) {
 }
 
 /// The TOML of the file, as far as it can be read, and its faults.
-fn read_toml<'text>(source: &Source<'text>) -> (Option<Spanned<DeTable<'text>>>, Vec<Diagnostic>) {
+pub(crate) fn read_toml<'text>(
+    source: &Source<'text>,
+) -> (Option<Spanned<DeTable<'text>>>, Vec<Diagnostic>) {
     let diagnostic = |fault: &toml::de::Error| {
         // The parser gives the place of all its faults but "too deeply nested".
         let at = fault.span().unwrap_or(0..0);
@@ -181,7 +194,7 @@ fn read_document<'text>(
 }
 
 /// `schema_version`.
-fn read_version(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>) {
+pub(crate) fn read_version(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>) {
     let Some(version) = reader.whole_number("schema_version", value, &(1..=u64::from(u32::MAX)))
     else {
         return;
