@@ -11,6 +11,7 @@
 //! - [`route`]: from the answers of DNS to the hosts and targets of a domain.
 //! - [`address`]: mailboxes and domains (RFC 5321, 6531, 5890).
 //! - [`mask`]: the `*` and `?` patterns of MX rules and source filters.
+//! - [`incoming`]: bounces, complaints, auto-replies and other mail that comes back.
 //! - [`verp`]: return paths that name the message they belong to, with a keyed MAC.
 //! - [`compose`]: from header fields and bodies to the octets of a message.
 
@@ -19,6 +20,7 @@ pub mod attempt;
 pub mod compose;
 pub mod failure;
 pub mod id;
+pub mod incoming;
 pub mod mask;
 pub mod reply;
 pub mod route;
