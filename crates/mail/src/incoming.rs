@@ -674,9 +674,8 @@ impl<'a> Reading<'a> {
             return subject_fails
                 && shaped
                 && !envelope.list
-                && !envelope.answer
                 && fails > 0
-                && against == 0;
+                && answers <= fails + delays;
         }
         content && score >= needed + against
             || envelope.mailer_daemon && subject_fails && score > against + 2

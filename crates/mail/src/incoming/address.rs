@@ -26,7 +26,7 @@ const fn is_local(octet: u8) -> bool {
 
 /// Characters of a domain in running text.
 const fn is_domain(octet: u8) -> bool {
-    matches!(octet, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-') || octet >= 0xc3
+    matches!(octet, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-') || octet >= 0x80
 }
 
 /// The first address in `text` at or after `from`.
@@ -121,7 +121,7 @@ fn around(text: &str, sign: usize, from: usize) -> Option<Found> {
 /// Where a local part begins that is ASCII at its end: text in another script before it (Japanese
 /// has no blanks) is not part of it.
 fn ascii_island(octets: &[u8], start: usize, sign: usize) -> usize {
-    if !octets[sign - 1].is_ascii() {
+    if start == sign || !octets[sign - 1].is_ascii() {
         return start;
     }
     octets[start..sign]
@@ -244,7 +244,8 @@ mod tests {
             let at = next(text, 0).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(&text[at.start..at.end], found);
         }
-        for text in ["@example.com", "a@", "a@.", "@@", "", "http://u@example.com"] {
+        for text in ["@example.com", " @x", "\"\"@x", "a@", "a@.", "@@", "", "http://u@example.com"]
+        {
             assert_eq!(next(text, 0), None, "{text}");
         }
     }

@@ -151,6 +151,13 @@ pub fn text<'a>(octets: &'a [u8], label: &[u8]) -> Cow<'a, str> {
     } else {
         &tries[..]
     };
+    // Double-byte sets have their octets in pairs; single ones are letters with accents.
+    let paired = octets
+        .chunk_by(|one, next| one.is_ascii() == next.is_ascii())
+        .any(|run| run.len() > 1 && !run[0].is_ascii());
+    if named.is_none() && !paired {
+        return Cow::Owned(WINDOWS_1252.decode_without_bom_handling(octets).0.into_owned());
+    }
     // Windows-1252 gives a meaning to every octet, so without a label it comes last.
     for set in &tries[usize::from(named.is_none())..] {
         if let Some(text) = set.decode_without_bom_handling_and_without_replacement(octets) {

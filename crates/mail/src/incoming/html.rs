@@ -135,7 +135,7 @@ mod tests {
                     <b>&lt;a&#64;example.com&gt;</b><br>failed:&nbsp;<p>550 5.1.1 &#x75;nknown</p><!-- no --></body>";
         assert_eq!(
             text(html).trim(),
-            "Your message to <a@example.com>\nfailed: \n550 5.1.1 unknown"
+            "Your message to <a@example.com>\nfailed:\n550 5.1.1 unknown"
         );
         assert_eq!(text("a <b@example.com> c & d <"), "a b@example.com> c & d ");
         assert_eq!(text("<style>never closed"), "never closed");

@@ -31,8 +31,11 @@ const NOTICES_MAXIMUM: usize = 200;
 /// Reads the notices in a text that begins with a brace; none where it is something else.
 #[must_use]
 pub fn read(text: &str) -> Vec<Notice> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let Some(Ok(mut value)) = values.next() else { return Vec::new() };
+    let first =
+        |text: &str| serde_json::Deserializer::from_str(text).into_iter::<Value>().next()?.ok();
+    // Old relays break long lines with `!`, a line end and a space.
+    let joined = || text.replace("!\r\n ", "").replace("!\n ", "").replace(['\r', '\n'], "");
+    let Some(mut value) = first(text).or_else(|| first(&joined())) else { return Vec::new() };
     // SNS wraps the notice as a string.
     if let Some(inner) = value.get("Message").and_then(Value::as_str)
         && let Ok(parsed) = serde_json::from_str(inner)

@@ -347,8 +347,11 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
     for one in found.iter_mut() {
         let codes = codes::find(&one.reason, false);
         if codes.reply.is_none() && codes.status.is_none() {
-            let transcript = transcript(lines, &one.address, alone);
-            merge(&mut one.reason, &transcript);
+            let mut more = transcript(lines, &one.address, alone);
+            if more.is_empty() && alone {
+                more = coded_paragraph(lines);
+            }
+            merge(&mut one.reason, &more);
         }
         if alone && letters(&one.reason) < 4 {
             one.reason = squeeze(lines.iter().copied());
@@ -487,6 +490,18 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
         }
     }
     out
+}
+
+/// The first paragraph that holds a reply or status code.
+fn coded_paragraph(lines: &[&str]) -> String {
+    for paragraph in lines.split(|line| line.trim().is_empty()) {
+        let text = squeeze(paragraph.iter().copied());
+        let codes = codes::find(&text, false);
+        if codes.reply.is_some() || codes.status.is_some() {
+            return text;
+        }
+    }
+    String::new()
 }
 
 /// Whether `line` holds `word`, in any case.

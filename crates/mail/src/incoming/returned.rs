@@ -37,7 +37,27 @@ impl Returned {
     #[must_use]
     pub fn read(octets: &[u8]) -> Option<Self> {
         let start = octets.iter().position(|octet| !matches!(octet, b'\r' | b'\n'))?;
-        let (fields, _) = mime::header(&octets[start..], &mut Vec::new());
+        let octets = &octets[start..octets.len().min(start + mime::HEADER_MAXIMUM)];
+        // Some indent what they return, or quote it.
+        let mark = octets
+            .iter()
+            .take(16)
+            .take_while(|octet| matches!(octet, b' ' | b'\t' | b'>' | b'|'))
+            .count();
+        let plain;
+        let octets = if mark > 0 && !octets.starts_with(b">From ") {
+            let prefix = &octets[..mark];
+            plain = octets
+                .split_inclusive(|octet| *octet == b'\n')
+                .take(mime::FIELDS_MAXIMUM)
+                .map(|line| line.strip_prefix(prefix).unwrap_or(line))
+                .collect::<Vec<_>>()
+                .concat();
+            plain.as_slice()
+        } else {
+            octets
+        };
+        let (fields, _) = mime::header(octets, &mut Vec::new());
         Self::from_fields(&fields)
     }
 
