@@ -5,6 +5,7 @@ pub mod config;
 pub mod dkim;
 pub mod dns;
 pub mod intake;
+mod listener;
 pub mod node;
 pub mod prepare;
 pub mod recipients;

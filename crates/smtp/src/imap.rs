@@ -171,7 +171,8 @@ impl ImapSession {
                 fetched: 0,
                 deleted: 0,
                 unconfirmed: 0,
-                left: 0,
+                refused: 0,
+                cut: Vec::new(),
                 during: None,
             },
             since: now,
@@ -373,7 +374,7 @@ impl ImapSession {
             }
             Command::Fetch { .. } => {
                 self.body = None;
-                self.end.left += 1;
+                self.end.refused += 1;
                 self.refusals += 1;
                 if self.refusals >= MOST_REFUSALS {
                     self.finishing = true;
@@ -547,7 +548,8 @@ impl MailboxSession for ImapSession {
             self.wanted += 1;
             self.kept.push(uid);
         } else {
-            self.end.left += 1;
+            let identity = self.identity(uid);
+            self.end.cut.push(identity);
         }
         self.go_on(now);
     }

@@ -150,8 +150,10 @@ pub struct FetchEnd {
     pub deleted: u32,
     /// Messages kept here whose deletion was not confirmed: they will come again.
     pub unconfirmed: u32,
-    /// Messages that stay because they were cut or the server would not give them.
-    pub left: u32,
+    /// Messages that the server would not give.
+    pub refused: u32,
+    /// Identities of messages that were cut, and so stay in the mailbox.
+    pub cut: Vec<Box<str>>,
     /// The message whose content was under way when the session broke.
     pub during: Option<Box<str>>,
 }

@@ -111,8 +111,8 @@ pub struct Pop3Session {
     listed: BTreeMap<u32, Listed>,
     /// The message that is being fetched or kept.
     current: Option<(u32, Listed)>,
-    /// Its number, once fetched whole, while the caller keeps it; 0: it is not to be deleted.
-    keeping: Option<u32>,
+    /// The number of what the caller is keeping; with its identity where it was cut.
+    keeping: Option<(u32, Option<Box<str>>)>,
     output: BytesMut,
     events: VecDeque<FetchEvent>,
     awaits_tls: bool,
@@ -164,7 +164,8 @@ impl Pop3Session {
                 fetched: 0,
                 deleted: 0,
                 unconfirmed: 0,
-                left: 0,
+                refused: 0,
+                cut: Vec::new(),
                 during: None,
             },
             since: now,
@@ -238,7 +239,7 @@ impl Pop3Session {
         let asked = self.expected.pop_front();
         let Some((number, listed)) = self.current.take() else { return };
         let whole = complete && asked == Some(Expected::Message { whole: true });
-        self.keeping = Some(if whole { number } else { 0 });
+        self.keeping = Some((number, if whole { None } else { Some(listed.identity.clone()) }));
         let message = FetchedMessage { identity: listed.identity, octets, whole };
         self.events.push_back(FetchEvent::Message(message));
     }
@@ -385,7 +386,7 @@ impl Pop3Session {
             Expected::Message { .. } | Expected::Deletion => {
                 if matches!(expected, Expected::Message { .. }) {
                     self.current = None;
-                    self.end.left += 1;
+                    self.end.refused += 1;
                 }
                 self.refusals += 1;
                 if self.refusals >= MOST_REFUSALS {
@@ -508,7 +509,7 @@ impl MailboxSession for Pop3Session {
     }
 
     fn message_kept(&mut self, now: Timestamp, kept: bool) {
-        let Some(number) = self.keeping.take() else { return };
+        let Some((number, cut)) = self.keeping.take() else { return };
         if self.closed {
             return;
         }
@@ -519,8 +520,8 @@ impl MailboxSession for Pop3Session {
             return self.quit();
         }
         self.end.fetched += 1;
-        if number == 0 {
-            self.end.left += 1;
+        if let Some(identity) = cut {
+            self.end.cut.push(identity);
             return self.go_on(now);
         }
         self.wanted += 1;

@@ -6,8 +6,7 @@
 
 use core::ops::Range;
 use std::collections::HashSet;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use mail::address::Mailbox;
@@ -20,11 +19,11 @@ use smtp::server::ReceivedMessage;
 use store::{Once, RefusedWrite};
 use tokio::time::timeout;
 
-use super::{Shared, SubmissionCounts};
+use super::{SubmissionCounts, Submitting};
 use crate::dkim::{field_name, fields};
-use crate::intake::{
-    Accepted, Intake, IntakeFault, NULL_SENDER, SingleMessage, StreamName, messages_of,
-};
+use crate::intake::{Accepted, IntakeFault, NULL_SENDER, SingleMessage, StreamName, messages_of};
+pub(super) use crate::listener::one_line;
+use crate::listener::{Peer, shown};
 
 /// Affinity of mail that neither a user nor its header gives one.
 const DEFAULT_AFFINITY: &str = "default";
@@ -32,8 +31,6 @@ const DEFAULT_AFFINITY: &str = "default";
 const NOBODY: &str = "smtp";
 /// Longest idempotency key.
 const LONGEST_KEY: usize = 255;
-/// Octets of a text that is put into a reply (RFC 5321, 4.5.3.1.5: a line has 512 at most).
-const REPLY_TEXT: usize = 400;
 
 /// What the header of a message asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -130,8 +127,8 @@ fn take_option(name: &[u8], field: &[u8], options: &mut Options) -> Result<bool,
 }
 
 /// Our trace field (RFC 5321, 4.4; protocol names of RFC 3848 and 6531).
-fn received_field(host: &str, peer: IpAddr, message: &ReceivedMessage, now: Timestamp) -> String {
-    let address = match peer {
+fn received_field(host: &str, peer: Peer, message: &ReceivedMessage, now: Timestamp) -> String {
+    let address = match peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
         IpAddr::V4(address) => format!("[{address}]"),
         IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
@@ -192,12 +189,7 @@ fn recipients_of(message: &ReceivedMessage) -> Result<Vec<Mailbox>, Reply> {
 }
 
 /// Has a message committed and answers with the reply for the client.
-pub(super) async fn accept(
-    shared: Arc<Shared>,
-    intake: Intake,
-    peer: IpAddr,
-    message: ReceivedMessage,
-) -> Reply {
+pub(super) async fn accept(desk: &Submitting, peer: Peer, message: ReceivedMessage) -> Reply {
     let examined = match examine(&message.content) {
         Ok(examined) => examined,
         Err(why) => return refusal(554, "5.6.0", &why),
@@ -207,7 +199,7 @@ pub(super) async fn accept(
         Err(reply) => return reply,
     };
     let Options { priority, affinity, key } = examined.options;
-    let user = message.user.as_deref().and_then(|name| shared.users.get(name));
+    let user = message.user.as_deref().and_then(|name| desk.users.get(name));
     let tenant = message.user.as_deref().unwrap_or(NOBODY);
     let by_user = user.map_or(DEFAULT_AFFINITY, |user| &user.affinity);
     let stream = StreamName {
@@ -221,14 +213,14 @@ pub(super) async fn accept(
         key: format!("smtp/{key}").into(),
         digest: digest_of(&message),
     });
-    let trace = received_field(&shared.host_name, peer, &message, intake.now());
+    let trace = received_field(&desk.host_name, peer, &message, desk.intake.now());
     let content = stored_content(&message.content, &trace, &examined.removed);
     let octets = content.len() as u64;
     let sender = if message.sender.is_empty() { NULL_SENDER.into() } else { message.sender };
     let single = SingleMessage { sender, recipients, content };
-    let submitted = intake.submit(&stream, single, once);
-    let counts = &shared.counts;
-    match timeout(shared.bounds.store_timeout, submitted).await {
+    let submitted = desk.intake.submit(&stream, single, once);
+    let counts = &desk.counts;
+    match timeout(desk.bounds.store_timeout, submitted).await {
         Ok(Ok(Accepted::New(appended))) => {
             SubmissionCounts::add(&counts.messages_accepted, 1);
             SubmissionCounts::add(&counts.recipients_accepted, u64::from(appended.accepted));
@@ -241,7 +233,10 @@ pub(super) async fn accept(
         }
         Ok(Err(fault)) => reply_to(&fault),
         Err(_) => {
-            tracing::error!(%peer, "a commit took too long; the client was told to try again");
+            tracing::error!(
+                peer = shown(peer),
+                "a commit took too long; the client was told to try again"
+            );
             not_now("the commit took too long")
         }
     }
@@ -295,16 +290,4 @@ pub(super) fn not_now(fault: &str) -> Reply {
 
 fn refusal(code: u16, status: &str, why: &str) -> Reply {
     Reply::line(code, &format!("{status} {}", one_line(why)))
-}
-
-/// A text that can stand in a reply: one line of printable ASCII, not too long.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|character| match character {
-            ' '..='~' => character,
-            character if character.is_whitespace() => ' ',
-            _ => '?',
-        })
-        .take(REPLY_TEXT)
-        .collect()
 }

@@ -1,14 +1,19 @@
 //! A listener at work on a real socket with a real node behind it, and a client for it.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mail::id::MessageId;
 use store::MessageRecord;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
+use crate::listener::neighbourhood;
 use crate::node::Node;
 
 mod access;

@@ -27,7 +27,8 @@ fn shown(event: &FetchEvent) -> String {
             format!("message {identity:?} {:?}{cut}", String::from_utf8_lossy(octets))
         }
         FetchEvent::Closed(end) => {
-            let FetchEnd { cause, held, fetched, deleted, unconfirmed, left, during } = end;
+            let FetchEnd { cause, held, fetched, deleted, unconfirmed, refused, cut, during } = end;
+            let left = *refused as usize + cut.len();
             let during = during.as_ref().map_or(String::new(), |id| format!(" during {id:?}"));
             format!(
                 "closed: {cause}; held {held}, fetched {fetched}, deleted {deleted}, \

@@ -117,6 +117,14 @@ impl<A: Admission> ServerSession<A> {
         } else {
             match parse::address(path, parameters.smtputf8) {
                 Ok(sender) => sender,
+                // Whoever sends bounces may call himself what he likes: nothing goes back there.
+                Err(BadPath::Syntax)
+                    if self.settings.access == Access::OwnRecipientsOnly
+                        && path.len() <= 254
+                        && path.bytes().all(|octet| octet.is_ascii_graphic()) =>
+                {
+                    path.to_owned()
+                }
                 Err(BadPath::Syntax) => {
                     return self.refuse("501 5.1.7 the return path is not an address");
                 }

@@ -514,6 +514,13 @@ fn nobody_relays_without_a_login() {
     }
     let bounces = ServerSettings { access: Access::OwnRecipientsOnly, ..settings() };
     check(
+        bounces.clone(),
+        &format!(
+            "{HELLO}C: MAIL FROM:<MAILER-DAEMON>\nS: 250 2.1.0 sender ok\nC: RSET\nS: 250 2.0.0 forgotten
+             C: MAIL FROM:<MAILER DAEMON@x>\nS: 501 5.1.7 the return path is not an address"
+        ),
+    );
+    check(
         bounces,
         &format!(
             "{HELLO}C: AUTH PLAIN\nS: 502 5.5.1 this command is not offered

@@ -110,7 +110,8 @@ pub struct OfferedRecipient<'a> {
 /// [`ServerSession::message_result`](super::ServerSession::message_result).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedMessage {
-    /// Return path in its normal form; empty: the null sender.
+    /// Return path in its normal form; empty: the null sender. With
+    /// [`Access::OwnRecipientsOnly`] also what is no mailbox, as given: visible ASCII, up to 254.
     pub sender: String,
     /// Recipients in their normal form, in the order given, repetitions included; at least one.
     pub recipients: Vec<String>,

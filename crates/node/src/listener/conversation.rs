@@ -1,7 +1,6 @@
 //! One connection: the socket, the timers and the commits around a [`ServerSession`].
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +9,12 @@ use mail::reply::escaped;
 use smtp::server::{ReceivedMessage, ServerEvent, ServerSession, ServerSettings};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::message::accept;
-use super::{Gate, Held, Shared, SubmissionCounts};
-use crate::intake::Intake;
+use super::{Counts, Desk, Gate, Held, Peer, Shared, shown};
 
 /// Octets read at once.
 const READ_OCTETS: usize = 16_384;
@@ -30,8 +27,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 4 << 20;
 
 /// The connection, before or after STARTTLS.
-enum Stream {
+pub(super) enum Stream {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
     /// The handshake failed.
     Gone,
@@ -42,6 +40,7 @@ impl Stream {
     async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer).await,
+            Self::Unix(stream) => stream.read(buffer).await,
             Self::Tls(stream) => stream.read(buffer).await,
             Self::Gone => Ok(0),
         }
@@ -50,6 +49,7 @@ impl Stream {
     async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.write_all(octets).await,
+            Self::Unix(stream) => stream.write_all(octets).await,
             Self::Tls(stream) => {
                 stream.write_all(octets).await?;
                 stream.flush().await
@@ -61,6 +61,7 @@ impl Stream {
     async fn shutdown(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(stream) => stream.shutdown().await,
+            Self::Unix(stream) => stream.shutdown().await,
             Self::Tls(stream) => stream.shutdown().await,
             Self::Gone => Ok(()),
         }
@@ -68,34 +69,34 @@ impl Stream {
 }
 
 /// One connection with its session.
-pub(super) struct Conversation {
+pub(super) struct Conversation<D: Desk> {
     shared: Arc<Shared>,
-    intake: Intake,
-    session: ServerSession<Gate>,
+    desk: Arc<D>,
+    session: ServerSession<Gate<D>>,
     stream: Stream,
-    peer: IpAddr,
+    peer: Peer,
     buffer: Box<[u8]>,
     held: Held,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
 }
 
-impl Conversation {
+impl<D: Desk> Conversation<D> {
     pub(super) fn new(
         shared: Arc<Shared>,
-        intake: Intake,
+        desk: Arc<D>,
         settings: Arc<ServerSettings>,
-        stream: TcpStream,
-        peer: IpAddr,
+        stream: Stream,
+        peer: Peer,
         stop: CancellationToken,
     ) -> Self {
-        let gate = Gate { shared: Arc::clone(&shared), intake: intake.clone() };
+        let gate = Gate { shared: Arc::clone(&shared), desk: Arc::clone(&desk) };
         Self {
-            session: ServerSession::new(settings, gate, false, intake.now()),
+            session: ServerSession::new(settings, gate, false, desk.now()),
             held: Held::none(Arc::clone(&shared)),
             shared,
-            intake,
-            stream: Stream::Plain(stream),
+            desk,
+            stream,
             peer,
             buffer: vec![0; READ_OCTETS].into_boxed_slice(),
             stop: Box::pin(stop.cancelled_owned()),
@@ -110,7 +111,7 @@ impl Conversation {
         }
         loop {
             if !self.speak().await {
-                tracing::debug!(peer = %self.peer, "the SMTP client took no reply");
+                tracing::debug!(peer = shown(self.peer), "the SMTP client took no reply");
                 return;
             }
             match self.session.poll_event() {
@@ -120,7 +121,7 @@ impl Conversation {
                 }
                 Some(ServerEvent::Message(message)) => self.store(*message).await,
                 Some(ServerEvent::Closed { why }) => {
-                    tracing::debug!(peer = %self.peer, why, "SMTP connection ends");
+                    tracing::debug!(peer = shown(self.peer), why, "SMTP connection ends");
                     return self.part().await;
                 }
                 None => {
@@ -136,9 +137,13 @@ impl Conversation {
     /// Whether the client has spoken before our greeting. It can only be seen of a client that was
     /// fast; nobody is made to wait for it.
     fn spoke_first(&self) -> bool {
-        let Stream::Plain(stream) = &self.stream else { return false };
+        let socket = match &self.stream {
+            Stream::Plain(stream) => SockRef::from(stream),
+            Stream::Unix(stream) => SockRef::from(stream),
+            Stream::Tls(_) | Stream::Gone => return false,
+        };
         let mut octet = [core::mem::MaybeUninit::uninit()];
-        matches!(SockRef::from(stream).peek(&mut octet), Ok(1))
+        matches!(socket.peek(&mut octet), Ok(1))
     }
 
     /// Writes all replies; `false` when they cannot be written.
@@ -155,21 +160,21 @@ impl Conversation {
 
     /// Waits for octets, the deadline or the shutdown, and tells the session.
     async fn listen(&mut self) {
-        let wait = self.session.deadline().since(self.intake.now());
+        let wait = self.session.deadline().since(self.desk.now());
         let read = self.stream.read(&mut self.buffer);
         tokio::select! {
             biased;
             // First, so that a client that never pauses learns of it too.
             () = &mut self.stop, if !self.draining => {
                 self.draining = true;
-                self.session.shutdown(self.intake.now());
+                self.session.shutdown(self.desk.now());
             }
             read = timeout(wait, read) => match read {
                 Ok(Ok(count @ 1..)) => {
-                    self.session.receive(self.intake.now(), &self.buffer[..count]);
+                    self.session.receive(self.desk.now(), &self.buffer[..count]);
                 }
                 Ok(_) => self.session.connection_lost(),
-                Err(_) => self.session.tick(self.intake.now()),
+                Err(_) => self.session.tick(self.desk.now()),
             },
         }
     }
@@ -179,7 +184,7 @@ impl Conversation {
         let content = message.content.capacity();
         // The message was counted while it came; what its copy adds is small.
         self.held.set(content + self.session.held_octets());
-        let accepted = accept(Arc::clone(&self.shared), self.intake.clone(), self.peer, message);
+        let accepted = Arc::clone(&self.desk).take(self.peer, message);
         tokio::pin!(accepted);
         let mut more = true;
         let reply = loop {
@@ -189,12 +194,12 @@ impl Conversation {
                 reply = &mut accepted => break reply,
                 () = &mut self.stop, if !self.draining => {
                     self.draining = true;
-                    self.session.shutdown(self.intake.now());
+                    self.session.shutdown(self.desk.now());
                 }
                 read = self.stream.read(&mut self.buffer), if more && ahead < AHEAD_OCTETS => {
                     match read {
                         Ok(count @ 1..) => {
-                            self.session.receive(self.intake.now(), &self.buffer[..count]);
+                            self.session.receive(self.desk.now(), &self.buffer[..count]);
                             self.held.set(content + self.session.held_octets());
                         }
                         // What came before the end is still used; the next read sees it again.
@@ -203,23 +208,23 @@ impl Conversation {
                 }
             }
         };
-        self.session.message_result(self.intake.now(), &reply);
+        self.session.message_result(self.desk.now(), &reply);
         self.held.set(self.session.held_octets());
     }
 
     /// Answers a login.
     async fn log_in(&mut self, user: &str, password: &str) {
-        let allowed = self.shared.users.may_log_in(user, password);
+        let allowed = self.desk.may_log_in(user, password);
         let counts = &self.shared.counts;
         if allowed {
-            SubmissionCounts::add(&counts.logins_accepted, 1);
+            Counts::add(&counts.logins_accepted, 1);
         } else {
-            SubmissionCounts::add(&counts.logins_failed, 1);
+            Counts::add(&counts.logins_failed, 1);
             let user = escaped(user.as_bytes());
-            tracing::warn!(peer = %self.peer, user, "SMTP login failed");
+            tracing::warn!(peer = shown(self.peer), user, "SMTP login failed");
             sleep(self.shared.bounds.login_delay).await;
         }
-        self.session.auth_result(self.intake.now(), allowed);
+        self.session.auth_result(self.desk.now(), allowed);
         self.follow_shutdown();
     }
 
@@ -232,11 +237,11 @@ impl Conversation {
         match timeout(self.shared.bounds.handshake_timeout, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 self.stream = Stream::Tls(Box::new(stream));
-                self.session.tls_established(self.intake.now());
+                self.session.tls_established(self.desk.now());
                 self.follow_shutdown();
             }
             Ok(Err(fault)) => {
-                tracing::debug!(peer = %self.peer, %fault, "TLS handshake failed");
+                tracing::debug!(peer = shown(self.peer), %fault, "TLS handshake failed");
                 self.session.connection_lost();
             }
             Err(_) => self.session.connection_lost(),
@@ -246,13 +251,13 @@ impl Conversation {
     /// Reminds the session of a shutdown that began while it could not follow.
     fn follow_shutdown(&mut self) {
         if self.draining {
-            self.session.shutdown(self.intake.now());
+            self.session.shutdown(self.desk.now());
         }
     }
 
     /// Ends a connection whose message would take more memory than there is.
     async fn give_up(mut self) {
-        tracing::warn!(peer = %self.peer, "an SMTP connection ended: too much mail at once");
+        tracing::warn!(peer = shown(self.peer), "an SMTP connection ended: too much mail at once");
         let words = b"421 4.3.1 too much mail at once, try again later\r\n";
         self.shared.counts.count_replies(words);
         self.session.connection_lost();
