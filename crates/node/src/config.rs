@@ -30,6 +30,7 @@ use rules::{Diagnostic, Levels, TlsPolicy};
 mod check;
 mod example;
 mod faults;
+mod inmail;
 pub mod network;
 mod read;
 mod secret;
@@ -39,6 +40,7 @@ pub mod target_policy;
 mod tests;
 
 pub use example::MachineFacts;
+pub use inmail::{InmailConfig, LmtpAddress, MailboxConfig, MailboxProtocol};
 pub use network::IpNetwork;
 pub use read::SecretSource;
 pub use secret::Secret;
@@ -78,6 +80,8 @@ pub struct Config {
     pub dkim: Vec<DkimConfig>,
     /// `[submission]`.
     pub submission: SubmissionConfig,
+    /// `[inmail]` and `[[mailbox]]`.
+    pub inmail: InmailConfig,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[retry]`: the schedule.

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod dkim;
 pub mod dns;
+pub mod inmail;
 pub mod intake;
 mod listener;
 pub mod node;

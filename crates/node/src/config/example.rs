@@ -183,6 +183,53 @@ domain = "%DOMAIN%"
 # tls_certificate = "tls.pem"
 # tls_key = "tls-key.pem"
 
+# Bounces, complaints and answers: taken for the domain of return_path, kept in data_dir until processed.
+[inmail]
+# SMTP listeners, such as "0.0.0.0:25", and LMTP listeners, such as "127.0.0.1:24" and "unix:lmtp.sock".
+# There is no AUTH and no relaying. Let the MX of the domain point here, or poll a mailbox.
+# listen = []
+# lmtp = []
+# hostname = "%HOST%"
+# domains = ["bounce.%DOMAIN%"]
+# max_message_bytes = 26214400
+# max_connections = 200
+# max_connections_per_peer = 20
+# tls_certificate = "tls.pem"
+# tls_key = "tls-key.pem"
+# Files *.eml are picked up from here.
+# spool = "spool"
+# spool_period = "5s"
+# Whom mail is sent to that could not be read.
+# forward_to = "postmaster@%DOMAIN%"
+# Mails waiting beyond which no more are taken; mails that could not be read, kept for people.
+# backlog_files = 100000
+# aside_files = 10000
+# aside_bytes = 1073741824
+# workers = 4
+# A folder for copies of everything that comes, to look for a fault.
+# dump = "dump"
+# dump_files = 10000
+
+# Mailboxes that are polled. Mail is deleted there when it is on the disk here.
+#
+# [[mailbox]]
+# name = "bounces"
+# protocol = "pop3"                 or "imap"
+# encryption = "tls"                or "starttls", "none"
+# server = "pop.%DOMAIN%"
+# port = 995                        by default 995, 110, 993, 143
+# user = "bounces"
+# password = { env = "MAILWEIR_BOUNCES_PASSWORD" }
+# folder = "INBOX"                  imap only
+# enabled = true
+# period = "5m"
+# session_messages = 200
+# session_time = "100s"
+# timeout = "5m"
+# ignore_size = false               pop3: fetch whole what is announced as too large
+# tls_verify = true
+# tls_roots = "roots.pem"
+
 # HTTP API, metrics and health. Beyond loopback it needs tokens.
 [http]
 # listen = ["127.0.0.1:2580"]

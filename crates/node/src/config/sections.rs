@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 use super::check::{self, PlacedSource};
 use super::faults::Faults;
+use super::inmail::{Surroundings, read_inmail};
 use super::read::{Found, Reading, SecretReader, Section, suggestion};
 use super::{
     CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig, HttpConfig, HttpToken,
@@ -72,6 +73,14 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
     let return_path = read_return_path(root.section("return_path"));
     let sender = read_sender(root.section("sender"));
     let dkim = read_dkim(root.sections("dkim"), folder);
+    let surroundings = Surroundings {
+        folder,
+        data_dir: &data_dir,
+        hostname: &submission.hostname,
+        return_path: return_path.as_ref(),
+        sender: &sender,
+    };
+    let inmail = read_inmail(root.section("inmail"), root.sections("mailbox"), &surroundings);
     let http = read_http(root.section("http"));
     let (retry, validity) = read_retry(root.section("retry"));
     let circuit_breaker = read_circuit_breaker(root.section("circuit_breaker"));
@@ -93,6 +102,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         sender,
         dkim,
         submission,
+        inmail,
         http,
         retry,
         validity,

@@ -86,6 +86,62 @@ fn the_smallest_configuration_has_all_defaults() {
     assert!(config.return_path.is_none());
 }
 
+/// What the full configuration says about mail that comes in.
+fn check_inmail(config: &InmailConfig, folder: &Path) {
+    let shown: Vec<&str> = config.domains.iter().map(Domain::as_str).collect();
+    assert_eq!(shown, ["bounce.example.com", "example.com"]);
+    let lmtp = [
+        LmtpAddress::Tcp(([127, 0, 0, 1], 24).into()),
+        LmtpAddress::Unix(folder.join("lmtp.sock")),
+    ];
+    assert_eq!(config.lmtp, lmtp);
+    assert_eq!(config.listen, ["0.0.0.0:25".parse().unwrap()]);
+    assert_eq!(config.hostname.as_str(), "mx.example.com");
+    assert_eq!((config.max_message_bytes, config.max_connections), (1_000_000, 5));
+    assert_eq!((config.max_connections_per_peer, config.workers), (2, 3));
+    assert_eq!((config.backlog_files, config.aside_files, config.dump_files), (10, 11, 12));
+    assert_eq!(config.aside_bytes, 2_000_000);
+    assert_eq!(config.spool_period, Duration::from_secs(1));
+    assert!(config.tls.is_some());
+    assert_eq!(config.forward_to.as_ref().unwrap().as_str(), "ops@example.com");
+    assert_eq!(config.folder, folder.join("data/inmail"));
+    assert_eq!((&config.spool, &config.dump), (&folder.join("spool"), &Some(folder.join("dump"))));
+    let [bounces, loops] = config.mailboxes.as_slice() else { panic!("{:?}", config.mailboxes) };
+    assert_eq!((bounces.name.as_str(), bounces.server.as_str()), ("bounces", "pop.example.com"));
+    assert_eq!((bounces.port, bounces.protection), (995, smtp::mailbox::Protection::Tls));
+    assert_eq!((bounces.folder.as_str(), bounces.session_messages), ("INBOX", 200));
+    assert_eq!(bounces.period, Duration::from_secs(300));
+    assert_eq!(bounces.session_time, Duration::from_secs(100));
+    assert!(bounces.tls_verify && !bounces.ignore_size);
+    assert_eq!((loops.port, loops.protocol), (143, MailboxProtocol::Imap));
+    assert_eq!(loops.protection, smtp::mailbox::Protection::StartTls);
+    assert_eq!((loops.folder.as_str(), loops.session_messages), ("FBL", 7));
+    assert_eq!(loops.timeout, Duration::from_secs(30));
+    assert!(!loops.tls_verify && loops.ignore_size && loops.tls_roots.is_some());
+}
+
+#[test]
+fn faults_of_inmail_are_shown_where_they_are() {
+    let text = format!(
+        "{SOURCES}[inmail]\nlisten = [\"127.0.0.1:25\"]\nlmtp = [\"unix:\"]\n[[mailbox]]\nname = \
+         \"a\"\nserver = \"pop.example.com\"\nuser = \"u\"\n[[mailbox]]\nname = \"a\"\nserver = \
+         \"-\"\nuser = \"u\"\npassword = {{ value = \"p\" }}\nprotocol = \"pop\"\n"
+    );
+    let found = faults(&text);
+    let wanted = [
+        "there is no domain to take mail for",
+        "`unix:` needs a path",
+        "`mailbox.password` is missing",
+        "there is already a mailbox \"a\"",
+        "`mailbox.server`: ",
+        "`mailbox.protocol` must be one of pop3, imap, not \"pop\"",
+    ];
+    for part in wanted {
+        assert!(found.iter().any(|fault| fault.contains(part)), "{part}: {found:#?}");
+    }
+    assert_eq!(found.len(), wanted.len(), "{found:#?}");
+}
+
 #[test]
 fn every_section_is_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,6 +219,50 @@ require_auth = "always"
 users = [{ name = "shop", password = { value = "hunter2" }, affinity = "one", priority = "low" }]
 tls_certificate = "tls.pem"
 tls_key = "tls-key.pem"
+[inmail]
+listen = ["0.0.0.0:25"]
+lmtp = ["127.0.0.1:24", "unix:lmtp.sock"]
+hostname = "mx.example.com"
+max_message_bytes = 1_000_000
+max_connections = 5
+max_connections_per_peer = 2
+tls_certificate = "tls.pem"
+tls_key = "tls-key.pem"
+spool = "spool"
+spool_period = "1s"
+backlog_files = 10
+aside_files = 11
+aside_bytes = 2_000_000
+workers = 3
+forward_to = "ops@example.com"
+dump = "dump"
+dump_files = 12
+[[mailbox]]
+name = "bounces"
+server = "POP.example.com"
+user = "b"
+password = { value = "p" }
+[[mailbox]]
+name = "loops"
+protocol = "imap"
+encryption = "starttls"
+server = "127.0.0.1"
+user = "b@example.com"
+password = { value = "p" }
+folder = "FBL"
+period = "1m"
+session_messages = 7
+session_time = "20s"
+timeout = "30s"
+ignore_size = true
+tls_verify = false
+tls_roots = "roots.pem"
+[[mailbox]]
+name = "old"
+enabled = false
+server = "pop.example.com"
+user = "b"
+password = { value = "p" }
 [http]
 listen = ["[::]:80"]
 tokens = [{ name = "ops", role = "operator", token = { value = "0123456789abcdef" } }]
@@ -202,6 +302,7 @@ format = "json"
     let keys = &config.return_path.as_ref().unwrap().keys;
     assert_eq!(keys[0].expose(), "0123456789abcdef0123456789");
     assert_eq!(config.retry.steps, [Duration::from_secs(60), Duration::from_secs(120)]);
+    check_inmail(&config.inmail, folder.path());
     assert_eq!(config.submission.users[0].priority, Priority::Low);
     assert_eq!(config.http.tokens[0].role, Role::Operator);
     let debug = format!("{config:?}");
@@ -548,8 +649,10 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         "selector",
         "key_file",
         "algorithm",
-        "lmtp",
         "hostname",
+        "spool",
+        "forward_to",
+        "dump",
     ];
     let mut in_optional = false;
     let mut stated = 0;

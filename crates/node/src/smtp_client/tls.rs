@@ -70,7 +70,7 @@ impl TlsClients {
     ///
     /// # Errors
     /// What failed, for people.
-    pub(super) async fn handshake(
+    pub(crate) async fn handshake(
         &self,
         stream: TcpStream,
         host: &str,
