@@ -9,6 +9,8 @@
 //!
 //! Where something cannot go within [`AheadInput::horizon`], the report says how many messages are left and why.
 
+mod stock;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use engine::event::{Assignment, Command, DoneResult, Event, MessageDone, QuotaWa
 use engine::work::{Delivery, DeliveryOptions, DeliveryState, Fate, QueuedMessage};
 use engine::{Engine, Settings, Sources};
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
-use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
+use mail::id::{ConnectionId, DeliveryId, MessageId, Priority, SourceId};
 use mail::reply::Reply;
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
@@ -25,6 +27,7 @@ use quota::{
     CapKey, Ledger, Owner, PermitAnswer, PermitId, PermitRequest, TokenAnswer, TokenRequest,
 };
 use rules::RuleSet;
+use stock::Stock;
 
 /// Mail of one delivery for one domain that waits.
 #[derive(Clone, Debug)]
@@ -68,6 +71,8 @@ pub struct AheadInput {
     pub owner: Owner,
     /// All sources and affinities.
     pub sources: Sources,
+    /// Sources with an hourly cap of their own over all targets, and the cap.
+    pub source_limits: BTreeMap<SourceId, u32>,
     /// The rules in force.
     pub rules: Arc<RuleSet>,
     /// The engine's settings.
@@ -168,12 +173,12 @@ pub fn ahead(input: AheadInput) -> AheadReport {
     run.report()
 }
 
-/// Messages of one delivery and domain in the imagined store.
-#[derive(Clone, Debug, Default)]
-struct Stock {
-    fresh: u64,
-    due: Timestamp,
-    returned: VecDeque<QueuedMessage>,
+/// A message that the engine holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// Number of its domain in the stock.
+    domain: u32,
+    delivery: DeliveryId,
 }
 
 #[derive(Clone, Debug)]
@@ -198,16 +203,18 @@ struct Run {
     now: Timestamp,
     end: Timestamp,
     renewed_at: Timestamp,
-    stock: BTreeMap<(Box<str>, DeliveryId), Stock>,
+    stock: Stock,
     priorities: BTreeMap<DeliveryId, Priority>,
     lines: BTreeMap<ConnectionId, Line>,
     agenda: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
     next_message: u64,
-    held: BTreeMap<MessageId, QueuedMessage>,
+    held: BTreeMap<MessageId, Held>,
     left: u64,
-    keys: BTreeMap<Box<str>, String>,
-    courses: BTreeMap<Box<str>, AheadCourse>,
+    /// Of those hosts whose MX group has a latency of its own.
+    latency_of_host: BTreeMap<Box<str>, Latency>,
+    /// By the number of the domain in the stock.
+    courses: Vec<AheadCourse>,
     reply: Reply,
 }
 
@@ -220,12 +227,9 @@ impl Run {
             Arc::clone(&input.rules),
             now,
         );
-        let mut stock: BTreeMap<(Box<str>, DeliveryId), Stock> = BTreeMap::new();
+        let stock = Stock::new(&input.waiting);
         let mut priorities = BTreeMap::new();
         for waiting in &input.waiting {
-            let entry = stock.entry((waiting.domain.clone(), waiting.delivery)).or_default();
-            entry.fresh += waiting.count;
-            entry.due = entry.due.max(waiting.due);
             if priorities.insert(waiting.delivery, waiting.options.priority).is_none() {
                 let options = DeliveryOptions {
                     waves: Vec::new(),
@@ -244,17 +248,13 @@ impl Run {
                 engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
             }
         }
-        let keys = input
-            .routes
-            .iter()
-            .map(|(domain, route)| (domain.clone(), mail::route::group_key(route)))
-            .collect();
         let mut run = Self {
             engine,
             now,
             end: now + input.horizon,
             renewed_at: now,
-            left: stock.values().map(|stock| stock.fresh).sum(),
+            left: stock.messages(),
+            courses: vec![AheadCourse::default(); stock.names().len()],
             stock,
             priorities,
             lines: BTreeMap::new(),
@@ -262,8 +262,7 @@ impl Run {
             sequence: 0,
             next_message: 1,
             held: BTreeMap::new(),
-            keys,
-            courses: BTreeMap::new(),
+            latency_of_host: latencies_by_host(&input),
             reply: Reply::line(250, "2.0.0 ok"),
             input,
         };
@@ -374,8 +373,9 @@ impl Run {
             Command::AskTokens { path, mx_host, want, cap } => {
                 let caps: Vec<(CapKey, u32)> =
                     cap.iter().map(|(id, limit)| (CapKey::Delivery(*id), *limit)).collect();
+                let source_limit = self.input.source_limits.get(&path.source).copied();
                 let request =
-                    TokenRequest { path, mx_host: &mx_host, want, source_limit: None, caps: &caps };
+                    TokenRequest { path, mx_host: &mx_host, want, source_limit, caps: &caps };
                 let answer = match self.input.ledger.ask_tokens(self.now, &request) {
                     TokenAnswer::Granted(lot) => Ok(lot.into()),
                     TokenAnswer::Wait(wait) => Err(QuotaWait::from(&wait)),
@@ -387,7 +387,8 @@ impl Run {
                 let _ = self.input.ledger.give_back(self.now, lot, count);
             }
             Command::Connect { connection, plan } => {
-                let latency = self.latency_at(&plan.mx_host);
+                let own = self.latency_of_host.get(&*plan.mx_host);
+                let latency = own.copied().unwrap_or(self.input.latency);
                 if let Some(line) = self.lines.get_mut(&connection) {
                     line.latency = latency;
                 }
@@ -403,13 +404,11 @@ impl Run {
             }
             Command::Settle(settled) => {
                 for one in settled {
-                    let Some(message) = self.held.remove(&one.id) else { continue };
+                    let Some(held) = self.held.remove(&one.id) else { continue };
                     match one.fate {
                         Fate::Final(_) => self.left = self.left.saturating_sub(1),
-                        Fate::Requeued { due, pinned_source } => {
-                            let key = (Box::from(domain_of(&message.recipient)), message.delivery);
-                            let message = QueuedMessage { due, pinned_source, ..message };
-                            self.stock.entry(key).or_default().returned.push_back(message);
+                        Fate::Requeued { due, .. } => {
+                            self.stock.put(held.domain, held.delivery, due, 1);
                         }
                     }
                 }
@@ -421,36 +420,10 @@ impl Run {
         }
     }
 
-    /// The latency of the MX group to which a host belongs.
-    fn latency_at(&self, mx_host: &str) -> Latency {
-        if self.input.latencies.is_empty() {
-            return self.input.latency;
-        }
-        let has = |route: &MxRoute| route.hosts.iter().any(|host| &*host.name == mx_host);
-        let domain = self.input.routes.iter().find(|(_, route)| has(route)).map(|(name, _)| name);
-        let key = domain.and_then(|domain| self.keys.get(domain));
-        key.and_then(|key| self.input.latencies.get(key)).copied().unwrap_or(self.input.latency)
-    }
-
     // ------------------------------------------------------------------ the imagined store
 
     fn find_due(&mut self, after: u64, limit: usize) {
-        let mut due: BTreeMap<&str, Timestamp> = BTreeMap::new();
-        for ((domain, _), stock) in &self.stock {
-            let Some(earliest) = stock.earliest() else { continue };
-            let known = due.entry(domain).or_insert(earliest);
-            *known = (*known).min(earliest);
-        }
-        let skip = usize::try_from(after).unwrap_or(usize::MAX);
-        let all = due.len();
-        let domains: Vec<(Box<str>, Timestamp)> = due
-            .into_iter()
-            .skip(skip)
-            .take(limit)
-            .map(|(domain, due)| (domain.into(), due))
-            .collect();
-        let next = skip.saturating_add(domains.len());
-        let next = (next < all).then_some(next as u64);
+        let (domains, next) = self.stock.due(after, limit);
         self.tell(Event::DueFound { domains, next });
     }
 
@@ -462,44 +435,37 @@ impl Run {
         due_until: Timestamp,
         limit: u32,
     ) {
-        let limit = limit as usize;
         let mut messages = Vec::new();
         let mut next_due: Option<Timestamp> = None;
+        let Some(number) = self.stock.number(&domain) else {
+            return self.tell(Event::Claimed { domain, priority, messages, next_due });
+        };
+        let recipient = format!("x@{domain}");
         for (delivery, _) in deliveries {
             if self.priorities.get(delivery) != Some(&priority) {
                 continue;
             }
-            let Some(stock) = self.stock.get_mut(&(domain.clone(), *delivery)) else { continue };
-            for _ in 0..stock.returned.len() {
-                let Some(message) = stock.returned.pop_front() else { break };
-                if message.due <= due_until && messages.len() < limit {
-                    messages.push(message);
-                } else {
-                    stock.returned.push_back(message);
-                }
-            }
-            while stock.fresh > 0 && stock.due <= due_until && messages.len() < limit {
-                stock.fresh -= 1;
+            while messages.len() < limit as usize {
+                let Some(due) = self.stock.take(number, *delivery, due_until) else { break };
+                let id = MessageId(self.next_message);
+                self.next_message += 1;
+                self.held.insert(id, Held { domain: number, delivery: *delivery });
                 messages.push(QueuedMessage {
-                    id: MessageId(self.next_message),
+                    id,
                     delivery: *delivery,
-                    recipient: format!("x@{domain}").into(),
+                    recipient: recipient.as_str().into(),
                     merge: Box::default(),
                     content: 0,
                     sender: Box::default(),
                     attempts: 0,
                     accepted_at: self.input.now,
-                    due: stock.due,
+                    due,
                     pinned_source: None,
                 });
-                self.next_message += 1;
             }
-            if let Some(earliest) = stock.earliest() {
+            if let Some(earliest) = self.stock.earliest(number, *delivery) {
                 next_due = Some(next_due.map_or(earliest, |before| before.min(earliest)));
             }
-        }
-        for message in &messages {
-            self.held.insert(message.id, message.clone());
         }
         self.tell(Event::Claimed { domain, priority, messages, next_due });
     }
@@ -549,11 +515,8 @@ impl Run {
         for (assignment, started_at) in batch {
             let verdict = match started_at {
                 Some(begun) => {
-                    let domain = domain_of(&assignment.message.recipient);
-                    if !self.courses.contains_key(domain) {
-                        self.courses.insert(domain.into(), AheadCourse::default());
-                    }
-                    if let Some(course) = self.courses.get_mut(domain) {
+                    if let Some(held) = self.held.get(&assignment.message.id) {
+                        let course = &mut self.courses[held.domain as usize];
                         course.count(first_period, begun, begun + took);
                     }
                     Verdict::Sent { reply: self.reply.clone() }
@@ -578,35 +541,46 @@ impl Run {
 
     fn report(self) -> AheadReport {
         let mut report = AheadReport::default();
-        for (domain, course) in self.courses {
+        let mut left = self.stock.left();
+        for held in self.held.values() {
+            left[held.domain as usize] += 1;
+        }
+        for (number, course) in self.courses.into_iter().enumerate() {
+            let domain = &self.stock.names()[number];
+            if left[number] > 0 {
+                let why = self.engine.why_domains(core::iter::once(&**domain));
+                let reason =
+                    why.first().map_or_else(String::new, |(_, why)| why.reason.to_string());
+                report.left.push(Left { domain: domain.clone(), count: left[number], reason });
+            }
+            if course.messages == 0 {
+                continue;
+            }
             report.finished_at = report.finished_at.max(course.finished_at);
-            let key = self.keys.get(&domain).cloned().unwrap_or_default();
+            let route = self.input.routes.get(domain);
+            let key = route.map(|route| mail::route::group_key(route)).unwrap_or_default();
             let group = report.groups.entry(key).or_default();
             group.domains.push(domain.clone());
             group.course.add(&course);
-            report.domains.insert(domain, course);
-        }
-        let mut left: BTreeMap<Box<str>, u64> = BTreeMap::new();
-        for ((domain, _), stock) in self.stock {
-            *left.entry(domain).or_default() += stock.fresh + stock.returned.len() as u64;
-        }
-        for message in self.held.values() {
-            *left.entry(domain_of(&message.recipient).into()).or_default() += 1;
-        }
-        for (domain, count) in left.into_iter().filter(|(_, count)| *count > 0) {
-            let why = self.engine.why_domains(core::iter::once(&*domain));
-            let reason = why.first().map_or_else(String::new, |(_, why)| why.reason.to_string());
-            report.left.push(Left { domain: domain.clone(), count, reason });
+            report.domains.insert(domain.clone(), course);
         }
         report
     }
 }
 
-impl Stock {
-    fn earliest(&self) -> Option<Timestamp> {
-        let fresh = (self.fresh > 0).then_some(self.due);
-        self.returned.iter().map(|message| message.due).chain(fresh).min()
+/// The latency of each host, by the MX group to which it belongs; without the hosts of groups that have none of their own.
+fn latencies_by_host(input: &AheadInput) -> BTreeMap<Box<str>, Latency> {
+    let mut of_host = BTreeMap::new();
+    if input.latencies.is_empty() {
+        return of_host;
     }
+    for route in input.routes.values() {
+        let Some(latency) = input.latencies.get(&mail::route::group_key(route)) else { continue };
+        for host in &route.hosts {
+            of_host.entry(host.name.clone()).or_insert(*latency);
+        }
+    }
+    of_host
 }
 
 impl AheadCourse {
@@ -620,10 +594,6 @@ impl AheadCourse {
             *sum += count;
         }
     }
-}
-
-fn domain_of(recipient: &str) -> &str {
-    recipient.rsplit_once('@').map_or(recipient, |(_, domain)| domain)
 }
 
 #[cfg(test)]

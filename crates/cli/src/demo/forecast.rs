@@ -76,6 +76,11 @@ pub(crate) async fn forecast(
         // Somebody else than the node itself, whose few open connections give their permits back.
         owner: Owner { node: NodeId(u64::MAX), incarnation: 1 },
         sources: sources_of(config)?,
+        source_limits: config
+            .sources
+            .iter()
+            .filter_map(|source| Some((source.id, source.messages_per_hour?)))
+            .collect(),
         rules,
         settings: Settings {
             window_messages_max: config.limits.window_messages,

@@ -51,6 +51,7 @@ fn input(text: &str, waiting: &[(&str, u64)]) -> AheadInput {
         ledger,
         owner,
         sources: Sources::new(vec![source], vec![affinity]).unwrap(),
+        source_limits: BTreeMap::new(),
         rules,
         settings: Settings::default(),
         routes: waiting
@@ -116,4 +117,41 @@ fn what_the_ledger_has_counted_counts() {
     assert!(matches!(input.ledger.ask_tokens(input.now, &request), TokenAnswer::Granted(_)));
     let report = ahead(input);
     assert_eq!(report.domains["a.example"].per_five_minutes, [33, 67]);
+}
+
+#[test]
+fn what_was_put_off_does_not_hold_up_the_rest() {
+    let mut input = input(TEN_THOUSAND, &[("a.example", 20), ("a.example", 30), ("b.example", 5)]);
+    input.waiting[1].due = Timestamp::from_secs(START + 7_200);
+    let report = ahead(input);
+    let course = &report.domains["a.example"].per_five_minutes;
+    assert_eq!((course[0], course[24], course.len()), (20, 30, 25), "{course:?}");
+    assert!(report.left.is_empty());
+}
+
+#[test]
+fn the_cap_of_a_source_counts() {
+    let mut input = input(TEN_THOUSAND, &[("a.example", 150), ("b.example", 150)]);
+    input.source_limits.insert(SourceId(1), 100);
+    let report = ahead(input);
+    let sum = |hour: usize| -> u64 {
+        report
+            .domains
+            .values()
+            .map(|course| course.per_hour().get(hour).copied().unwrap_or(0))
+            .sum()
+    };
+    assert!(sum(0) <= 100, "{report:?}");
+    let minutes = (report.finished_at.unwrap().as_secs() - START) / 60;
+    assert!((115..=190).contains(&minutes), "{minutes} minutes");
+}
+
+#[test]
+fn each_host_takes_as_long_as_its_group() {
+    let mut input = input("", &[("a.example", 40), ("b.example", 40)]);
+    let slow = Latency { set_up: Duration::from_secs(30), message: Duration::from_secs(2) };
+    input.latencies.insert(mail::route::group_key(&input.routes["b.example"]), slow);
+    let report = ahead(input);
+    let first = |domain: &str| report.domains[domain].first_at.unwrap().as_secs() - START;
+    assert_eq!((first("a.example"), first("b.example")), (0, 30));
 }
