@@ -17,7 +17,7 @@ use crate::group::{FIRST_WANT, Group};
 use crate::reason::{WaitReason, Waiting};
 use crate::settings::Settings;
 use crate::sources::SetId;
-use crate::work::SendMode;
+use crate::work::{Fate, FinalState, QueuedMessage, SendMode};
 
 /// How many messages the source with the greatest weight may be ahead of the one that has sent least; the others fewer, by
 /// their weight.
@@ -182,6 +182,7 @@ impl Engine {
         let mut held_back = false;
         let mut needs: Vec<Option<(DeliveryId, u32)>> = Vec::new();
         let mut given: VecDeque<Assigned> = VecDeque::new();
+        let mut ended: Vec<Arc<QueuedMessage>> = Vec::new();
         while (given.len() as u32) < room {
             let sources = &self.sources;
             let shares = &group.shares;
@@ -215,6 +216,12 @@ impl Engine {
                 true
             });
             let Some((lane, key, message)) = taken else { break };
+            // A stream is swept only now and then; what its sweep has not met yet must not go either.
+            let delivery = self.deliveries.get(&key.delivery);
+            if delivery.is_some_and(|delivery| now >= delivery.valid_until(message.accepted_at)) {
+                ended.push(message);
+                continue;
+            }
             let cap = key.cap.map(|_| key.delivery);
             let Some((lot, use_before)) = path.purse(cap).take(now) else {
                 // The purse was looked at just before.
@@ -225,13 +232,16 @@ impl Engine {
             given.push_back(Assigned { message, lane, key, lot, use_before, cap });
         }
         let count = given.len();
-        self.window_messages = self.window_messages.saturating_sub(count);
+        self.window_messages = self.window_messages.saturating_sub(count + ended.len());
         if let Some(share) = group.shares.get_mut(&source) {
             share.virtual_time = own_time;
             share.out_of_tokens = count == 0 && !needs.is_empty();
             if count > 0 {
                 share.active_at = now;
             }
+        }
+        for message in ended {
+            self.settle(now, &message, Fate::Final(FinalState::Expired), "validity ended");
         }
         if held_back {
             self.wake_group(ix, now + memory);

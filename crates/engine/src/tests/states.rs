@@ -116,6 +116,21 @@ fn validity_ends() {
 }
 
 #[test]
+fn no_message_of_a_stream_goes_between_its_end_and_the_next_sweep() {
+    let mut bench = Bench::simple(
+        "[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\nmessages_per_hour = 60\npacing = \"even\"",
+    );
+    let options = DeliveryOptions { stream: true, validity: MINUTE * 4, ..Default::default() };
+    let delivery = bench.delivery(1, options);
+    bench.queue(delivery, "a.example", 30);
+    bench.run(MINUTE * 30);
+    let last = bench.begun.last().unwrap().0.as_secs();
+    assert!(last <= START + 4 * 60, "{} s too late", last - START - 4 * 60);
+    let expired = bench.count(RowState::Final(FinalState::Expired));
+    assert_eq!(bench.sent() + expired, 30);
+}
+
+#[test]
 fn messages_of_a_stream_expire_one_by_one() {
     let mut bench = Bench::simple("");
     bench.door = Box::new(|_, _| Err(mail::attempt::EndCause::ConnectionRefused));
