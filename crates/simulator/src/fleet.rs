@@ -29,6 +29,8 @@ pub(crate) struct ConnectionSeen {
 pub(crate) struct MailSeen {
     /// When it arrived.
     pub(crate) at: Timestamp,
+    /// When it left us.
+    pub(crate) sent: Timestamp,
     pub(crate) source: SourceId,
     pub(crate) target: IpAddr,
     /// The recipient, when RCPT came.
@@ -208,10 +210,11 @@ impl Fleet {
         self.accepts[accept].answered.get_or_insert(now);
     }
 
-    /// Octets arrive.
+    /// Octets arrive that left us at `sent_at`.
     pub(crate) fn receive(
         &mut self,
         now: Timestamp,
+        sent_at: Timestamp,
         id: u64,
         octets: &[u8],
         chance: &mut Chance,
@@ -249,14 +252,14 @@ impl Fleet {
                 socket.hangs = true;
                 break;
             }
-            self.command(now, id, &line, &mood, &mut out, chance);
+            self.command((now, sent_at), id, &line, &mood, &mut out, chance);
         }
         out
     }
 
     fn command(
         &mut self,
-        now: Timestamp,
+        (now, sent_at): (Timestamp, Timestamp),
         id: u64,
         line: &str,
         mood: &Mood,
@@ -272,7 +275,7 @@ impl Fleet {
             };
             self.say(now, id, mood, out, offer, false);
         } else if upper.starts_with("MAIL") {
-            self.mail_from(now, id, mood, out);
+            self.mail_from((now, sent_at), id, mood, out);
         } else if upper.starts_with("RCPT") {
             self.rcpt_to(now, id, &upper, mood, out, chance);
         } else if upper.starts_with("DATA") {
@@ -296,12 +299,19 @@ impl Fleet {
         }
     }
 
-    fn mail_from(&mut self, now: Timestamp, id: u64, mood: &Mood, out: &mut Vec<Output>) {
+    fn mail_from(
+        &mut self,
+        (now, sent): (Timestamp, Timestamp),
+        id: u64,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+    ) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let seen = &mut self.connections[socket.seen];
         seen.mails += 1;
         self.mails.push(MailSeen {
             at: now,
+            sent,
             source: seen.source,
             target: seen.target,
             serial: None,
@@ -337,6 +347,10 @@ impl Fleet {
             return self.say(now, id, mood, out, "503 5.5.1 no transaction", false);
         };
         self.mails[mail].serial = Some(serial);
+        if mood.poison_every.is_some_and(|every| serial.is_multiple_of(every)) {
+            let text = "421 4.3.0 not this recipient, not on this connection";
+            return self.say(now, id, mood, out, text, true);
+        }
         if mood.greylists {
             let first = *self.greylisted.entry((source, serial)).or_insert(now);
             if now.since(first) < Duration::from_secs(300) {

@@ -6,23 +6,28 @@
 //!
 //! 1. Nothing lost. 2. Nothing twice without cause. 3. The ceilings. 5. Nothing sleeps for ever. 6. Every
 //!    attempt cites a rule and its version. 7. Memory is bounded. (8, same seed same log, compares two runs
-//!    and is in [`crate::run_twice`].)
+//!    and is in [`crate::run_twice`].) 9. Only what may go: waves, pauses, validity. 10. Only where it may: affinities
+//!    and masks. 11. Not sooner than the schedule.
 //!
 //! Checker 4 (no attempt to an address after its quarantine is durable) belongs here as soon as there is a quarantine: it
 //! will be fed with the verdicts at their commit and compare them with `Fleet::mails`.
 
 mod ceilings;
+mod conduct;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::WaitReason;
-use engine::work::{Attempt, Fate, FinalState, SendMode, Settled};
-use mail::id::{DeliveryId, MessageId};
+use engine::event::MessageDone;
+use engine::work::{Attempt, DeliveryOptions, DeliveryState, Fate, FinalState, SendMode, Settled};
+use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
 use rules::RuleSet;
 use store::{MemoryStore, MessageState, SettleReport, Store as _};
+
+use conduct::Conduct;
 
 use crate::fleet::Fleet;
 use crate::node::Node;
@@ -34,6 +39,11 @@ struct Accepted {
     id: MessageId,
     delivery: DeliveryId,
     mode: SendMode,
+    mailing: usize,
+    /// Place in the mailing, from 0.
+    place: u64,
+    /// In the node's own time.
+    at: Timestamp,
 }
 
 /// What the checkers know.
@@ -42,7 +52,9 @@ pub(crate) struct Judge {
     /// By the number in the address.
     accepted: BTreeMap<u64, Accepted>,
     caps: BTreeMap<DeliveryId, u32>,
-    modes: Vec<(SendMode, Option<u32>)>,
+    options: Vec<DeliveryOptions>,
+    by_message: BTreeMap<MessageId, usize>,
+    conduct: Conduct,
     /// First commit of an end.
     ended: BTreeMap<MessageId, Timestamp>,
     /// When something was last committed as ended, or handed in.
@@ -70,11 +82,9 @@ impl Judge {
         Self {
             accepted: BTreeMap::new(),
             caps: BTreeMap::new(),
-            modes: script
-                .mailings
-                .iter()
-                .map(|mailing| (mailing.options.mode, mailing.options.messages_per_hour))
-                .collect(),
+            options: script.mailings.iter().map(|mailing| mailing.options.clone()).collect(),
+            by_message: BTreeMap::new(),
+            conduct: Conduct::default(),
             ended: BTreeMap::new(),
             last_progress: Timestamp::EPOCH,
             crashes: Vec::new(),
@@ -105,16 +115,22 @@ impl Judge {
 
     pub(crate) fn accepted(
         &mut self,
-        mailing: usize,
-        delivery: DeliveryId,
+        (mailing, delivery): (usize, DeliveryId),
+        at: Timestamp,
         first_serial: u64,
         first: u64,
         count: u64,
     ) {
-        let (mode, cap) = self.modes[mailing];
+        let (mode, cap) = (self.options[mailing].mode, self.options[mailing].messages_per_hour);
+        // The portions of a stream come in order.
+        let of_delivery = self.accepted.values().filter(|one| one.delivery == delivery);
+        let before = of_delivery.count() as u64;
         for offset in 0..count {
             let id = MessageId(first + offset);
-            self.accepted.insert(first_serial + offset, Accepted { id, delivery, mode });
+            let place = before + offset;
+            let one = Accepted { id, delivery, mode, mailing, place, at };
+            self.accepted.insert(first_serial + offset, one);
+            self.by_message.insert(id, mailing);
         }
         if let Some(cap) = cap {
             self.caps.insert(delivery, cap);
@@ -122,6 +138,7 @@ impl Judge {
     }
 
     pub(crate) fn settled(&mut self, now: Timestamp, settled: &[Settled], report: &SettleReport) {
+        self.conduct.settled(now, settled);
         for one in settled {
             let late = report.late.contains(&one.id);
             if late {
@@ -130,6 +147,31 @@ impl Judge {
                 self.ended.entry(one.id).or_insert(now);
                 self.last_progress = now;
             }
+        }
+    }
+
+    pub(crate) fn clock_runs(&mut self, now: Timestamp, own: Timestamp) {
+        self.conduct.clock_runs(now, own);
+    }
+
+    pub(crate) fn begun(&mut self, delivery: DeliveryId, own: Timestamp) {
+        self.conduct.begun(delivery, own);
+    }
+
+    pub(crate) fn state_changed(
+        &mut self,
+        now: Timestamp,
+        delivery: DeliveryId,
+        state: DeliveryState,
+        held: BTreeSet<MessageId>,
+    ) {
+        self.conduct.state_changed(now, delivery, state, held);
+    }
+
+    /// A session has said what became of a message.
+    pub(crate) fn reported(&mut self, own: Timestamp, source: SourceId, done: &MessageDone) {
+        if let Some(mailing) = self.by_message.get(&done.message) {
+            self.conduct.reported(own, source, done, &self.options[*mailing]);
         }
     }
 
@@ -161,6 +203,7 @@ impl Judge {
 
     pub(crate) fn crashed(&mut self, now: Timestamp) {
         self.crashes.push(now);
+        self.conduct.crashed();
     }
 
     /// Checker 1, at each start: whatever was accepted is there.
@@ -213,11 +256,6 @@ impl Judge {
 
     // ------------------------------------------------------------------ while it runs
 
-    /// When the quiet began: no faults any more, and nothing new.
-    pub(crate) fn quiet_since(&self, faults_end: Timestamp) -> Timestamp {
-        faults_end
-    }
-
     /// How long the queue may take to drain from there: half as long again as the tightest limit needs for everything,
     /// and the longest pauses.
     pub(crate) fn patience(&mut self, script: &Script) -> Duration {
@@ -230,7 +268,7 @@ impl Judge {
                     }
                 }
             }
-            for cap in self.caps.values() {
+            for cap in self.caps.values().chain(script.source_limits.values()) {
                 slowest = slowest.min(*cap);
             }
             // Each message may need several tries.
@@ -289,7 +327,7 @@ impl Judge {
 
     // ------------------------------------------------------------------ at the end
 
-    /// Checkers 1, 2 and 3, over the whole history.
+    /// Checkers 1, 2, 3, 9, 10 and 11, over the whole history.
     pub(crate) fn conclude(&mut self, fleet: &Fleet, store: &MemoryStore, script: &Script) {
         self.judge_ends(fleet, store);
         self.judge_repetitions(fleet);
@@ -297,6 +335,9 @@ impl Judge {
             self.accepted.iter().map(|(serial, one)| (*serial, one.delivery)).collect();
         let found = ceilings::judge(&self.rules, fleet, script, &self.caps, &deliveries);
         for text in found {
+            self.violation(text);
+        }
+        for text in self.conduct.judge(&self.accepted, fleet, script, store) {
             self.violation(text);
         }
     }

@@ -19,6 +19,7 @@ mod judge;
 mod log;
 mod node;
 mod plan;
+mod sabotage;
 mod shell;
 mod world;
 
@@ -28,7 +29,8 @@ mod tests;
 use std::time::Instant;
 
 pub use ahead::{AheadCourse, AheadGroup, AheadInput, AheadReport, Latency, Left, Waiting, ahead};
-pub use plan::{Plan, Sabotage};
+pub use plan::Plan;
+pub use sabotage::Sabotage;
 
 use chance::Chance;
 use plan::Script;

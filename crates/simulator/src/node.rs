@@ -97,7 +97,7 @@ pub(crate) struct Conversation {
     session: Option<ClientSession>,
     waiting: VecDeque<Assignment>,
     /// Messages given to the session and not yet done.
-    in_session: u32,
+    in_session: Vec<MessageId>,
     pub(crate) closing: bool,
     /// The time of its next tick that is on the agenda.
     pub(crate) tick_at: Timestamp,
@@ -120,7 +120,7 @@ impl Conversation {
             socket: None,
             session: None,
             waiting: VecDeque::new(),
-            in_session: 0,
+            in_session: Vec::new(),
             closing: false,
             tick_at: Timestamp::NEVER,
         }
@@ -128,6 +128,11 @@ impl Conversation {
 
     pub(crate) fn send(&mut self, messages: Vec<Assignment>) {
         self.waiting.extend(messages);
+    }
+
+    /// What was handed over and is not done.
+    pub(crate) fn held(&self) -> impl Iterator<Item = MessageId> {
+        self.waiting.iter().map(|one| one.message.id).chain(self.in_session.iter().copied())
     }
 
     /// The TCP connection stands.
@@ -178,12 +183,12 @@ impl Conversation {
         loop {
             while session.wants_message() {
                 let Some(next) = self.waiting.pop_front() else { break };
-                self.in_session += 1;
+                self.in_session.push(next.message.id);
                 session.enqueue(now, envelope(&next));
             }
             if self.closing
                 && self.waiting.is_empty()
-                && self.in_session == 0
+                && self.in_session.is_empty()
                 && !session.is_closed()
             {
                 session.finish(now);
@@ -199,7 +204,7 @@ impl Conversation {
                     moved.events.push(Event::ConnectionReady { connection: id });
                 }
                 ClientEvent::Done { token, verdict, started_at } => {
-                    self.in_session = self.in_session.saturating_sub(1);
+                    self.in_session.retain(|id| id.0 != token);
                     let result = DoneResult::Verdict(verdict);
                     results.push(MessageDone { message: MessageId(token), started_at, result });
                 }

@@ -3,6 +3,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use engine::work::{DeliveryOptions, RetrySchedule, SendMode, Wave, WaveSize};
 use engine::{Affinity, BreakerSettings, Settings, Source, Sources};
@@ -11,22 +12,7 @@ use mail::mask::Mask;
 use rules::{Level, Levels};
 
 use crate::chance::Chance;
-
-/// A fault built into the node to prove that the checkers find it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sabotage {
-    /// None: the production code as it is.
-    #[default]
-    None,
-    /// The ledger grants one token more than it counts, in each lot.
-    ExtraToken,
-    /// The ledger grants permits that it does not count.
-    UncountedPermits,
-    /// The store forgets one recipient of each append and acknowledges all.
-    ForgottenRecipient,
-    /// The store forgets every fifth settlement and acknowledges it.
-    ForgottenSettlement,
-}
+use crate::sabotage::Sabotage;
 
 /// What is drawn, and how much of it.
 #[derive(Clone, Debug)]
@@ -65,6 +51,8 @@ pub(crate) struct Mood {
     pub(crate) temporary_percent: u64,
     /// First tries from each source are put off for some minutes.
     pub(crate) greylists: bool,
+    /// 421 to the RCPT TO of each so many-th recipient, every time.
+    pub(crate) poison_every: Option<u64>,
     /// 421 to the MAIL FROM after so many messages on a connection.
     pub(crate) refuses_after: Option<u64>,
     /// Closes without a word after so many messages on a connection.
@@ -155,12 +143,19 @@ pub(crate) struct Restart {
     pub(crate) wall_error: i64,
 }
 
+/// Share of each wave but the last, which has the rest.
+pub(crate) const WAVE_PERCENT: u64 = 30;
+
 /// A world before it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) settings: Settings,
     pub(crate) sources: Vec<Source>,
     pub(crate) affinities: Vec<Affinity>,
+    /// Recipient domains that a source must not write to.
+    pub(crate) excluded: Vec<(SourceId, String)>,
+    /// Hourly caps of sources.
+    pub(crate) source_limits: BTreeMap<SourceId, u32>,
     pub(crate) rules: Vec<(String, Levels)>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) zones: Vec<(String, Zone)>,
@@ -184,7 +179,8 @@ impl Script {
     /// Draws a world.
     pub(crate) fn draw(chance: &mut Chance, plan: &Plan) -> Self {
         let faults_end = minutes(chance, 60, 300);
-        let (sources, affinities) = draw_sources(chance);
+        let (sources, affinities, excluded) = draw_sources(chance);
+        let source_limits = draw_source_limits(chance, &sources);
         let providers: Vec<Provider> =
             (0..chance.between(1, 4)).map(|n| draw_provider(chance, n, plan.faults)).collect();
         let mut zones = Vec::new();
@@ -212,6 +208,8 @@ impl Script {
             settings: draw_settings(chance),
             sources,
             affinities,
+            excluded,
+            source_limits,
             rules,
             providers,
             zones,
@@ -223,8 +221,11 @@ impl Script {
         }
     }
 
+    /// What the node is told about its sources.
     pub(crate) fn sources(&self) -> Sources {
-        Sources::new(self.sources.clone(), self.affinities.clone())
+        let (sources, affinities) =
+            self.sabotage.bend_sources(self.sources.clone(), self.affinities.clone());
+        Sources::new(sources, affinities)
             .expect("the drawn sources have their own numbers, weights and affinities")
     }
 }
@@ -245,19 +246,27 @@ fn draw_settings(chance: &mut Chance) -> Settings {
     }
 }
 
-fn draw_sources(chance: &mut Chance) -> (Vec<Source>, Vec<Affinity>) {
+type DrawnSources = (Vec<Source>, Vec<Affinity>, Vec<(SourceId, String)>);
+
+fn draw_sources(chance: &mut Chance) -> DrawnSources {
     let count = u32::try_from(chance.between(1, 3)).unwrap_or(1);
+    let mut excluded = Vec::new();
     let sources = (1..=count)
-        .map(|id| Source {
-            id: SourceId(id),
-            weight: u32::try_from(chance.between(1, 5)).unwrap_or(1),
-            include_domains: vec![],
-            exclude_domains: if id > 1 && chance.percent(15) {
-                vec![Mask::new("d0.p0.example")]
-            } else {
-                vec![]
-            },
-            ipv6: false,
+        .map(|id| {
+            // The first source may write to everybody, so that nothing waits for ever.
+            let mut exclude_domains = vec![];
+            if id > 1 && chance.percent(25) {
+                let domain = format!("d{}.p0.example", chance.between(0, 1));
+                exclude_domains.push(Mask::new(&domain));
+                excluded.push((SourceId(id), domain));
+            }
+            Source {
+                id: SourceId(id),
+                weight: u32::try_from(chance.between(1, 5)).unwrap_or(1),
+                include_domains: vec![],
+                exclude_domains,
+                ipv6: false,
+            }
         })
         .collect();
     let all: Vec<SourceId> = (1..=count).map(SourceId).collect();
@@ -266,7 +275,17 @@ fn draw_sources(chance: &mut Chance) -> (Vec<Source>, Vec<Affinity>) {
         Affinity { name: "default".into(), sources: all },
         Affinity { name: "first".into(), sources: first },
     ];
-    (sources, affinities)
+    (sources, affinities, excluded)
+}
+
+fn draw_source_limits(chance: &mut Chance, sources: &[Source]) -> BTreeMap<SourceId, u32> {
+    let mut limits = BTreeMap::new();
+    for source in sources {
+        if chance.percent(20) {
+            limits.insert(source.id, u32::try_from(chance.between(15, 80)).unwrap_or(15));
+        }
+    }
+    limits
 }
 
 fn draw_provider(chance: &mut Chance, number: u64, faults: bool) -> Provider {
@@ -310,6 +329,9 @@ fn draw_mood(chance: &mut Chance) -> Mood {
         mood.temporary_percent = chance.between(1, 40);
     }
     mood.greylists = chance.percent(15);
+    if chance.percent(20) {
+        mood.poison_every = Some(chance.between(3, 40));
+    }
     if chance.percent(20) {
         mood.refuses_after = Some(chance.between(0, 12));
     }
@@ -385,7 +407,7 @@ fn draw_rules(chance: &mut Chance, providers: usize) -> (String, Levels) {
 fn draw_mailing(chance: &mut Chance, plan: &Plan, zones: &[(String, Zone)]) -> Mailing {
     let stream = chance.percent(25);
     let waves = if !stream && chance.percent(25) {
-        let size = WaveSize::Percent(30.0);
+        let size = WaveSize::Percent(WAVE_PERCENT as f64);
         let wave = |start_after| Wave { size, start_after };
         vec![wave(Duration::ZERO), wave(minutes(chance, 1, 40)), wave(minutes(chance, 41, 100))]
     } else {

@@ -17,7 +17,7 @@ use store::{
 
 use crate::fleet::Output;
 use crate::node::{Conversation, Request};
-use crate::plan::Sabotage;
+use crate::sabotage::Sabotage;
 use crate::world::{Step, World};
 
 /// How long the store holds what was claimed: longer than any life, as there is no other node.
@@ -180,12 +180,13 @@ impl World {
                         continue;
                     };
                     let (messages, next_due) = (claimed.messages, claimed.next_due);
+                    if self.script.sabotage == Sabotage::LostAnswer && self.chance.percent(10) {
+                        continue;
+                    }
                     answers.push(Event::Claimed { domain, priority, messages, next_due });
                 }
                 Request::Settle(mut settled) => {
-                    if self.script.sabotage == Sabotage::ForgottenSettlement {
-                        settled.retain(|one| one.id.0 % 5 != 0);
-                    }
+                    self.script.sabotage.bend_settled(&mut settled);
                     let written = self.disk.store.apply(&[Write::Settle(settled.clone())]);
                     let Ok(Some(Written::Settled(report))) =
                         written.map(|answers| answers.into_iter().next())
@@ -315,9 +316,15 @@ impl World {
         cap: Option<(DeliveryId, u32)>,
     ) -> Result<engine::event::Tokens, QuotaWait> {
         let extra = u32::from(self.script.sabotage == Sabotage::ExtraToken);
-        let caps: Vec<(CapKey, u32)> =
+        let mut caps: Vec<(CapKey, u32)> =
             cap.iter().map(|(id, limit)| (CapKey::Delivery(*id), *limit)).collect();
-        let request = TokenRequest { path, mx_host, want, source_limit: None, caps: &caps };
+        let mut source_limit = self.script.source_limits.get(&path.source).copied();
+        match self.script.sabotage {
+            Sabotage::UncappedSource => source_limit = None,
+            Sabotage::UncappedDelivery => caps.clear(),
+            _ => {}
+        }
+        let request = TokenRequest { path, mx_host, want, source_limit, caps: &caps };
         let node = self.node.as_mut().expect("a command comes from a running node");
         let own = node.own_time(self.now);
         match node.ledger.ask_tokens(own, &request) {
@@ -460,6 +467,7 @@ impl World {
         let moved = conversation.drive(own, connection);
         let (socket, tick_at) = (conversation.socket, conversation.tick_at);
         let target = conversation.plan.as_ref().map(|plan| plan.path.target);
+        let source = conversation.plan.as_ref().map(|plan| plan.path.source);
         if moved.closed {
             conversation.socket = None;
         }
@@ -473,13 +481,19 @@ impl World {
             if !moved.octets.is_empty() {
                 let provider = target.map_or(0, |target| self.fleet.provider_of(target));
                 let latency = self.fleet.latency(provider);
-                self.after(latency, Step::Arrives { socket, octets: moved.octets });
+                let sent_at = self.now;
+                self.after(latency, Step::Arrives { socket, sent_at, octets: moved.octets });
             }
             if moved.closed {
                 self.close_socket(socket, target);
             }
         }
         for event in moved.events {
+            if let (Event::MessagesDone { results, .. }, Some(source)) = (&event, source) {
+                for done in results {
+                    self.judge.reported(own, source, done);
+                }
+            }
             self.tell(event);
         }
     }
@@ -503,6 +517,7 @@ impl World {
         self.deliveries.insert(number, id);
         let half = if stream { mailing.domains.len() / 2 } else { mailing.domains.len() };
         let queued = self.append(number, id, &mailing.domains[..half], stream, own);
+        self.judge.begun(id, own);
         if !stream
             && !matches!(
                 self.write_now(Write::Start { delivery: id, at: own }),
@@ -567,7 +582,7 @@ impl World {
                 names = appended.domains.iter().map(|domain| Box::from(&*domain.name)).collect();
                 let first = appended.first.map_or(0, |first| first.0);
                 let count = domains.len() as u64;
-                self.judge.accepted(number, delivery, first_serial, first, count);
+                self.judge.accepted((number, delivery), own, first_serial, first, count);
             }
             _ => self.judge.misused(self.now, "recipients were not accepted"),
         }
@@ -580,9 +595,16 @@ impl World {
         let (who, why) = ("a person".into(), "because".into());
         let write = Write::SetState { delivery: id, state, who, why, at: own };
         // It may have finished, or be cancelled, already.
-        if matches!(self.write_now(write), Some(Written::Done))
-            && let Some(changed) = self.changed(id)
-        {
+        if !matches!(self.write_now(write), Some(Written::Done)) {
+            return;
+        }
+        let conversations = self.node.iter().flat_map(|node| node.conversations.values());
+        let held = conversations.flat_map(Conversation::held).collect();
+        self.judge.state_changed(self.now, id, state, held);
+        if self.script.sabotage == Sabotage::DeafToPause && state != DeliveryState::Running {
+            return;
+        }
+        if let Some(changed) = self.changed(id) {
             self.tell(changed);
         }
     }

@@ -19,37 +19,43 @@ fn another_hundred_worlds_do_too() {
     hundred_worlds(101);
 }
 
-/// How many of so many worlds with a fault built in are found guilty in these words.
-fn found(sabotage: Sabotage, words: &str) -> usize {
-    let plan = Plan { sabotage, recipients_max: 250, ..Plan::default() };
-    let guilty = |seed: &u64| run(*seed, &plan).violations.iter().any(|text| text.contains(words));
-    (1..=20).filter(guilty).count()
+/// The first worlds that a sabotage betrays itself in, of so many.
+fn guilty(sabotage: Sabotage, words: &str, worlds: u64) -> Vec<u64> {
+    let plan = Plan { sabotage, ..Plan::default() };
+    let found = |seed: &u64| {
+        let twice = sabotage == Sabotage::OtherSeed;
+        let outcome = if twice { run_twice(*seed, &plan) } else { run(*seed, &plan) };
+        outcome.violations.iter().any(|text| text.contains(words))
+    };
+    (1..=worlds).filter(found).take(3).collect()
+}
+
+/// Every checker sees what it is for, in three worlds of sixty at least.
+fn found(part: usize) {
+    for (sabotage, words) in Sabotage::ALL.into_iter().skip(part).step_by(2) {
+        let seeds = guilty(sabotage, words, 60);
+        assert_eq!(seeds.len(), 3, "{sabotage:?} is found in {seeds:?} only");
+    }
 }
 
 #[test]
-fn a_ledger_that_grants_a_token_too_many_is_found() {
-    let found = found(Sabotage::ExtraToken, "3: messages");
-    assert!(found >= 5, "{found}");
+fn a_sabotage_is_found() {
+    found(0);
 }
 
 #[test]
-fn a_ledger_that_does_not_count_permits_is_found() {
-    let found = found(Sabotage::UncountedPermits, "3: connections");
-    assert!(found >= 5, "{found}");
+fn another_sabotage_is_found() {
+    found(1);
 }
 
 #[test]
-fn a_store_that_forgets_a_recipient_is_found() {
-    let found = found(Sabotage::ForgottenRecipient, "1: message");
-    assert!(found >= 19, "{found}");
-}
-
-#[test]
-fn a_store_that_forgets_settlements_is_found() {
-    let plan = Plan { sabotage: Sabotage::ForgottenSettlement, ..Plan::default() };
-    let texts: Vec<String> = (1..=20).flat_map(|seed| run(seed, &plan).violations).collect();
-    assert!(texts.iter().any(|text| text.contains(" 5: ")), "left in the queue: {texts:?}");
-    assert!(texts.iter().any(|text| text.contains("2: message")), "or sent again: {texts:?}");
+fn the_page_of_proofs_lists_every_sabotage() {
+    let page = include_str!("../../../docs/proof.md");
+    for (sabotage, words) in Sabotage::ALL {
+        let row = page.lines().find(|line| line.contains(&format!("| `{sabotage:?}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/proof.md has no row for {sabotage:?}"));
+        assert!(row.contains(words.trim()), "{row} does not say {words:?}");
+    }
 }
 
 #[test]

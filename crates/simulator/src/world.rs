@@ -39,7 +39,7 @@ pub(crate) enum Step {
     Connected(Life, ConnectionId),
     Renew(Life),
     Tick(Life, ConnectionId),
-    Arrives { socket: u64, octets: Vec<u8> },
+    Arrives { socket: u64, sent_at: Timestamp, octets: Vec<u8> },
     ClosedByUs { socket: u64, sent_at: Timestamp },
     Returns { life: Life, connection: ConnectionId, socket: u64, output: Output },
 }
@@ -67,6 +67,7 @@ pub(crate) struct World {
     /// Steps and commands until the process dies, and how it comes back.
     dies_in: Option<(u64, Restart)>,
     pub(crate) rules: Arc<RuleSet>,
+    rules_number: usize,
     /// The node's own time less the true time, in seconds, rounded down.
     own_offset: i64,
     /// Deliveries by the script's number.
@@ -100,6 +101,7 @@ impl World {
             steps: 0,
             dies_in: None,
             rules,
+            rules_number: 0,
             own_offset: 0,
             deliveries: BTreeMap::new(),
             next_serial: 1,
@@ -137,7 +139,7 @@ impl World {
                 if asks && self.judge.all_ended(&self.disk.store) {
                     return self.close_down();
                 }
-                if self.now > self.judge.quiet_since(quiet_from) + patience {
+                if self.now > quiet_from + patience {
                     let waiting = self.describe_waiting();
                     return self.judge.did_not_drain(self.now, &waiting);
                 }
@@ -231,8 +233,9 @@ impl World {
             Step::Connected(life, connection) if life == self.life => self.connect(connection),
             Step::Renew(life) if life == self.life => self.renew(),
             Step::Tick(life, connection) if life == self.life => self.tick(connection),
-            Step::Arrives { socket, octets } => {
-                let outputs = self.fleet.receive(self.now, socket, &octets, &mut self.chance);
+            Step::Arrives { socket, sent_at, octets } => {
+                let outputs =
+                    self.fleet.receive(self.now, sent_at, socket, &octets, &mut self.chance);
                 self.return_outputs(socket, outputs);
             }
             Step::ClosedByUs { socket, sent_at } => self.fleet.closed_by_us(sent_at, socket),
@@ -268,16 +271,19 @@ impl World {
         let owner = Owner { node: NodeId(1), incarnation: self.disk.store.incarnation() };
         let saved = self.disk.journal.values().cloned();
         let rules: Arc<RuleSet> = Arc::clone(&self.rules);
+        let sabotage = self.script.sabotage;
         let ledger = Ledger::restore(
             quota::Settings::default(),
-            Arc::clone(&rules) as _,
+            sabotage.bend_rules(&self.script, self.rules_number, &rules) as _,
             owner,
             own_now,
             saved,
         );
-        let settings = self.script.settings.clone();
-        let engine = Engine::new(settings, self.script.sources(), Arc::clone(&rules), own_now);
+        let settings = sabotage.bend_settings(self.script.settings.clone());
+        let told = sabotage.bend_rules(&self.script, self.rules_number, &rules);
+        let engine = Engine::new(settings, self.script.sources(), Arc::clone(&told), own_now);
         self.node = Some(Node::new(engine, ledger, owner, rules, (self.now, own_now)));
+        self.judge.clock_runs(self.now, own_now);
         let deliveries =
             self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
         for record in deliveries {
@@ -333,14 +339,16 @@ impl World {
             Deed::Rules(number) => {
                 let version = number as u64 + 1;
                 self.rules = compile(&self.script, number, version);
+                self.rules_number = number;
                 let rules: Arc<RuleSet> = Arc::clone(&self.rules);
                 self.judge.rules_in_force(self.now, Arc::clone(&rules));
                 if let Some(node) = &mut self.node {
                     let own = node.own_time(self.now);
-                    node.ledger.replace_rules(own, Arc::clone(&rules) as _);
-                    node.rules = Arc::clone(&rules);
+                    let told = self.script.sabotage.bend_rules(&self.script, number, &rules);
+                    node.ledger.replace_rules(own, Arc::clone(&told) as _);
+                    node.rules = rules;
+                    self.tell(Event::RulesReplaced(told));
                 }
-                self.tell(Event::RulesReplaced(rules));
             }
             Deed::Crash { steps, restart } => self.dies_in = Some((steps, restart)),
             Deed::Drain(restart) => {
@@ -394,6 +402,7 @@ impl World {
     /// Hands an event to the engine.
     pub(crate) fn tell(&mut self, event: Event) {
         let Some(node) = &mut self.node else { return };
+        let event = self.script.sabotage.bend_event(event);
         match &event {
             // A rule set is told by its version.
             Event::RulesReplaced(rules) => {
@@ -463,6 +472,10 @@ impl World {
 /// A set of rules of the script.
 fn compile(script: &Script, number: usize, version: u64) -> Arc<RuleSet> {
     let (text, levels) = &script.rules[number];
+    compile_text(text, levels, version)
+}
+
+pub(crate) fn compile_text(text: &str, levels: &rules::Levels, version: u64) -> Arc<RuleSet> {
     let file =
         rules::parse("rules.toml", text.as_bytes()).expect("the drawn rules are well formed");
     Arc::new(RuleSet::compile(&file, levels, version))

@@ -133,6 +133,7 @@ pub(super) fn judge(
     found.extend(open_at_once(&books, fleet, soon));
     found.extend(per_connection(&books, fleet));
     found.extend(per_delivery(fleet, caps, deliveries));
+    found.extend(per_source(fleet, &script.source_limits));
     found
 }
 
@@ -209,17 +210,34 @@ fn per_delivery(
         .filter_map(|mail| Some((mail.at, *deliveries.get(&mail.serial?)?)))
         .collect();
     mails.sort();
-    let mut recent: BTreeMap<DeliveryId, VecDeque<Timestamp>> = BTreeMap::new();
-    let wrong = mails.iter().filter_map(|(at, delivery)| {
-        let cap = caps.get(delivery)?;
-        let times = recent.entry(*delivery).or_default();
+    let found = capped(&mails, |delivery| caps.get(&delivery).copied());
+    found.into_iter().map(|text| text.replace(" hour for ", " hour for delivery ")).collect()
+}
+
+/// The caps that sources have of their own, over all targets.
+fn per_source(fleet: &Fleet, limits: &BTreeMap<SourceId, u32>) -> Vec<String> {
+    let mut mails: Vec<(Timestamp, SourceId)> =
+        fleet.mails.iter().map(|mail| (mail.at, mail.source)).collect();
+    mails.sort();
+    let found = capped(&mails, |source| limits.get(&source).copied());
+    found.into_iter().map(|text| text.replace(" hour for ", " hour for source ")).collect()
+}
+
+/// What is more than the cap of its owner in any hour.
+fn capped<Owner: Ord + Copy + core::fmt::Display>(
+    happened: &[(Timestamp, Owner)],
+    cap: impl Fn(Owner) -> Option<u32>,
+) -> Vec<String> {
+    let mut recent: BTreeMap<Owner, VecDeque<Timestamp>> = BTreeMap::new();
+    let wrong = happened.iter().filter_map(|(at, owner)| {
+        let cap = cap(*owner)?;
+        let times = recent.entry(*owner).or_default();
         while times.front().is_some_and(|first| *at - *first >= HOUR) {
             times.pop_front();
         }
         times.push_back(*at);
         let count = times.len();
-        (count > *cap as usize)
-            .then(|| format!("{at} 3: {count} of {cap} in an hour for {delivery}"))
+        (count > cap as usize).then(|| format!("{at} 3: {count} of {cap} in an hour for {owner}"))
     });
     wrong.take(3).collect()
 }
