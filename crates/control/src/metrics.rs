@@ -3,39 +3,24 @@
 //! Labels come from closed or short lists: rule names, wait reasons, states. Domains and addresses are never labels,
 //! because their number has no bound and they are personal data.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use engine::explain::GroupView;
-use engine::work::DeliveryState;
-use mail::id::DeliveryId;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use store::{Counters, StoreFault};
+use store::Totals;
 
 use crate::app::{Shared, asked, stored};
 use crate::problem::Problem;
 
-/// Deliveries read from the store at a time.
-const PAGE: u32 = 1_000;
-
 type Labels = [(&'static str, String); 1];
 type Gauges = Family<Labels, Gauge>;
-
-/// Counts over all deliveries.
-#[derive(Default)]
-pub(crate) struct Queue {
-    pub(crate) queued: u64,
-    pub(crate) in_flight: u64,
-    by_state: BTreeMap<&'static str, i64>,
-    all: Counters,
-}
 
 /// `GET /metrics`
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
@@ -43,10 +28,10 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     let groups = asked(questions.groups()).await?;
     let sizes = asked(questions.sizes()).await?;
     let version = asked(questions.rules()).await?.version();
-    let queue = stored(app.intake.read(queue)).await?;
+    let totals = stored(app.intake.read(|reads| reads.totals())).await?;
     let mut registry = Registry::with_prefix("mailweir");
     events(&mut registry, &app);
-    queue_sizes(&mut registry, &queue);
+    queue_sizes(&mut registry, &totals);
     engine_sizes(&mut registry, sizes, &groups);
     let healthy = i64::from(app.intake.health().is_ok());
     gauge(&mut registry, "store_healthy", "1: the store commits; 0: it does not", healthy);
@@ -92,29 +77,39 @@ fn events(registry: &mut Registry, app: &Shared) {
     registry.register("log_lines_lost", help, ConstCounter::new(lost));
 }
 
-fn queue_sizes(registry: &mut Registry, queue: &Queue) {
+fn queue_sizes(registry: &mut Registry, totals: &Totals) {
+    let all = &totals.counters;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    gauge(registry, "queue_messages", "Messages that wait in the queue", number(queue.queued));
+    gauge(registry, "queue_messages", "Messages that wait in the queue", number(all.queued()));
     gauge(
         registry,
         "claimed_messages",
         "Messages taken from the queue and not settled",
-        number(queue.in_flight),
+        number(all.in_flight),
     );
     let deliveries = Gauges::default();
-    for (state, count) in &queue.by_state {
-        deliveries.get_or_create(&[("state", (*state).to_owned())]).set(*count);
+    // A state without deliveries is a 0, not a gap.
+    for (state, count) in [
+        ("draft", totals.draft),
+        ("running", totals.running),
+        ("paused", totals.paused),
+        ("cancelled", totals.cancelled),
+        ("finished", totals.finished),
+    ] {
+        deliveries.get_or_create(&[("state", state.to_owned())]).set(number(count));
     }
     registry.register("deliveries", "Deliveries by state", deliveries);
     let recipients = Gauges::default();
-    for (what, count) in [
-        ("accepted", queue.all.accepted),
-        ("refused", queue.all.refused),
-        ("duplicate", queue.all.duplicates),
-    ] {
+    for (what, count) in
+        [("accepted", all.accepted), ("refused", all.refused), ("duplicate", all.duplicates)]
+    {
         recipients.get_or_create(&[("admission", what.to_owned())]).set(number(count));
     }
-    registry.register("recipients", "Recipients of all stored deliveries by admission", recipients);
+    registry.register(
+        "recipients",
+        "Recipients of all deliveries that ever were, by admission",
+        recipients,
+    );
 }
 
 fn engine_sizes(registry: &mut Registry, sizes: (usize, usize, usize), groups: &[GroupView]) {
@@ -136,34 +131,4 @@ fn engine_sizes(registry: &mut Registry, sizes: (usize, usize, usize), groups: &
     registry.register("groups_waiting", "MX groups with mail that waits, by reason", waiting);
     registry.register("rule_window_messages", "Messages in windows by MX rule", windows);
     registry.register("rule_connections_open", "Connections by MX rule", open);
-}
-
-/// Adds the counts of all deliveries up.
-pub(crate) fn queue(reads: &dyn store::Reads) -> Result<Queue, StoreFault> {
-    let mut queue = Queue::default();
-    // A state without deliveries is a 0, not a gap.
-    for state in ["draft", "running", "paused", "cancelled", "finished"] {
-        queue.by_state.insert(state, 0);
-    }
-    let mut after = DeliveryId(0);
-    loop {
-        let page = reads.deliveries(after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(queue) };
-        after = last.delivery.id;
-        for record in &page {
-            let state = match record.delivery.state {
-                DeliveryState::Draft => "draft",
-                DeliveryState::Running => "running",
-                DeliveryState::Paused => "paused",
-                DeliveryState::Cancelled => "cancelled",
-                DeliveryState::Finished => "finished",
-            };
-            *queue.by_state.entry(state).or_default() += 1;
-            queue.queued += record.counters.queued();
-            queue.in_flight += record.counters.in_flight;
-            queue.all.accepted += record.counters.accepted;
-            queue.all.refused += record.counters.refused;
-            queue.all.duplicates += record.counters.duplicates;
-        }
-    }
 }

@@ -169,7 +169,7 @@ impl From<IntakeFault> for Problem {
                 .with("line", fault.line)
                 .with("column", fault.column),
             IntakeFault::Invalid(why) => Self::invalid(why),
-            IntakeFault::TryLater(_) => Self::try_later(fault.to_string()),
+            IntakeFault::TryLater(_) | IntakeFault::NoRoom(_) => Self::try_later(fault.to_string()),
         }
     }
 }

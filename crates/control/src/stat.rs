@@ -43,8 +43,9 @@ pub(crate) async fn stat(State(app): State<Shared>, query: Query) -> Result<Resp
         }
         shown.push(value);
     }
-    let queue = stored(app.intake.read(crate::metrics::queue)).await?;
+    let totals = stored(app.intake.read(|reads| reads.totals())).await?.counters;
     let health = app.intake.health();
+    let short = app.intake.check_room().err().map(|short| short.to_string());
     Ok(answer(json!({
         "now": questions.now().to_string(),
         "node": questions.config().node.name,
@@ -59,9 +60,9 @@ pub(crate) async fn stat(State(app): State<Shared>, query: Query) -> Result<Resp
             "connections": connections,
             "domains": domains,
         },
-        "queue": { "queued": queue.queued, "in_flight": queue.in_flight },
+        "queue": { "queued": totals.queued(), "in_flight": totals.in_flight },
         "counts": counts(questions),
-        "store": { "healthy": health.is_ok(), "fault": health.err() },
+        "store": { "healthy": health.is_ok(), "fault": health.err().map(|fault| fault.to_string()), "no_room": short },
         "clock_drift_micros": questions.clock_drift_micros(),
     })))
 }
@@ -140,6 +141,11 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Proble
     }
     if app.intake.health().is_err() {
         return Err(Problem::try_later("the store does not commit; see /api/v1/stat"));
+    }
+    if app.intake.check_room().is_err() {
+        return Err(Problem::try_later(
+            "there is no room for more mail; see `store` in /api/v1/stat",
+        ));
     }
     asked(app.questions.sizes()).await?;
     Ok(axum::Json(json!({ "status": "ready" })).into_response())

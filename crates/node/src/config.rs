@@ -92,6 +92,8 @@ pub struct Config {
     pub circuit_breaker: CircuitBreakerConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
     /// `[log]`.
     pub log: LogConfig,
 }
@@ -416,6 +418,13 @@ pub struct LimitsConfig {
     pub merge_bytes: u64,
     /// Resident memory of the process beyond which intake answers "try later". Default: 1 GiB.
     pub memory_bytes: u64,
+}
+
+/// `[store]`
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Days for which messages and deliveries are kept after their end. 0: for ever. Default: 30.
+    pub keep_finished_days: u32,
 }
 
 /// The form of the program's own log.

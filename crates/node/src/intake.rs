@@ -2,7 +2,8 @@
 //!
 //! **Promise.** A call that answers `Ok` answers after the commit is on disk. A call that answers an
 //! [`IntakeFault`] has changed nothing (of a batch of recipients: nothing of that batch). When the store is sick or
-//! the disk short of space, intake refuses with [`IntakeFault::TryLater`]; listeners say 4xx or 503.
+//! the disk short of space, intake refuses with [`IntakeFault::TryLater`] or [`IntakeFault::NoRoom`]; listeners
+//! say 4yz or 503.
 //!
 //! All ways in (command line, HTTP, SMTP) use this one type.
 
@@ -40,11 +41,17 @@ pub enum IntakeFault {
     /// Nothing is wrong with the request; the store cannot take it now.
     #[error("not now: {0}; nothing was accepted, try again")]
     TryLater(String),
+    /// The same, because disk, memory or queue have no room for more.
+    #[error("not now: {0}; nothing was accepted, try again")]
+    NoRoom(String),
 }
 
 impl From<StoreFault> for IntakeFault {
     fn from(fault: StoreFault) -> Self {
-        Self::TryLater(fault.to_string())
+        match fault {
+            StoreFault::DiskFull { .. } => Self::NoRoom(fault.to_string()),
+            _ => Self::TryLater(fault.to_string()),
+        }
     }
 }
 
@@ -167,14 +174,14 @@ impl Intake {
         self.inner.clock.now()
     }
 
-    /// Whether the store takes anything; the fault in one line if not.
+    /// Whether the store takes anything.
     ///
     /// # Errors
     /// Why it does not.
-    pub fn health(&self) -> Result<(), String> {
+    pub fn health(&self) -> Result<(), StoreFault> {
         match self.inner.writer.health() {
             Health::Healthy => Ok(()),
-            Health::Sick(fault) => Err(fault.to_string()),
+            Health::Sick(fault) => Err(fault),
         }
     }
 
@@ -445,7 +452,7 @@ impl Intake {
     /// # Errors
     /// What is short.
     pub fn check_room(&self) -> Result<(), IntakeFault> {
-        self.inner.room.check().map_err(IntakeFault::TryLater)
+        self.inner.room.check().map_err(IntakeFault::NoRoom)
     }
 
     fn check_affinity(&self, name: &str) -> Result<(), IntakeFault> {
@@ -456,13 +463,8 @@ impl Intake {
         Err(IntakeFault::Invalid(format!("affinity {name:?} does not exist; there are: {known}")))
     }
 
-    /// Stores a setting.
-    pub(crate) async fn write_setting(&self, write: Write) -> Result<(), IntakeFault> {
-        self.write(write).await.map(drop)
-    }
-
     /// Sends a write and waits for its commit.
-    async fn write(&self, write: Write) -> Result<Written, IntakeFault> {
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, IntakeFault> {
         // Bounds what waits, so that a slow disk is felt by the callers and not by memory.
         let _permit = self
             .inner

@@ -10,6 +10,7 @@ mod listener;
 pub mod node;
 pub mod prepare;
 pub mod recipients;
+pub mod retention;
 pub mod room;
 pub mod runner;
 pub mod sender;

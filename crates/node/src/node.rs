@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use engine::event::Event;
 use engine::explain::{GroupView, PathView};
-use engine::work::DeliveryOptions;
+use engine::work::{DeliveryOptions, DeliveryState};
 use engine::{Affinity, BreakerSettings, Engine, Settings, Source, Sources, SourcesFault, Waiting};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
@@ -26,11 +26,13 @@ use store::{
     WriterOptions, Written,
 };
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::dns::Resolver;
 use crate::intake::Intake;
+use crate::retention;
 use crate::room::Room;
 use crate::runner::connections::{Connections, NodeTime};
 use crate::runner::contents::Contents;
@@ -139,6 +141,7 @@ pub struct Node {
     running: Running,
     writer: Writer,
     clock: Arc<SteadyClock>,
+    forgetting: Option<AbortHandle>,
 }
 
 /// What can be asked of a running node. Clones ask the same one.
@@ -200,7 +203,7 @@ impl Node {
             runtime.clone(),
         );
         let mut engine = Engine::new(settings_of(&config), sources, rules, now);
-        for delivery in all_deliveries(&contents)? {
+        for delivery in open_deliveries(&contents)? {
             engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
         }
         let limits: HashMap<SourceId, u32> = config
@@ -247,6 +250,9 @@ impl Node {
         let watch =
             room.watch(config.limits.clone(), config.data_dir.clone(), Arc::clone(&contents));
         tokio::spawn(watch);
+        let kept = Duration::from_secs(86_400) * config.store.keep_finished_days;
+        let forgetting = (!kept.is_zero())
+            .then(|| tokio::spawn(retention::keep_for(intake.clone(), kept)).abort_handle());
         Ok(Self {
             config,
             intake,
@@ -258,6 +264,7 @@ impl Node {
             running,
             writer,
             clock,
+            forgetting,
         })
     }
 
@@ -296,6 +303,9 @@ impl Node {
     /// The same with another patience. A message whose conversation is broken off by its end may have been
     /// delivered; it is in the queue at the next start, as after a crash.
     pub async fn shutdown_within(self, patience: Duration) {
+        if let Some(forgetting) = self.forgetting {
+            forgetting.abort();
+        }
         let running = self.running;
         let writer = self.writer;
         let ended = tokio::task::spawn_blocking(move || {
@@ -522,7 +532,7 @@ impl Questions {
         let (version, write) = next_version(stored.as_deref(), &wanted);
         if let Some(write) = write {
             self.intake
-                .write_setting(write)
+                .write(write)
                 .await
                 .map_err(|fault| StartFault::System(std::io::Error::other(fault.to_string())))?;
         }
@@ -610,14 +620,20 @@ fn release_parts(store: &mut SqliteStore, now: Timestamp) -> Result<(), StoreFau
     }
 }
 
-fn all_deliveries(contents: &Contents) -> Result<Vec<engine::work::Delivery>, StoreFault> {
-    let mut all = Vec::new();
+/// Deliveries of which the engine has to know: not those at their end, of which there are ever more.
+fn open_deliveries(contents: &Contents) -> Result<Vec<engine::work::Delivery>, StoreFault> {
+    let mut open = Vec::new();
     let mut after = DeliveryId(0);
     loop {
         let page = contents.read(|reads| reads.deliveries(after, 256))?;
-        let Some(last) = page.last() else { return Ok(all) };
+        let Some(last) = page.last() else { return Ok(open) };
         after = last.delivery.id;
-        all.extend(page.into_iter().map(|record| record.delivery));
+        let is_open = |record: &store::DeliveryRecord| match record.delivery.state {
+            DeliveryState::Finished => false,
+            DeliveryState::Cancelled => record.counters.pending() > 0,
+            _ => true,
+        };
+        open.extend(page.into_iter().filter(is_open).map(|record| record.delivery));
     }
 }
 

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use mail::id::DeliveryId;
-use store::StoreFault;
 
 use crate::config::LimitsConfig;
 use crate::runner::contents::Contents;
@@ -86,7 +84,7 @@ fn what_is_short(limits: &LimitsConfig, data_dir: &Path, contents: &Contents) ->
         ));
     }
     // A store that cannot be read says so itself when it is asked to write.
-    let queued = queued_messages(contents).ok()?;
+    let queued = contents.read(|reads| reads.totals()).ok()?.counters.pending();
     (queued > limits.queue_messages).then(|| {
         format!(
             "{queued} messages are queued, more than limits.queue_messages ({})",
@@ -106,18 +104,6 @@ fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(rustix::param::page_size() as u64))
-}
-
-/// Messages that are not at their end, over all deliveries.
-fn queued_messages(contents: &Contents) -> Result<u64, StoreFault> {
-    let mut sum = 0;
-    let mut after = DeliveryId(0);
-    loop {
-        let page = contents.read(|reads| reads.deliveries(after, 1_000))?;
-        let Some(last) = page.last() else { return Ok(sum) };
-        after = last.delivery.id;
-        sum += page.iter().map(|record| record.counters.pending()).sum::<u64>();
-    }
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Desk for Submitting {
         if let Some(why) = self.pressure.as_ref().and_then(|pressure| pressure()) {
             return Some(Reply::line(452, &format!("4.3.1 {}", message::one_line(&why))));
         }
-        self.intake.health().err().map(|fault| message::not_now(&fault))
+        self.intake.health().err().map(|fault| message::reply_to(&fault.into()))
     }
 
     fn may_log_in(&self, user: &str, password: &str) -> bool {

@@ -25,6 +25,7 @@ mod records;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 
@@ -35,6 +36,7 @@ use crate::contract::{Reads, Store};
 use crate::fault::StoreFault;
 use crate::words::{Write, Written};
 use batch::{Batch, Memory, Stop};
+use reads::SharedTotals;
 
 /// How a database is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub struct SqliteStore {
     connection: Connection,
     /// `None` after a fault: it is read again before the next batch.
     memory: Option<Memory>,
+    totals: SharedTotals,
     incarnation: u64,
     options: SqliteOptions,
     path: PathBuf,
@@ -95,9 +98,10 @@ impl SqliteStore {
         let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);
         let incarnation = open::next_incarnation(&mut connection, &options.node).map_err(fault)?;
         let memory = Memory::load(&connection, &options.node, incarnation).map_err(fault)?;
-        let reads = SqliteReads::open(&path, options.reader_cache_bytes)?;
+        let totals = SharedTotals::new(Mutex::new(memory.totals));
+        let reads = SqliteReads::open(&path, options.reader_cache_bytes, Arc::clone(&totals))?;
         let memory = Some(memory);
-        Ok(Self { connection, reads, memory, incarnation, options, path, _lock: lock })
+        Ok(Self { connection, reads, memory, totals, incarnation, options, path, _lock: lock })
     }
 
     /// Another connection for questions, for another thread.
@@ -105,7 +109,8 @@ impl SqliteStore {
     /// # Errors
     /// The database cannot be opened.
     pub fn reader(&self) -> Result<SqliteReads, StoreFault> {
-        SqliteReads::open(&self.path, self.options.reader_cache_bytes)
+        let totals = Arc::clone(&self.totals);
+        SqliteReads::open(&self.path, self.options.reader_cache_bytes, totals)
     }
 
     /// Which life of the node this is, from 1.
@@ -160,6 +165,7 @@ impl SqliteStore {
         }
         work.flush(self.options.merge_addresses_at)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = memory.totals;
         memory.trim();
         Ok(answers)
     }

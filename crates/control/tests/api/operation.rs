@@ -22,7 +22,7 @@ async fn statistics_metrics_and_rules() {
     })
     .await;
     let stat = site.get("/api/v1/stat").await;
-    assert_eq!(stat["store"], json!({ "healthy": true, "fault": null }), "{stat}");
+    assert_eq!(stat["store"], json!({ "healthy": true, "fault": null, "no_room": null }), "{stat}");
     assert!(stat["clock_drift_micros"].is_i64());
     assert_eq!(stat["groups_total"], 0);
     let version = stat["rules_version"].as_u64().unwrap();
@@ -135,6 +135,31 @@ async fn paths_and_budgets_of_a_domain() {
     assert_eq!(stat["budgets"][0]["rule"], stat["groups"][0]["rule"], "{stat}");
     site.stop().await;
     assert_eq!(lab.stop().totals.accepted, 1);
+}
+
+/// Whoever balances load by readiness must not send mail where it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_room_is_not_ready() {
+    let site = Site::start(CLOSED_DNS, "[limits]\nqueue_messages = 1\n", |_| ()).await;
+    assert_eq!(site.get("/readyz").await["status"], "ready");
+    let id = draft(&site).await;
+    let list = "email,first_name\na@one.example,A\nb@one.example,B\n";
+    let path = format!("/api/v1/deliveries/{id}/recipients");
+    assert_eq!(site.send("POST", &path, "text/csv", list).await.status, 200);
+    let mut answer = site.ask(site.request("GET", "/readyz")).await;
+    for _ in 0..200 {
+        if answer.status != 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        answer = site.ask(site.request("GET", "/readyz")).await;
+    }
+    answer.problem(503, "no room for more mail");
+    let message = json!({ "from": "a@b.example", "to": "b@c.example", "text": "x" });
+    site.post("/api/v1/messages", &message).await.problem(503, "limits.queue_messages (1)");
+    let stat = site.get("/api/v1/stat").await;
+    assert!(stat["store"]["no_room"].as_str().unwrap().contains("2 messages"), "{stat}");
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

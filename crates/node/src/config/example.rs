@@ -266,6 +266,10 @@ domain = "%DOMAIN%"
 # message_bytes = 26214400
 # merge_bytes = 65536
 
+[store]
+# Days for which messages and deliveries are kept after their end; 0: for ever.
+# keep_finished_days = 30
+
 [log]
 # One JSON line per attempt.
 # delivery_log = "delivery.jsonl"

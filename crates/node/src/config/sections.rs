@@ -19,7 +19,7 @@ use super::read::{Found, Reading, SecretReader, Section, suggestion};
 use super::{
     CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig, HttpConfig, HttpToken,
     Ipv6, LimitsConfig, LogConfig, LogFormat, NodeConfig, RelayConfig, RelayHost, ReturnPathConfig,
-    Role, RulesConfig, SenderConfig, SmtpClientConfig, SourceConfig, SubmissionConfig,
+    Role, RulesConfig, SenderConfig, SmtpClientConfig, SourceConfig, StoreConfig, SubmissionConfig,
     SubmissionUser, TargetPolicy, TlsFiles, TlsVerify,
 };
 
@@ -85,6 +85,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
     let (retry, validity) = read_retry(root.section("retry"));
     let circuit_breaker = read_circuit_breaker(root.section("circuit_breaker"));
     let limits = read_limits(root.section("limits"));
+    let store = read_store(root.section("store"));
     let log = read_log(root.section("log"), &data_dir, folder);
     root.finish();
     Config {
@@ -108,6 +109,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         validity,
         circuit_breaker,
         limits,
+        store,
         log,
     }
 }
@@ -573,6 +575,13 @@ fn read_limits(section: Section<'_>) -> LimitsConfig {
         merge_bytes: section.number_or("merge_bytes", 1..=MIB, 65_536),
         memory_bytes: section.number_or("memory_bytes", MIB..=u64::MAX, 1_024 * MIB),
     };
+    section.finish();
+    config
+}
+
+fn read_store(section: Section<'_>) -> StoreConfig {
+    let config =
+        StoreConfig { keep_finished_days: section.number_or("keep_finished_days", 0..=36_500, 30) };
     section.finish();
     config
 }

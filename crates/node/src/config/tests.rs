@@ -278,6 +278,8 @@ error_percent = 50
 rest = "1m"
 [limits]
 window_messages = 1000
+[store]
+keep_finished_days = 7
 [log]
 delivery_log = "/var/log/d.jsonl"
 level = "debug"
@@ -285,6 +287,7 @@ format = "json"
 "#;
     let config = Config::parse(text, "x.toml", folder.path()).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(config.data_dir, folder.path().join("data"));
+    assert_eq!(config.store.keep_finished_days, 7);
     let source = &config.sources[0];
     assert_eq!((source.id.0, source.helo.as_str()), (10, "xn--bcher-kva.example"));
     assert_eq!(source.include_domains[1].as_str(), "xn--bcher-kva.example");

@@ -258,6 +258,7 @@ fn accepted_as(first: Option<MessageId>, count: u64) -> Reply {
 pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
     match fault {
         IntakeFault::TryLater(why) => not_now(why),
+        IntakeFault::NoRoom(why) => no_room(why),
         IntakeFault::Template(_) | IntakeFault::Invalid(_) => {
             refusal(554, "5.6.0", &fault.to_string())
         }
@@ -278,13 +279,15 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
     }
 }
 
+/// What a client is told when there is no room for its message. The words may name files of this machine.
+fn no_room(why: &str) -> Reply {
+    tracing::debug!(why, "there is no room for more mail");
+    Reply::line(452, "4.3.1 no room for more mail now, try again later")
+}
+
 /// What a client is told when the store takes nothing. The fault itself names files of this machine.
-pub(super) fn not_now(fault: &str) -> Reply {
+fn not_now(fault: &str) -> Reply {
     tracing::debug!(fault, "mail is not taken now");
-    // Intake gives faults of the store as text; these are the words of `StoreFault::DiskFull`.
-    if fault.contains("the disk that holds") && fault.contains(" is full") {
-        return Reply::line(452, "4.3.1 the disk is full, try again later");
-    }
     Reply::line(451, "4.3.0 the queue takes nothing now, try again later")
 }
 

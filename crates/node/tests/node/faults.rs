@@ -95,7 +95,7 @@ async fn a_full_disk_stops_everything_and_loses_nothing() {
     let world =
         World::new(71, vec![provider(71, 1, "one", slow), provider(71, 2, "two", Mood::default())])
             .more("[limits]\nfree_disk_bytes = 0\n");
-    let Some(disk) = SmallDisk::mount(world.path("data"), 24) else { return };
+    let Some(disk) = SmallDisk::mount(world.path("data"), 96) else { return };
     let node = world.start();
     let intake = node.intake();
     let options = intake.default_options();
@@ -112,7 +112,7 @@ async fn a_full_disk_stops_everything_and_loses_nothing() {
         Err(fault) => Some(fault),
     })
     .await;
-    assert!(matches!(fault, IntakeFault::TryLater(_)), "{fault}");
+    assert!(matches!(fault, IntakeFault::NoRoom(_)), "{fault}");
     let fault = fault.to_string();
     assert!(one_line(&fault) && fault.contains("full"), "{fault}");
     assert!(intake.health().is_err());
@@ -154,7 +154,7 @@ async fn intake_stops_while_there_is_still_room_for_outcomes() {
     let id = delivery(&intake, recipients(&["one.example"], 10)).await;
     std::fs::write(disk.0.join("ballast"), vec![7; 14_000_000]).unwrap();
     let fault = eventually("a refusal", async || takes(&intake, 1).await.err()).await;
-    assert!(matches!(fault, IntakeFault::TryLater(_)), "{fault}");
+    assert!(matches!(fault, IntakeFault::NoRoom(_)), "{fault}");
     let fault = fault.to_string();
     assert!(one_line(&fault) && fault.contains("free_disk_bytes"), "{fault}");
     // What is there is still delivered.
@@ -185,7 +185,7 @@ async fn intake_stops_at_the_length_of_the_queue() {
     })
     .await;
     assert!(accepted.len() >= 10, "{}", accepted.len());
-    assert!(matches!(fault, IntakeFault::TryLater(_)), "{fault}");
+    assert!(matches!(fault, IntakeFault::NoRoom(_)), "{fault}");
     assert!(fault.to_string().contains("queue_messages"), "{fault}");
     world.set_mood("two", Mood::default());
     for id in accepted {

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt as _;
 
 use engine::work::DeliveryState;
 use lab::{Mood, Span};
+use mailweir_node::retention::{Passed, forget_ended_before};
 
 use super::*;
 
@@ -72,6 +73,34 @@ async fn states_survive_a_restart() {
         (state(paused).await == DeliveryState::Finished).then_some(())
     })
     .await;
+    world.end(node).await;
+}
+
+/// What has ended goes from the database when its days are over; the counts over all stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_long_ago_is_forgotten() {
+    let world = World::one(66, Mood::default());
+    let node = world.start();
+    let intake = node.intake();
+    let ended = delivery(&intake, recipients(&["one.example"], 30)).await;
+    assert_eq!(settled(&intake, ended).await.sent, 30);
+    let (waiting, first) =
+        draft(&intake, intake.default_options(), recipients(&["one.example"], 5)).await;
+    let long_ago = intake.now().saturating_sub(Duration::from_secs(60));
+    let passed = forget_ended_before(&intake, long_ago).await.unwrap();
+    assert_eq!(passed, Passed::default(), "nothing is that old");
+    let passed = forget_ended_before(&intake, intake.now()).await.unwrap();
+    assert_eq!(passed, Passed { messages: 30, deliveries: 1 });
+    assert!(intake.delivery(ended).await.unwrap().is_none());
+    assert!(node.questions().message(first).await.unwrap().is_some());
+    let totals = intake.read(|reads| reads.totals()).await.unwrap();
+    assert_eq!((totals.counters.accepted, totals.counters.sent, totals.finished), (35, 30, 0));
+    // What is left goes on, in this life and the next.
+    node.shutdown().await;
+    let node = world.start();
+    let intake = node.intake();
+    intake.start(waiting).await.unwrap();
+    assert_eq!(settled(&intake, waiting).await.sent, 5);
     world.end(node).await;
 }
 

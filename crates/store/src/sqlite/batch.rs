@@ -60,8 +60,10 @@ pub(super) struct Account {
     pub(super) refusals_kept: u64,
     /// Messages whose rows are gone.
     pub(super) forgotten: u64,
-    /// The counts that the database has.
-    stored: Counters,
+    /// The counts that are in the totals already.
+    summed: Counters,
+    /// State and content as the database has them: they are indexed, so they are written only when they change.
+    stored: (DeliveryState, u64),
     /// Whether `address_index` holds any of its messages.
     pub(super) indexed: bool,
     pub(super) dirty: bool,
@@ -104,8 +106,7 @@ pub(super) struct Memory {
     /// How many messages each of these parts still holds.
     pub(super) outstanding: HashMap<u64, u32>,
     /// Sums over all deliveries that ever were, as far as accounts were stored.
-    totals: Counters,
-    totals_dirty: bool,
+    pub(super) totals: Counters,
 }
 
 impl Memory {
@@ -143,7 +144,6 @@ impl Memory {
             held: HashMap::new(),
             outstanding: HashMap::new(),
             totals: read_totals(connection)?,
-            totals_dirty: false,
         };
         memory.load_held(connection)?;
         Ok(memory)
@@ -273,9 +273,6 @@ impl Batch<'_> {
             self.memory.next.indexed_through = through;
         }
         self.store_accounts()?;
-        if core::mem::take(&mut self.memory.totals_dirty) {
-            store_totals(self.connection, &self.memory.totals)?;
-        }
         let next = self.memory.next;
         if next != self.memory.stored {
             self.connection
@@ -308,9 +305,9 @@ impl Batch<'_> {
         for id in dirty {
             if let Some(account) = self.memory.accounts.get_mut(&id) {
                 store_account(self.connection, id, account)?;
-                self.memory.totals.advance(&account.stored, &account.counters);
-                self.memory.totals_dirty = true;
-                account.stored = account.counters;
+                self.memory.totals.advance(&account.summed, &account.counters);
+                account.summed = account.counters;
+                account.stored = (account.state, account.content);
                 account.dirty = false;
             }
         }
@@ -342,12 +339,14 @@ fn load_account(connection: &Connection, id: u64) -> rusqlite::Result<Option<Acc
     select
         .query_row([column(id)], |row| {
             let counters = read_counters(row, 3)?;
+            let (state, content) = (delivery_state(row.get(0)?)?, number(row.get(2)?)?);
             Ok(Account {
-                state: delivery_state(row.get(0)?)?,
+                state,
                 stream: row.get(1)?,
-                content: number(row.get(2)?)?,
+                content,
                 counters,
-                stored: counters,
+                summed: counters,
+                stored: (state, content),
                 forgotten: number(row.get(13)?)?,
                 refusals_kept: number(row.get(11)?)?,
                 indexed: row.get(12)?,
@@ -375,16 +374,19 @@ pub(super) fn read_counters(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Res
 /// Writes what was changed about a delivery.
 fn store_account(connection: &Connection, id: u64, account: &Account) -> rusqlite::Result<()> {
     let counters = &account.counters;
+    if account.stored != (account.state, account.content) {
+        connection
+            .prepare_cached("UPDATE delivery SET state = ?2, content_id = ?3 WHERE id = ?1")?
+            .execute(params![column(id), delivery_code(account.state), column(account.content)])?;
+    }
     connection
         .prepare_cached(
-            "UPDATE delivery SET state = ?2, content_id = ?3, accepted = ?4, refused = ?5, \
-             duplicates = ?6, sent = ?7, failed = ?8, expired = ?9, cancelled = ?10, \
-             in_flight = ?11, refusals_kept = ?12, forgotten = ?13 WHERE id = ?1",
+            "UPDATE delivery SET accepted = ?2, refused = ?3, duplicates = ?4, sent = ?5, \
+             failed = ?6, expired = ?7, cancelled = ?8, in_flight = ?9, refusals_kept = ?10, \
+             forgotten = ?11 WHERE id = ?1",
         )?
         .execute(params![
             column(id),
-            delivery_code(account.state),
-            column(account.content),
             column(counters.accepted),
             column(counters.refused),
             column(counters.duplicates),
@@ -399,31 +401,16 @@ fn store_account(connection: &Connection, id: u64, account: &Account) -> rusqlit
     Ok(())
 }
 
-/// Reads the sums over all deliveries.
-pub(super) fn read_totals(connection: &Connection) -> rusqlite::Result<Counters> {
-    connection
-        .prepare_cached(
-            "SELECT accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight \
-             FROM total",
-        )?
-        .query_row([], |row| read_counters(row, 0))
-}
-
-fn store_totals(connection: &Connection, totals: &Counters) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE total SET accepted = ?1, refused = ?2, duplicates = ?3, sent = ?4, \
-             failed = ?5, expired = ?6, cancelled = ?7, in_flight = ?8",
-        )?
-        .execute(params![
-            column(totals.accepted),
-            column(totals.refused),
-            column(totals.duplicates),
-            column(totals.sent),
-            column(totals.failed),
-            column(totals.expired),
-            column(totals.cancelled),
-            column(totals.in_flight),
-        ])?;
-    Ok(())
+/// Adds the counts of all deliveries up, forgotten ones too. Its cost grows with the deliveries that are
+/// kept: it is done once, when the memory is loaded.
+fn read_totals(connection: &Connection) -> rusqlite::Result<Counters> {
+    connection.query_row(
+        "SELECT sum(accepted), sum(refused), sum(duplicates), sum(sent), sum(failed), \
+         sum(expired), sum(cancelled), sum(in_flight) FROM \
+         (SELECT accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight \
+         FROM delivery UNION ALL SELECT accepted, refused, duplicates, sent, failed, expired, \
+         cancelled, in_flight FROM gone)",
+        [],
+        |row| read_counters(row, 0),
+    )
 }

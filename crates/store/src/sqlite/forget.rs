@@ -14,6 +14,13 @@ use super::batch::{Batch, Stop};
 use super::codec::{column, floor_ms, number};
 use crate::words::{Forget, Forgotten, Written};
 
+/// Keeps the counts of a delivery that is about to go.
+const ADD_TO_GONE: &str = "UPDATE gone SET accepted = gone.accepted + d.accepted, \
+     refused = gone.refused + d.refused, duplicates = gone.duplicates + d.duplicates, \
+     sent = gone.sent + d.sent, failed = gone.failed + d.failed, \
+     expired = gone.expired + d.expired, cancelled = gone.cancelled + d.cancelled \
+     FROM delivery d WHERE d.id = ?1";
+
 /// A row that the walk comes by.
 struct Walked {
     id: i64,
@@ -106,6 +113,7 @@ impl Batch<'_> {
             }
             room = room.saturating_sub(refusals.saturating_add(1));
             for statement in [
+                ADD_TO_GONE,
                 "DELETE FROM refusal WHERE delivery_id = ?1",
                 "DELETE FROM segment WHERE delivery_id = ?1",
                 "DELETE FROM delivery WHERE id = ?1",

@@ -4,7 +4,7 @@
 //! a read transaction, which ends with the answer.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::work::Delivery;
 use mail::id::{DeliveryId, MessageId, SourceId};
@@ -12,14 +12,14 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::address_hash::{AddressKey, address_hash};
-use super::batch::{read_counters, read_totals};
+use super::batch::read_counters;
 use super::codec::{column, delivery_state, final_state, floor_ms, moment, number, unexpected};
 use super::deliveries::content_code;
 use super::open::prepare_connection;
 use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{
-    AuditEntry, Content, ContentKind, DeliveryDue, DeliveryRecord, DomainId, DomainQueue,
+    AuditEntry, Content, ContentKind, Counters, DeliveryDue, DeliveryRecord, DomainId, DomainQueue,
     DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal, Totals,
 };
 
@@ -28,7 +28,11 @@ pub struct SqliteReads {
     connection: Connection,
     path: PathBuf,
     address_key: AddressKey,
+    totals: SharedTotals,
 }
+
+/// The sums over all deliveries as of the last commit, told by the writer: nobody has to add them up.
+pub(super) type SharedTotals = Arc<Mutex<Counters>>;
 
 const DELIVERY_COLUMNS: &str = "id, state, options, content_id, created_at, started_at, \
      wave_ends, accepted, refused, duplicates, sent, failed, expired, cancelled, in_flight, \
@@ -99,7 +103,11 @@ struct FirstInLine {
 
 impl SqliteReads {
     /// Opens a database for reading.
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreFault> {
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        totals: SharedTotals,
+    ) -> Result<Self, StoreFault> {
         let fault = |error: rusqlite::Error| StoreFault::from_sqlite(path, &error);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
@@ -107,7 +115,7 @@ impl SqliteReads {
         let address_key = connection
             .query_row("SELECT address_key FROM sequence", [], |row| row.get(0))
             .map_err(fault)?;
-        Ok(Self { connection, path: path.to_path_buf(), address_key })
+        Ok(Self { connection, path: path.to_path_buf(), address_key, totals })
     }
 
     /// Answers from one state of the database.
@@ -200,7 +208,8 @@ impl Reads for SqliteReads {
 
     fn totals(&self) -> Result<Totals, StoreFault> {
         self.ask(|connection| {
-            let mut totals = Totals { counters: read_totals(connection)?, ..Totals::default() };
+            let counters = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut totals = Totals { counters, ..Totals::default() };
             let mut select =
                 connection.prepare_cached("SELECT state, count(*) FROM delivery GROUP BY state")?;
             let mut rows = select.query([])?;

@@ -224,7 +224,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     let older = rusqlite::Connection::open(&path).unwrap();
     older
         .execute_batch(
-            "DROP TABLE total; DROP INDEX delivery_state; DROP INDEX delivery_content; \
+            "DROP TABLE gone; DROP INDEX delivery_state; DROP INDEX delivery_content; \
              DROP INDEX once_age; DROP INDEX ledger_slot; \
              ALTER TABLE delivery DROP COLUMN forgotten; PRAGMA user_version = 1;",
         )

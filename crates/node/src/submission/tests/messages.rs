@@ -167,7 +167,7 @@ fn faults_of_intake_have_their_codes() {
     let sick = StoreFault::Corrupt { path: "/data/queue".into(), detail: "11".into() };
     let large = RefusedWrite::TooLarge { what: "the content (octets)", size: 2, limit: 1 };
     for (fault, wanted) in [
-        (full.into(), "452 4.3.1 the disk is full, try again later"),
+        (full.into(), "452 4.3.1 no room for more mail now, try again later"),
         (sick.into(), "451 4.3.0 the queue takes nothing now, try again later"),
         (IntakeFault::Refused(large), "552 5.3.4 the content (octets) is 2, at most 1 is allowed"),
         (
