@@ -328,7 +328,7 @@ fn write_part(out: &mut String, part: &str) {
     } else if is_ipv4(part) || is_ipv6(part) {
         out.push_str("#IP#");
     } else if is_host_name(part) {
-        out.push_str("#DOMAIN#");
+        out.push_str(if names_a_list(part) { part } else { "#DOMAIN#" });
     } else if is_stable(part) {
         out.push_str(part);
     } else {
@@ -399,6 +399,23 @@ fn is_host_name(core: &str) -> bool {
                     .bytes()
                     .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'_'))
         })
+}
+
+/// Whether a host name is that of a public block list: which one it was is a part of what was said.
+fn names_a_list(name: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "spamhaus",
+        "spamcop",
+        "dnsbl",
+        "sorbs",
+        "barracuda",
+        "surbl",
+        "uribl",
+        "rbl.",
+        "uceprotect",
+    ];
+    let lower = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| lower.contains(word))
 }
 
 /// Whether a core with digits is one of the provider's own codes: letters and then at most six

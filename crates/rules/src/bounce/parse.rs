@@ -311,24 +311,12 @@ fn read_patterns(
     if !compile {
         return written.into_iter().map(|(text, _)| text.into()).collect();
     }
-    let mut sources = Vec::with_capacity(written.len());
     for (text, at) in &written {
-        let compiled = pattern::read(text).and_then(|pattern| {
-            pattern::compile(core::iter::once(&*pattern.source)).map(|_| pattern.source)
-        });
-        match compiled {
-            Ok(source) => sources.push(source),
-            Err(fault) => {
-                let help = "patterns are regular expressions without look-around; see the guide";
-                reader.fault(at.clone(), format!("a pattern of rule `{rule}` {fault}"), help);
-            }
+        let compiled = pattern::read(text).and_then(|pattern| pattern::compile(&pattern.source));
+        if let Err(fault) = compiled {
+            let help = "patterns are regular expressions of linear time: no look-around, no back-references, no classes beyond ASCII";
+            reader.fault(at.clone(), format!("a pattern of rule `{rule}` {fault}"), help);
         }
-    }
-    if sources.len() == written.len()
-        && let Err(fault) = pattern::compile(sources.iter().map(String::as_str))
-    {
-        let help = "split the rule: its patterns are too large together";
-        reader.fault(value.span(), format!("`{key}` of rule `{rule}` {fault}"), help);
     }
     written.into_iter().map(|(text, _)| text.into()).collect()
 }

@@ -1,11 +1,12 @@
 //! Compiled rules: one pass over a text finds the few that can match, in order.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use mail::failure::{FailureType, Reason};
 use mail::reply::EnhancedStatus;
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::codes::codes_in;
 use super::file::{BounceRuleFile, WrittenBounceRule};
@@ -22,32 +23,55 @@ use super::verdict::{Action, Evidence, QualificationStatus, Verdict};
 pub struct BounceRules {
     rules: Vec<Compiled>,
     version: Arc<str>,
+    /// Every `text` pattern of every rule.
+    patterns: Vec<Lazy>,
     /// Every literal of every `text` pattern.
     search: Option<AhoCorasick>,
-    /// What each literal stands for.
-    meaning: Vec<Vec<Found>>,
-    /// Rules that are candidates whatever the text.
-    always: Vec<u32>,
+    /// The patterns that each literal stands for.
+    meaning: Vec<Vec<Candidate>>,
+    /// What is a candidate whatever the text.
+    always: Vec<Candidate>,
     unknown: Arc<str>,
 }
 
-/// A literal of a rule.
-#[derive(Clone, Copy, Debug)]
-struct Found {
+/// A rule that may match, by one of its patterns. In the order of the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
     rule: u32,
-    /// The literal is a whole pattern, so that nothing else must be searched.
-    decides: bool,
+    /// Index of the pattern; [`FOUND`] when nothing must be searched any more.
+    pattern: u32,
+}
+
+/// Sorts before every pattern: the rule has no `text`, or a literal that is a whole pattern was found.
+const FOUND: u32 = 0;
+
+/// A pattern that is compiled when it is first needed: most never are.
+#[derive(Debug)]
+struct Lazy {
+    source: Box<str>,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Lazy {
+    fn new(source: &str) -> Self {
+        Self { source: source.into(), compiled: OnceLock::new() }
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        // The checker compiled it once with the same limits, so it is there.
+        let compiled = self.compiled.get_or_init(|| pattern::compile(&self.source).ok());
+        compiled.as_ref().is_some_and(|compiled| compiled.is_match(text.as_bytes()))
+    }
 }
 
 #[derive(Debug)]
 struct Compiled {
     written: Arc<WrittenBounceRule>,
     name: Arc<str>,
-    text: Option<Regex>,
-    unless: Option<Regex>,
-    subject: Option<Regex>,
-    body: Option<Regex>,
-    header: Option<Regex>,
+    unless: Vec<Lazy>,
+    subject: Vec<Lazy>,
+    body: Vec<Lazy>,
+    header: Vec<Lazy>,
 }
 
 /// What the conditions are tried on: evidence with its codes and folded texts.
@@ -84,8 +108,7 @@ pub struct Room {
     subject: String,
     body: String,
     header: String,
-    candidates: Vec<u32>,
-    decided: Vec<u32>,
+    candidates: Vec<Candidate>,
 }
 
 impl Room {
@@ -102,47 +125,52 @@ impl Room {
 }
 
 impl BounceRules {
-    /// Compiles a checked file.
+    /// Makes a set of a checked file.
     #[must_use]
     pub fn compile(file: &BounceRuleFile) -> Self {
         let mut rules = Vec::with_capacity(file.rules.len());
+        // Index 0 is not a pattern; see `FOUND`.
+        let mut patterns = vec![Lazy::new("-")];
         let mut literals: Vec<String> = Vec::new();
-        let mut meaning: Vec<Vec<Found>> = Vec::new();
+        let mut meaning: Vec<Vec<Candidate>> = Vec::new();
         let mut always = Vec::new();
-        let mut known = std::collections::BTreeMap::new();
-        for (number, written) in (0_u32..).zip(file.rules.iter()) {
-            let patterns = |written: &[Box<str>]| -> Vec<pattern::Pattern> {
-                written.iter().filter_map(|text| pattern::read(text).ok()).collect()
-            };
-            let text = patterns(&written.text);
-            if text.is_empty() || text.iter().any(|pattern| pattern.literals.is_empty()) {
-                always.push(number);
+        let mut known = BTreeMap::new();
+        for (rule, written) in (0_u32..).zip(file.rules.iter()) {
+            if written.text.is_empty() {
+                always.push(Candidate { rule, pattern: FOUND });
             }
-            for pattern in &text {
-                for literal in &pattern.literals {
-                    let slot = *known.entry(literal.clone()).or_insert_with(|| {
+            for pattern in written.text.iter().filter_map(|text| pattern::read(text).ok()) {
+                let candidate = match pattern.is_literal {
+                    true => Candidate { rule, pattern: FOUND },
+                    false => {
+                        patterns.push(Lazy::new(&pattern.source));
+                        // A file has at most a million patterns.
+                        let last = u32::try_from(patterns.len() - 1).unwrap_or(u32::MAX);
+                        Candidate { rule, pattern: last }
+                    }
+                };
+                if pattern.literals.is_empty() {
+                    always.push(candidate);
+                }
+                for literal in pattern.literals {
+                    let slot = *known.entry(literal).or_insert_with_key(|literal| {
                         literals.push(literal.clone());
                         meaning.push(Vec::new());
                         literals.len() - 1
                     });
-                    meaning[slot].push(Found { rule: number, decides: pattern.is_literal });
+                    meaning[slot].push(candidate);
                 }
             }
-            let compiled = |patterns: &[pattern::Pattern], all: bool| {
-                let sources = patterns
-                    .iter()
-                    .filter(|pattern| all || !pattern.is_literal)
-                    .map(|pattern| &*pattern.source);
-                // The checker compiled them once with the same limits.
-                pattern::compile(sources).ok().flatten()
+            let others = |written: &[Box<str>]| -> Vec<Lazy> {
+                let read = written.iter().filter_map(|text| pattern::read(text).ok());
+                read.map(|pattern| Lazy::new(&pattern.source)).collect()
             };
             rules.push(Compiled {
                 name: Arc::from(&*written.name),
-                text: compiled(&text, false),
-                unless: compiled(&patterns(&written.unless), true),
-                subject: compiled(&patterns(&written.subject), true),
-                body: compiled(&patterns(&written.body), true),
-                header: compiled(&patterns(&written.header), true),
+                unless: others(&written.unless),
+                subject: others(&written.subject),
+                body: others(&written.body),
+                header: others(&written.header),
                 written: Arc::clone(written),
             });
         }
@@ -150,6 +178,7 @@ impl BounceRules {
         Self {
             rules,
             version: Arc::clone(&file.version),
+            patterns,
             search,
             meaning,
             always,
@@ -263,7 +292,7 @@ impl BounceRules {
         room: &mut Room,
         mut found: impl FnMut(usize) -> bool,
     ) -> (bool, bool) {
-        let Room { normalised, folded, subject, body, header, candidates, decided } = room;
+        let Room { normalised, folded, subject, body, header, candidates } = room;
         refold(folded, normalised);
         refold(subject, evidence.subject);
         refold(header, evidence.header);
@@ -295,14 +324,19 @@ impl BounceRules {
                 if pass == 1 && text.is_empty() {
                     continue;
                 }
-                self.candidates(text, candidates, decided);
-                for number in candidates.iter().map(|number| *number as usize) {
+                self.candidates(text, candidates);
+                for same_rule in candidates.chunk_by(|one, other| one.rule == other.rule) {
+                    let number = same_rule[0].rule as usize;
                     let rule = &self.rules[number];
                     // Without a pattern for the text, the second pass can find nothing new.
                     let skipped = rule.written.last_resort != last_resort
                         || pass == 1 && rule.written.text.is_empty();
-                    let whole = || decided.contains(&u32::try_from(number).unwrap_or(u32::MAX));
-                    if !skipped && rule.matches(&question, text, whole) && found(number) {
+                    if !skipped
+                        && rule.conditions_hold(&question)
+                        && self.text_matches(same_rule, text)
+                        && !any(&rule.unless, text)
+                        && found(number)
+                    {
                         return said;
                     }
                 }
@@ -311,25 +345,30 @@ impl BounceRules {
         said
     }
 
-    /// The rules that can match the text, in order; `decided` are those with a pattern that is found
-    /// already.
-    fn candidates(&self, text: &str, candidates: &mut Vec<u32>, decided: &mut Vec<u32>) {
+    /// Whether one of the candidates, all of one rule, matches.
+    fn text_matches(&self, same_rule: &[Candidate], text: &str) -> bool {
+        same_rule.iter().any(|candidate| {
+            candidate.pattern == FOUND || self.patterns[candidate.pattern as usize].is_match(text)
+        })
+    }
+
+    /// What can match the text, in the order of the rules.
+    fn candidates(&self, text: &str, candidates: &mut Vec<Candidate>) {
         candidates.clear();
-        decided.clear();
         candidates.extend_from_slice(&self.always);
         if let Some(search) = &self.search {
             for hit in search.find_overlapping_iter(text) {
-                for found in &self.meaning[hit.pattern().as_usize()] {
-                    candidates.push(found.rule);
-                    if found.decides {
-                        decided.push(found.rule);
-                    }
-                }
+                candidates.extend_from_slice(&self.meaning[hit.pattern().as_usize()]);
             }
         }
         candidates.sort_unstable();
         candidates.dedup();
     }
+}
+
+/// Whether one of the patterns matches.
+fn any(patterns: &[Lazy], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.is_match(text))
 }
 
 /// `text` folded into a buffer that is emptied first.
@@ -339,22 +378,15 @@ fn refold(buffer: &mut String, text: &str) {
 }
 
 impl Compiled {
-    /// Whether all conditions hold; `whole` says whether a literal that is a whole pattern was found.
-    fn matches(&self, question: &Question<'_>, text: &str, whole: impl FnOnce() -> bool) -> bool {
-        let written = &*self.written;
-        let found = |pattern: &Option<Regex>, text: &str| {
-            pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
-        };
+    /// Whether all conditions but those of `text` and `unless` hold.
+    fn conditions_hold(&self, question: &Question<'_>) -> bool {
+        let masks = &self.written.masks;
+        let holds = |patterns: &[Lazy], text: &str| patterns.is_empty() || any(patterns, text);
         self.codes_match(question)
-            && (written.masks.is_empty()
-                || written.masks.iter().any(|mask| mask.matches(question.provider)))
-            && (written.text.is_empty()
-                || whole()
-                || self.text.as_ref().is_some_and(|pattern| pattern.is_match(text)))
-            && found(&self.subject, question.subject)
-            && found(&self.body, question.body)
-            && found(&self.header, question.header)
-            && !self.unless.as_ref().is_some_and(|pattern| pattern.is_match(text))
+            && (masks.is_empty() || masks.iter().any(|mask| mask.matches(question.provider)))
+            && holds(&self.subject, question.subject)
+            && holds(&self.body, question.body)
+            && holds(&self.header, question.header)
     }
 
     fn codes_match(&self, question: &Question<'_>) -> bool {
