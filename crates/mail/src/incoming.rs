@@ -426,8 +426,7 @@ impl<'a> Reading<'a> {
             }
             _ => MailKind::Bounce,
         };
-        let is_address =
-            |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains('@'));
+        let is_address = |text: &Option<String>| text.as_deref().is_some_and(is_mailbox);
         let mut recipient = if is_address(&one.last) { one.last.clone() } else { None };
         if recipient.is_none() && is_address(&one.original) {
             recipient = one.original.clone();
@@ -636,49 +635,116 @@ impl<'a> Reading<'a> {
     fn is_bounce(&self, report: &str, mail: &IncomingMail) -> bool {
         let envelope = &self.envelope;
         let subject = self.subject_sign.map(|(sign, _)| sign);
-        let subject_fails =
-            matches!(subject, Some(Sign::Failure | Sign::Delay)) && !is_answered(&mail.subject);
+        let answered = is_answered(&mail.subject);
+        let subject_fails = matches!(subject, Some(Sign::Failure | Sign::Delay)) && !answered;
+        let away = matches!(subject, Some(Sign::AutoReply | Sign::Challenge));
+        if envelope.auto_reply && !envelope.daemon && away || envelope.challenge {
+            return false;
+        }
         let head = head(report, 3000);
         let mut fails = 0;
-        let mut delays = 0;
         let mut answers = 0;
+        let mut first_failure = head.len();
         for (sign, at) in signs::TEXTS.find(head) {
             match sign {
                 _ if is_quoted(head, at) => {}
-                Sign::Failure => fails += 1,
-                Sign::Delay => delays += 1,
+                Sign::Failure | Sign::Delay => {
+                    fails += 1;
+                    first_failure = first_failure.min(at);
+                }
                 Sign::AutoReply | Sign::Challenge => answers += 1,
                 _ => {}
             }
         }
-        if envelope.auto_reply && !envelope.daemon && matches!(subject, Some(Sign::AutoReply))
-            || envelope.challenge
-        {
-            return false;
-        }
-        let content = fails + delays > 0;
+        let listed = |least: u8| {
+            let known = prose::Known { sender: &mail.to, failed: &[] };
+            prose::recipients(head, known, &mut Vec::new()).iter().any(|one| one.strength >= least)
+        };
         let sender = 2 * u32::from(envelope.daemon)
             + 2 * u32::from(envelope.null_return)
             + u32::from(envelope.mailer_daemon);
-        let against = 2 * u32::from(envelope.list)
-            + 2 * u32::from(envelope.answer && !envelope.daemon)
-            + 2 * u32::from(answers > fails + delays)
-            + 2 * u32::from(matches!(subject, Some(Sign::AutoReply | Sign::Challenge)));
-        let score =
-            sender + 2 * u32::from(subject_fails) + u32::from(content) + u32::from(fails > 1);
-        let needed = if sender == 0 { 5 } else { 4 };
-        let shaped = sender > 0 || mail.returned.is_some() && fails > 0;
-        // Without any sign of a mail system in the header, only a subject and a text that
-        // leave no doubt, with our message below, are enough.
         if sender == 0 {
-            return subject_fails
-                && shaped
-                && !envelope.list
-                && fails > 0
-                && answers <= fails + delays;
+            // Nothing in the header says that a mail system speaks: the mail has to look like it.
+            if envelope.list || answered || fails == 0 || answers > fails || self.is_personal(head)
+            {
+                return false;
+            }
+            let at_once = matches!(self.subject_sign, Some((Sign::Failure | Sign::Delay, 0..=24)));
+            return subject_fails && at_once && (mail.returned.is_some() || listed(4))
+                || signs::is_machine(&mail.from) && first_failure < 400 && listed(4);
         }
-        content && score >= needed + against
+        if codes::find(head, false).reply.is_some() {
+            fails += 1;
+        }
+        let against = 2 * u32::from(envelope.list)
+            + 2 * u32::from(envelope.answer && !envelope.null_return && !envelope.mailer_daemon)
+            + 2 * u32::from(answers > fails)
+            + 2 * u32::from(answered)
+            + 2 * u32::from(away);
+        let score =
+            sender + 2 * u32::from(subject_fails) + u32::from(fails > 0) + u32::from(fails > 1);
+        if !envelope.daemon && !subject_fails && !listed(4) {
+            return false;
+        }
+        fails > 0 && score >= 4 + against
             || envelope.mailer_daemon && subject_fails && score > against + 2
+    }
+
+    /// Whether a person wrote the mail: by his program, or by a greeting.
+    fn is_personal(&self, text: &str) -> bool {
+        const GREETINGS: [&str; 24] = [
+            "hi",
+            "hello",
+            "dear",
+            "hey",
+            "good",
+            "hallo",
+            "bonjour",
+            "hola",
+            "ciao",
+            "sehr",
+            "liebe",
+            "lieber",
+            "guten",
+            "moin",
+            "i",
+            "i'm",
+            "we",
+            "my",
+            "can",
+            "could",
+            "cher",
+            "estimado",
+            "olá",
+            "здравствуйте",
+        ];
+        if self.fields.has("user-agent") {
+            return true;
+        }
+        let program = self.fields.text("x-mailer", 60).to_ascii_lowercase();
+        if [
+            "outlook",
+            "mozilla",
+            "apple mail",
+            "thunderbird",
+            "iphone",
+            "ipad",
+            "eudora",
+            "foxmail",
+            "the bat",
+            "mutt",
+        ]
+        .iter()
+        .any(|known| program.contains(known))
+        {
+            return true;
+        }
+        let word = text
+            .trim_start()
+            .split(|character: char| !character.is_alphabetic() && character != '\'')
+            .next()
+            .unwrap_or_default();
+        GREETINGS.iter().any(|greeting| word.to_lowercase() == *greeting)
     }
 
     /// A bounce within the mail: forwarded as an attachment, or returned by another server.
@@ -770,7 +836,12 @@ impl<'a> Reading<'a> {
 
 /// Whether a recipient of a machine's part is named by no address.
 fn no_address(one: &dsn::Recipient) -> bool {
-    ![&one.last, &one.original].into_iter().flatten().any(|address| address.contains('@'))
+    ![&one.last, &one.original].into_iter().flatten().any(|address| is_mailbox(address))
+}
+
+/// Whether a text is a local part and a domain.
+fn is_mailbox(text: &str) -> bool {
+    text.find('@').is_some_and(|sign| sign > 0 && sign + 1 < text.len())
 }
 
 /// What a mail with these reports is: what is worst.

@@ -155,10 +155,17 @@ pub fn from_value(value: &str) -> Option<&str> {
     {
         rest = rest[colon + 1..].trim();
     }
-    if let Some(found) = next(rest, 0) {
-        return Some(&rest[found.start..found.end]);
+    // A machine wrote it: what has no blanks is the address, whatever characters it has.
+    let bare = rest.trim_matches(['<', '>', '"', '\'', ',', ';']);
+    if let Some((local, domain)) = bare.rsplit_once('@')
+        && !local.is_empty()
+        && !domain.is_empty()
+        && bare.len() <= ADDRESS_MAXIMUM
+        && !bare.contains([' ', '\t', '(', ')', '<', '>', ':'])
+    {
+        return Some(bare);
     }
-    None
+    next(rest, 0).map(|found| &rest[found.start..found.end])
 }
 
 /// Undoes the xtext of an `Original-Recipient` (RFC 3461 section 4): `+` and two hexadecimal capitals.
@@ -257,6 +264,8 @@ mod tests {
             ("RFC822;<a@example.com>", Some("a@example.com")),
             ("rfc822;@mx.example.net:a@server", Some("a@server")),
             ("Some One <a@example.com> (comment)", Some("a@example.com")),
+            ("rfc822; =?utf-8?B?8J+=?=@example.org", Some("=?utf-8?B?8J+=?=@example.org")),
+            ("rfc822; @example.org", None),
             ("X400; c=jp;a= ;p=x", None),
         ] {
             assert_eq!(from_value(value), address);

@@ -345,8 +345,7 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
         }
     }
     for one in found.iter_mut() {
-        let codes = codes::find(&one.reason, false);
-        if codes.reply.is_none() && codes.status.is_none() {
+        if !has_codes(&one.reason) {
             let mut more = transcript(lines, &one.address, alone);
             if more.is_empty() && alone {
                 more = coded_paragraph(lines);
@@ -432,25 +431,35 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
         }
         push_words(&mut out, line);
     }
-    if letters(&out) < 4 {
-        // The reason stands before the address.
-        let start = lines[..one.line].iter().rposition(|line| !line.trim().is_empty()).unwrap_or(0);
-        let first = lines[..start]
-            .iter()
-            .rposition(|line| line.trim().is_empty())
-            .map_or(0, |blank| blank + 1);
-        let before = squeeze(
-            lines[first.min(one.line)..one.line]
-                .iter()
-                .copied()
-                .filter(|line| !is_heading(line.trim())),
-        );
+    let silent = letters(&out) < 4;
+    if silent || !has_codes(&out) && !speaks_of_failure(&out) {
+        // The reason may stand before the address.
+        let before = paragraph_before(lines, one.line);
         // A heading over a list is no reason: `The following addresses failed:`.
-        if !before.is_empty() && !before.ends_with(':') {
+        if !before.is_empty() && !before.ends_with(':') && (silent || speaks_of_failure(&before)) {
+            if !out.is_empty() {
+                out.insert(0, ' ');
+            }
             out.insert_str(0, &before);
         }
     }
     out
+}
+
+/// Whether a text holds a reply or status code.
+fn has_codes(text: &str) -> bool {
+    let codes = codes::find(text, false);
+    codes.reply.is_some() || codes.status.is_some()
+}
+
+/// The paragraph that ends before a line, in one line.
+fn paragraph_before(lines: &[&str], line: usize) -> String {
+    let Some(last) = lines[..line].iter().rposition(|line| !line.trim().is_empty()) else {
+        return String::new();
+    };
+    let first =
+        lines[..last].iter().rposition(|line| line.trim().is_empty()).map_or(0, |blank| blank + 1);
+    squeeze(lines[first..=last].iter().copied().filter(|line| !is_heading(line.trim())))
 }
 
 /// Whether a line is a heading within rules: `--- Transcript of session follows ---`.
@@ -466,23 +475,20 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
     let mut asked = false;
     for line in lines {
         let trimmed = line.trim();
-        if let Some(command) = trimmed.strip_prefix(">>>").or_else(|| trimmed.strip_prefix("=>")) {
+        if let Some(command) = said(trimmed, &[">>>", "-->", "=>"]) {
             asked = contains(command, wanted);
             continue;
         }
-        let answer = trimmed
-            .strip_prefix("<<<")
-            .or_else(|| trimmed.strip_prefix("<="))
-            .unwrap_or(trimmed)
-            .trim_start();
-        let answered = answer.len() != trimmed.len();
+        let given = said(trimmed, &["<<<", "<--", "<="]);
+        let answer = given.unwrap_or(trimmed);
         let digits = answer.as_bytes();
         let coded = digits.len() > 3
             && matches!(digits[0], b'4' | b'5')
             && digits[1..3].iter().all(u8::is_ascii_digit)
             && matches!(digits[3], b' ' | b'-');
         let coded = coded || answer.contains("said: 4") || answer.contains("said: 5");
-        if (coded || answered)
+        let success = given.is_some() && matches!(digits.first(), Some(b'2' | b'3'));
+        if (coded || given.is_some() && !success)
             && (alone || asked || contains(answer, wanted))
             && out.len() < REASON_MAXIMUM
         {
@@ -492,12 +498,25 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
     out
 }
 
+/// What stands behind the first of the marks that show who speaks in a transcript; time stamps and
+/// `Sent` or `Received` may stand before it.
+fn said<'a>(line: &'a str, marks: &[&str]) -> Option<&'a str> {
+    let mut end = line.len().min(60);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    let head = &line[..end];
+    let at = marks.iter().filter_map(|mark| head.find(mark).map(|at| (at, mark.len()))).min()?;
+    // An arrow within an angle bracket's text is punctuation.
+    let before = &head[..at.0];
+    if before.contains(['@', '<']) { None } else { Some(line[at.0 + at.1..].trim_start()) }
+}
+
 /// The first paragraph that holds a reply or status code.
 fn coded_paragraph(lines: &[&str]) -> String {
     for paragraph in lines.split(|line| line.trim().is_empty()) {
         let text = squeeze(paragraph.iter().copied());
-        let codes = codes::find(&text, false);
-        if codes.reply.is_some() || codes.status.is_some() {
+        if has_codes(&text) {
             return text;
         }
     }
@@ -523,15 +542,27 @@ fn candidates<'a>(lines: &[&'a str], known: Known<'_>) -> Vec<Candidate<'a>> {
         let mut at = 0;
         let mut first = true;
         let mut on_line = 0;
+        let mut before: Option<(u8, usize)> = None;
         while let Some(found) = address::next(line, at) {
             on_line += 1;
             if on_line > 200 || out.len() > 4 * RECIPIENTS_MAXIMUM {
                 break;
             }
             at = found.end;
-            let (strength, tail) = judge(lines, number, found, first);
+            let (strength, tail) = match before {
+                // A list on one line: each stands as the first does.
+                Some((strength, end))
+                    if line[end..found.start].chars().all(|character| {
+                        matches!(character, ' ' | '\t' | ',' | ';' | '<' | '>' | '"' | '\'')
+                    }) =>
+                {
+                    (Some(strength), "")
+                }
+                _ => judge(lines, number, found, first),
+            };
             first = false;
             let Some(strength) = strength else { continue };
+            before = Some((strength, found.end));
             let address = &line[found.start..found.end];
             let strength = discount(address, strength, known);
             out.push(Candidate { address, line: number, strength, tail });
@@ -591,6 +622,13 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
     if lower.contains("rcpt to") {
         return (Some(judge_rcpt(lines, number)), line);
     }
+    // An alias under the address it leads to.
+    if ["expanded from", "generated from", "generated by", "originally", "forwarded from"]
+        .iter()
+        .any(|words| spoken.trim_end_matches([':', ' ']).ends_with(words))
+    {
+        return (Some(TOLD), "");
+    }
     if is_foreign(spoken) {
         return (None, "");
     }
@@ -604,7 +642,7 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         && digits[1].is_ascii_digit()
         && digits[2].is_ascii_digit()
     {
-        return (Some(REPLIED), line);
+        return (Some(LISTED), line);
     }
     let words = lead.split_whitespace().count();
     let rest = after.trim_start_matches(['>', '"', '\'', ')', ']', ' ', ';', ',']);
@@ -638,7 +676,7 @@ fn judge_leading<'a>(before: &str, after: &'a str) -> (Option<u8>, &'a str) {
     if trimmed.trim_end_matches([')', ']', ',', ';', ' ', '\t', '\r', '.']).is_empty() {
         return (Some(LISTED), "");
     }
-    if trimmed.starts_with("on ") && trimmed.len() > 8 {
+    if is_dated(trimmed) {
         return (Some(LISTED), "");
     }
     if let Some(reason) = trimmed.strip_prefix([':', ';', ',', '|', '：']) {
@@ -656,18 +694,25 @@ fn judge_leading<'a>(before: &str, after: &'a str) -> (Option<u8>, &'a str) {
     (Some(if before.trim_end().ends_with('<') { REPLIED } else { NAMED }), trimmed)
 }
 
+/// Whether words after an address say when it failed: `on Thu, 29 Apr`, `am 29.04.`, `le 29/04`.
+fn is_dated(text: &str) -> bool {
+    let word = text.split(' ').next().unwrap_or_default();
+    word.chars().count() <= 4
+        && word.chars().all(char::is_alphabetic)
+        && text[word.len()..].bytes().take(24).any(|octet| octet.is_ascii_digit())
+        && text.len() < 80
+        && codes::find(text, false).reply.is_none()
+}
+
 /// An address in a `RCPT TO`: refused where the next answer is a refusal.
 fn judge_rcpt(lines: &[&str], number: usize) -> u8 {
-    if !lines[number].trim_start().starts_with([' ', '>', '=', '-', 'R', 'r']) {
-        return TOLD;
-    }
     for line in lines[number + 1..].iter().take(3) {
         let line = line.trim();
-        if line.starts_with(">>>") {
+        if said(line, &[">>>", "-->"]).is_some() {
             return TOLD;
         }
-        if let Some(answer) = line.strip_prefix("<<<").or_else(|| line.strip_prefix("<=")) {
-            return match answer.trim_start().as_bytes().first() {
+        if let Some(answer) = said(line, &["<<<", "<--", "<="]) {
+            return match answer.as_bytes().first() {
                 Some(b'4' | b'5') => REFUSED,
                 Some(b'2') => MENTIONED,
                 _ => TOLD,

@@ -948,6 +948,39 @@ const TEXT_CHALLENGE: &[&str] = &[
     "verify your email address to deliver",
 ];
 
+/// Whether an author's address is one that machines use and people seldom do.
+#[must_use]
+pub fn is_machine(address: &str) -> bool {
+    let local = address.split('@').next().unwrap_or_default().to_ascii_lowercase();
+    [
+        "no-reply",
+        "noreply",
+        "no_reply",
+        "donotreply",
+        "do-not-reply",
+        "do_not_reply",
+        "system",
+        "admin",
+        "server",
+        "notif",
+        "robot",
+        "auto",
+        "mms",
+        "sms",
+        "root",
+        "mail",
+        "smtp",
+        "daemon",
+        "bounce",
+        "error",
+        "return",
+        "exchange",
+        "gateway",
+    ]
+    .iter()
+    .any(|word| local.contains(word))
+}
+
 /// What the header of a mail says about its sender and purpose.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Envelope {
@@ -1028,7 +1061,6 @@ const DAEMONS: &[&str] = &[
     "postmaster",
     "mailer@",
     "daemon@",
-    "bounce",
     "bounces@",
     "notification system",
     "delivery notification",
@@ -1042,9 +1074,12 @@ const DAEMONS: &[&str] = &[
     "groupwise",
     "mailmaster",
     "mail_daemon",
+    "post_master",
+    "system admin",
+    "sysadmin@",
+    "mail notification",
     "smtpd",
     "returned mail",
-    "majordomo",
     "系统退信",
     "邮件系统",
     "郵件系統",
