@@ -1,5 +1,7 @@
 //! `mailweir bounce`: bounce mails and the rules for them. Needs no server and no configuration.
 
+mod classify;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -20,6 +22,11 @@ pub struct BounceArguments {
 
 #[derive(Debug, Subcommand)]
 enum BounceCommand {
+    /// Say of mails whether they are bounces, of whom, and what the failure means
+    ///
+    /// Answers one line per recipient found, and one for a mail in which none was found; with
+    /// --format jsonl one object a line.
+    Classify(classify::ClassifyArguments),
     /// The rules that say what replies and bounces mean
     Rules(RulesArguments),
 }
@@ -48,6 +55,7 @@ struct CheckArguments {
 /// See [`Failure`].
 pub fn run(globals: &Globals, arguments: &BounceArguments) -> Ended {
     match &arguments.command {
+        BounceCommand::Classify(arguments) => classify::run(globals, arguments),
         BounceCommand::Rules(arguments) => match &arguments.command {
             RulesCommand::Check(arguments) => check(globals, arguments),
         },

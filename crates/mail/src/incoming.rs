@@ -237,7 +237,7 @@ fn read_at(octets: &[u8], depth: usize, limits: &mut Vec<Limit>) -> IncomingMail
     mime::leaves(fields.clone(), body, &mut leaves, limits);
     let reading = Reading {
         envelope: Envelope::read(&fields, &from_field),
-        subject_sign: signs::SUBJECTS.first(&mail.subject),
+        subject_sign: signs::SUBJECTS.first(&signs::lower(&mail.subject)),
         fields,
         leaves,
         depth,
@@ -604,7 +604,7 @@ impl<'a> Reading<'a> {
             }
         }
         let text = one_line(halves.report, 2000);
-        let delayed = signs::TEXTS.has(halves.report, Sign::Delay)
+        let delayed = signs::TEXTS.has(&signs::lower(head(halves.report, 4000)), Sign::Delay)
             || matches!(self.subject_sign, Some((Sign::Delay, _)))
             || mail.subject.to_ascii_lowercase().contains("(delay");
         let kind = if delayed { MailKind::Delayed } else { MailKind::Bounce };
@@ -642,12 +642,13 @@ impl<'a> Reading<'a> {
             return false;
         }
         let head = head(report, 3000);
-        let mut fails = 0;
+        let mut fails = 0_u32;
         let mut answers = 0;
         let mut first_failure = head.len();
-        for (sign, at) in signs::TEXTS.find(head) {
+        let lower = signs::lower(head);
+        for (sign, at) in signs::TEXTS.find(&lower) {
             match sign {
-                _ if is_quoted(head, at) => {}
+                _ if is_quoted(&lower, at) => {}
                 Sign::Failure | Sign::Delay => {
                     fails += 1;
                     first_failure = first_failure.min(at);
@@ -673,7 +674,10 @@ impl<'a> Reading<'a> {
             return subject_fails && at_once && (mail.returned.is_some() || listed(4))
                 || signs::is_machine(&mail.from) && first_failure < 400 && listed(4);
         }
-        if codes::find(head, false).reply.is_some() {
+        // What a server said by numbers needs no language.
+        let said = codes::find(head, false);
+        fails += u32::from(said.reply.is_some() || said.status.is_some());
+        if fails < 2 && (subject_fails || envelope.daemon) && listed(4) {
             fails += 1;
         }
         let against = 2 * u32::from(envelope.list)
@@ -779,7 +783,7 @@ impl<'a> Reading<'a> {
     fn answer(&self, mail: &mut IncomingMail, report: &str) {
         let envelope = &self.envelope;
         let subject = self.subject_sign;
-        let head = head(report, 2000);
+        let head = &*signs::lower(head(report, 2000));
         let text_sign = |wanted: Sign| {
             signs::TEXTS
                 .find(head)

@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use encoding_rs::{EUC_JP, Encoding, GB18030, ISO_2022_JP, SHIFT_JIS, UTF_8, WINDOWS_1252};
+use encoding_rs::{
+    EUC_JP, Encoding, GB18030, ISO_2022_JP, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252,
+};
 
 /// Undoes a `Content-Transfer-Encoding`; `octets` themselves where it is 7bit, 8bit, binary or unknown.
 #[must_use]
@@ -139,7 +141,9 @@ pub fn text<'a>(octets: &'a [u8], label: &[u8]) -> Cow<'a, str> {
         // accident are rare enough.
         return Cow::Borrowed(text);
     }
-    let named = Encoding::for_label(label.trim_ascii());
+    let wide = octets.iter().take(400).filter(|octet| **octet == 0).count() > 40;
+    let named = Encoding::for_label(label.trim_ascii())
+        .filter(|set| wide || (*set != UTF_16LE && *set != UTF_16BE));
     if escapes && (named.is_none() || octets.is_ascii()) {
         let (text, _) = ISO_2022_JP.decode_without_bom_handling(octets);
         return Cow::Owned(text.into_owned());

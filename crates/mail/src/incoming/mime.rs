@@ -110,6 +110,9 @@ pub fn header<'a>(octets: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a
     if at < octets.len() {
         Limit::Header.note(limits);
         let rest = &octets[at..];
+        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
+            return (Fields(fields), rest);
+        }
         let blank = [&b"\n\n"[..], b"\n\r\n"]
             .iter()
             .filter_map(|mark| memchr::memmem::find(rest, mark).map(|found| found + mark.len()))

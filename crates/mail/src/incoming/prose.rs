@@ -436,7 +436,12 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
         // The reason may stand before the address.
         let before = paragraph_before(lines, one.line);
         // A heading over a list is no reason: `The following addresses failed:`.
-        if !before.is_empty() && !before.ends_with(':') && (silent || speaks_of_failure(&before)) {
+        // And what names another address is that one's.
+        if !before.is_empty()
+            && !before.ends_with(':')
+            && !before.contains('@')
+            && (silent || speaks_of_failure(&before))
+        {
             if !out.is_empty() {
                 out.insert(0, ' ');
             }

@@ -4,6 +4,7 @@
 //! bounces by others, and ordinary mail talks about bounces. The signs are counted by the
 //! caller, and a bounce needs a sign of its sender as well as of its content.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -47,7 +48,7 @@ impl Phrases {
         Self { automaton, signs }
     }
 
-    /// Every sign in `text` with the place where it begins.
+    /// Every sign in `text`, which must be in lower case (see [`lower`]), with the place where it begins.
     pub fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Sign, usize)> + 'a {
         self.automaton
             .find_iter(text)
@@ -65,6 +66,12 @@ impl Phrases {
     pub fn has(&self, text: &str, sign: Sign) -> bool {
         self.find(text).any(|(found, _)| found == sign)
     }
+}
+
+/// A text in which phrases can be searched: in lower case where it is more than ASCII.
+#[must_use]
+pub fn lower(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.to_lowercase()) }
 }
 
 /// Phrases of subjects.
