@@ -26,7 +26,6 @@ mod group;
 mod line;
 mod opening;
 mod outcome;
-mod pass;
 mod path;
 mod quota_words;
 mod random;

@@ -14,16 +14,14 @@ impl From<Lot> for Tokens {
 impl From<&Wait> for QuotaWait {
     fn from(wait: &Wait) -> Self {
         let limit = match wait.kind {
-            WaitKind::HourWindow => QuotaLimit::Hour,
-            WaitKind::Period => QuotaLimit::Period,
-            WaitKind::Pace => QuotaLimit::Pace,
-            WaitKind::SlotEdge => QuotaLimit::MinuteEnd,
+            WaitKind::HourWindow | WaitKind::SlotEdge => QuotaLimit::Hour,
+            WaitKind::Period | WaitKind::Pace => QuotaLimit::Period,
             WaitKind::SourceCap => QuotaLimit::Source,
             WaitKind::Cap => QuotaLimit::Delivery,
             WaitKind::ConnectionLimit => QuotaLimit::Connections,
             WaitKind::ConnectRate => QuotaLimit::ConnectionRate,
             WaitKind::MinInterval => QuotaLimit::ConnectionInterval,
-            WaitKind::LedgerFull => QuotaLimit::LedgerFull,
+            WaitKind::LedgerFull => QuotaLimit::Ledger,
         };
         let rule = match &wait.limit {
             LimitName::Budget(key) => Box::from(&*key.rule),

@@ -305,13 +305,11 @@ impl Judge {
             if !seen.insert((record.delivery, domain.to_owned(), due > own)) {
                 continue;
             }
-            let tried = record.attempts > 0 || !record.last_reply.is_empty();
-            let why = node.engine.why(own, record.id, record.delivery, &record.address, due, tried);
+            let why = node.engine.why(own, record.id, record.delivery, &record.address, due);
             let open_ended = matches!(
                 why.reason,
                 WaitReason::DeliveryNotStarted
                     | WaitReason::DeliveryPaused
-                    | WaitReason::DeliveryCancelled
                     | WaitReason::NoSource { .. }
                     | WaitReason::FindingRoute
                     | WaitReason::InTurn

@@ -17,7 +17,6 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::counts::InmailCounts;
 use super::folder::{Claim, Folder, KeepFault};
@@ -212,8 +211,7 @@ impl<P: Processor> Processing<P> {
             name: claim.stem(),
         };
         let shared = Arc::clone(self);
-        let task = tokio::spawn(async move { shared.processor.process(mail).await });
-        let mut task = AbortOnDropHandle::new(task);
+        let mut task = tokio::spawn(async move { shared.processor.process(mail).await });
         let out_of_patience = async {
             stop.cancelled().await;
             sleep(self.bounds.shutdown_patience).await;

@@ -5,7 +5,6 @@
 
 mod dkim;
 mod faults;
-mod inmail;
 mod limits;
 mod moods;
 mod postfix;

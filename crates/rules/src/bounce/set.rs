@@ -31,6 +31,8 @@ pub struct BounceRules {
     meaning: Vec<Vec<Candidate>>,
     /// What is a candidate whatever the text.
     always: Vec<Candidate>,
+    /// The rules that look at codes only.
+    of_codes: Vec<Candidate>,
     unknown: Arc<str>,
 }
 
@@ -72,6 +74,14 @@ struct Compiled {
     subject: Vec<Lazy>,
     body: Vec<Lazy>,
     header: Vec<Lazy>,
+    of_codes: bool,
+}
+
+/// Which rules are asked, and about what.
+struct Asking<'a> {
+    last_resort: bool,
+    of_codes: bool,
+    text: &'a str,
 }
 
 /// What the conditions are tried on: evidence with its codes and folded texts.
@@ -133,10 +143,12 @@ impl BounceRules {
         let mut patterns = vec![Lazy::new("-")];
         let mut literals: Vec<String> = Vec::new();
         let mut meaning: Vec<Vec<Candidate>> = Vec::new();
-        let mut always = Vec::new();
+        let (mut always, mut of_codes) = (Vec::new(), Vec::new());
         let mut known = BTreeMap::new();
         for (rule, written) in (0_u32..).zip(file.rules.iter()) {
-            if written.text.is_empty() {
+            if written.is_of_codes() {
+                of_codes.push(Candidate { rule, pattern: FOUND });
+            } else if written.text.is_empty() {
                 always.push(Candidate { rule, pattern: FOUND });
             }
             for pattern in written.text.iter().filter_map(|text| pattern::read(text).ok()) {
@@ -171,6 +183,7 @@ impl BounceRules {
                 subject: others(&written.subject),
                 body: others(&written.body),
                 header: others(&written.header),
+                of_codes: written.is_of_codes(),
                 written: Arc::clone(written),
             });
         }
@@ -182,6 +195,7 @@ impl BounceRules {
             search,
             meaning,
             always,
+            of_codes,
             unknown: Arc::from("none"),
         }
     }
@@ -319,30 +333,47 @@ impl BounceRules {
             header,
         };
         let said = (question.deferred(), question.hopeful());
+        let heart = heart(folded);
         for last_resort in [false, true] {
-            for (pass, text) in [folded.as_str(), body.as_str()].into_iter().enumerate() {
-                if pass == 1 && text.is_empty() {
-                    continue;
-                }
+            let whole = if heart.len() < folded.len() { folded.as_str() } else { "" };
+            for text in [heart, whole] {
+                let asking = Asking { last_resort, of_codes: false, text };
                 self.candidates(text, candidates);
-                for same_rule in candidates.chunk_by(|one, other| one.rule == other.rule) {
-                    let number = same_rule[0].rule as usize;
-                    let rule = &self.rules[number];
-                    // Without a pattern for the text, the second pass can find nothing new.
-                    let skipped = rule.written.last_resort != last_resort
-                        || pass == 1 && rule.written.text.is_empty();
-                    if !skipped
-                        && rule.conditions_hold(&question)
-                        && self.text_matches(same_rule, text)
-                        && !any(&rule.unless, text)
-                        && found(number)
-                    {
-                        return said;
-                    }
+                if self.ask(&asking, &question, candidates, &mut found) {
+                    return said;
                 }
+            }
+            let asking = Asking { last_resort, of_codes: true, text: folded };
+            if self.ask(&asking, &question, &self.of_codes, &mut found) {
+                return said;
+            }
+            let asking = Asking { last_resort, of_codes: false, text: question.body };
+            self.candidates(question.body, candidates);
+            if self.ask(&asking, &question, candidates, &mut found) {
+                return said;
             }
         }
         said
+    }
+
+    /// Tries candidates in order until `found` is satisfied; whether it was.
+    fn ask(
+        &self,
+        asking: &Asking<'_>,
+        question: &Question<'_>,
+        candidates: &[Candidate],
+        found: &mut impl FnMut(usize) -> bool,
+    ) -> bool {
+        candidates.chunk_by(|one, other| one.rule == other.rule).any(|same_rule| {
+            let number = same_rule[0].rule as usize;
+            let rule = &self.rules[number];
+            rule.written.last_resort == asking.last_resort
+                && rule.of_codes == asking.of_codes
+                && rule.conditions_hold(question)
+                && self.text_matches(same_rule, asking.text)
+                && !any(&rule.unless, asking.text)
+                && found(number)
+        })
     }
 
     /// Whether one of the candidates, all of one rule, matches.
@@ -355,6 +386,9 @@ impl BounceRules {
     /// What can match the text, in the order of the rules.
     fn candidates(&self, text: &str, candidates: &mut Vec<Candidate>) {
         candidates.clear();
+        if text.is_empty() {
+            return;
+        }
         candidates.extend_from_slice(&self.always);
         if let Some(search) = &self.search {
             for hit in search.find_overlapping_iter(text) {
@@ -369,6 +403,26 @@ impl BounceRules {
 /// Whether one of the patterns matches.
 fn any(patterns: &[Lazy], text: &str) -> bool {
     patterns.iter().any(|pattern| pattern.is_match(text))
+}
+
+/// What the remote server said, without the words before it of the server that reports it: in `host
+/// mx.example said: 550 no such user` from `550` on. The whole text where nothing is quoted, and where
+/// it was said to MAIL FROM, because that is the point then.
+fn heart(folded: &str) -> &str {
+    let octets = folded.as_bytes();
+    if memchr::memmem::find(octets, b"after mail from").is_some() {
+        return folded;
+    }
+    let quoted = memchr::memmem::find_iter(octets, b": ").map(|at| at + 2);
+    let said = memchr::memmem::find_iter(octets, b"said ").map(|at| at + 5);
+    let shown = memchr::memmem::find_iter(octets, b"<<< ").map(|at| at + 4);
+    let begins = |at: &usize| {
+        let rest = &octets[*at..];
+        matches!(rest, [b'4' | b'5', one, two, b' ' | b'-', ..] if one.is_ascii_digit() && two.is_ascii_digit())
+            // A code alone is not what was said.
+            && rest.len() > 10
+    };
+    &folded[quoted.chain(said).chain(shown).filter(begins).max().unwrap_or(0)..]
 }
 
 /// `text` folded into a buffer that is emptied first.
