@@ -155,7 +155,7 @@ impl Register {
 impl Ledger {
     /// Asks for a permit.
     pub fn ask_permit(&mut self, now: Timestamp, request: &PermitRequest<'_>) -> PermitAnswer {
-        self.expire(now);
+        self.expire_of_others(now, request.owner);
         let now = self.latest;
         let owner = request.owner;
         if let Some(incarnation) = self.later_incarnation(owner) {
@@ -202,7 +202,7 @@ impl Ledger {
     /// Gives a permit back: its connection is closed. Whether `owner` held it; a repeated or late
     /// release does nothing.
     pub fn release_permit(&mut self, now: Timestamp, owner: Owner, permit: PermitId) -> bool {
-        self.expire(now);
+        self.expire_of_others(now, owner);
         if self.register.held.get(&permit).is_none_or(|held| held.owner != owner) {
             return false;
         }
@@ -214,10 +214,11 @@ impl Ledger {
     }
 
     /// Extends the lease of an owner to [`Settings::lease`](crate::Settings::lease) from now.
-    /// A lease that ended less than the settle time ago holds on with its permits; permits of an
-    /// older one do not come back.
+    /// A lease that has ended holds on with its permits if nobody has dropped them yet: a process
+    /// that was stopped for minutes and goes on has all its connections. Permits that were dropped
+    /// do not come back.
     pub fn renew_permits(&mut self, now: Timestamp, owner: Owner) -> Renewal {
-        self.expire(now);
+        self.expire_of_others(now, owner);
         if self.later_incarnation(owner).is_some() {
             // A process that should not exist any more keeps what it has, for as long as it has it.
             let lease = self.register.leases.get(&owner);
@@ -249,18 +250,22 @@ impl Ledger {
 
     /// Drops the permits whose lease ended a settle time ago, and answers which they were.
     pub fn expire(&mut self, now: Timestamp) -> Vec<(PermitId, PathKey)> {
+        self.expire_but(now, None)
+    }
+
+    /// The same when `owner` speaks, which is proof that it lives: its connections are open, however late it is,
+    /// and so its permits count on.
+    fn expire_of_others(&mut self, now: Timestamp, owner: Owner) {
+        self.expire_but(now, Some(owner));
+    }
+
+    fn expire_but(&mut self, now: Timestamp, alive: Option<Owner>) -> Vec<(PermitId, PathKey)> {
         let now = self.advance(now);
         let mut dropped = Vec::new();
         let settle = self.settings.settle;
-        let ended = |lease: &Lease| lease.expires_at + settle <= now;
-        if !self.register.leases.values().any(ended) {
-            return dropped;
-        }
-        let owners: Vec<Owner> = self
-            .register
-            .leases
-            .iter()
-            .filter(|(_, lease)| ended(lease))
+        let leases = self.register.leases.iter();
+        let owners: Vec<Owner> = leases
+            .filter(|(owner, lease)| lease.expires_at + settle <= now && Some(**owner) != alive)
             .map(|(owner, _)| *owner)
             .collect();
         for owner in owners {

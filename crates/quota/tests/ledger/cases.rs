@@ -298,6 +298,24 @@ fn permits_are_leases() {
     assert_eq!(ledger.budgets(later)[0].connections, 0);
 }
 
+/// Stopped by a signal or suspended, and going on with all its connections open.
+#[test]
+fn a_process_that_stood_still_keeps_its_permits() {
+    let mut ledger = fresh(one_rule(Scope::Source, Pacing::Burst, limits(100, 2)));
+    let other = Owner { node: NodeId(2), incarnation: 1 };
+    permit(connect(&mut ledger, START, NODE, path(1, 1)));
+    let second = permit(connect(&mut ledger, START, NODE, path(1, 2)));
+    let late = START + Duration::from_secs(600);
+    let refused = permit_wait(connect(&mut ledger, late, NODE, path(1, 3)));
+    assert_eq!(refused, "rule [s1] ConnectionLimit 2/2 None", "both connections are still open");
+    assert!(ledger.release_permit(late, NODE, second.id));
+    assert_eq!(ledger.renew_permits(late, NODE).permits, 1);
+    // Where somebody else asks first, the permits are gone.
+    let later = late + Duration::from_secs(600);
+    permit(connect(&mut ledger, later, other, path(1, 3)));
+    assert_eq!(ledger.renew_permits(later, NODE).permits, 0);
+}
+
 #[test]
 fn permits_survive_restarts() {
     let rules = one_rule(Scope::Source, Pacing::Burst, limits(100, 2));
