@@ -75,6 +75,7 @@ struct Socket {
 #[derive(Clone, Debug)]
 pub(crate) struct Fleet {
     providers: Vec<Provider>,
+    began: Timestamp,
     /// Moods end here.
     faults_end: Timestamp,
     sockets: BTreeMap<u64, Socket>,
@@ -89,9 +90,10 @@ pub(crate) struct Fleet {
 const HOUR: Duration = Duration::from_secs(3_600);
 
 impl Fleet {
-    pub(crate) fn new(providers: Vec<Provider>, faults_end: Timestamp) -> Self {
+    pub(crate) fn new(providers: Vec<Provider>, began: Timestamp, faults_end: Timestamp) -> Self {
         Self {
             providers,
+            began,
             faults_end,
             sockets: BTreeMap::new(),
             greylisted: BTreeMap::new(),
@@ -109,8 +111,43 @@ impl Fleet {
         self.providers.iter().position(has).unwrap_or(0)
     }
 
-    pub(crate) fn latency(&self, provider: usize) -> Duration {
-        self.providers[provider].latency
+    /// When a piece arrives that leaves now, in either direction.
+    pub(crate) fn arrival(
+        &self,
+        now: Timestamp,
+        provider: usize,
+        chance: &mut Chance,
+    ) -> Timestamp {
+        let Provider { latency, network, .. } = &self.providers[provider];
+        if now >= self.faults_end {
+            return now + *latency;
+        }
+        let jitter = match network.jitter.as_millis() {
+            0 => 0,
+            most => chance.between(0, u64::try_from(most).unwrap_or(0)),
+        };
+        let at = now + *latency + Duration::from_millis(jitter);
+        let within = |(from, until): &&(Duration, Duration)| {
+            let (from, until) = (self.began + *from, self.began + *until);
+            from <= at && now < until
+        };
+        let ends = network.partitions.iter().filter(within).map(|(_, until)| self.began + *until);
+        ends.max().map_or(at, |end| at.max(end + *latency))
+    }
+
+    /// Where a piece is cut in two, if it is.
+    pub(crate) fn cut(
+        &self,
+        now: Timestamp,
+        provider: usize,
+        length: usize,
+        chance: &mut Chance,
+    ) -> Option<usize> {
+        let percent = self.providers[provider].network.split_percent;
+        if percent == 0 || length < 2 || now >= self.faults_end || !chance.percent(percent) {
+            return None;
+        }
+        usize::try_from(chance.between(1, length as u64 - 1)).ok()
     }
 
     fn mood(&self, now: Timestamp, provider: usize) -> Mood {

@@ -150,8 +150,8 @@ impl Judge {
         }
     }
 
-    pub(crate) fn clock_runs(&mut self, now: Timestamp, own: Timestamp) {
-        self.conduct.clock_runs(now, own);
+    pub(crate) fn clock_runs(&mut self, now: Timestamp, own: Timestamp, drift: i64) {
+        self.conduct.clock_runs(now, own, drift);
     }
 
     pub(crate) fn begun(&mut self, delivery: DeliveryId, own: Timestamp) {
@@ -314,6 +314,7 @@ impl Judge {
                     | WaitReason::FindingRoute
                     | WaitReason::InTurn
                     | WaitReason::Connecting
+                    | WaitReason::StoreSick
             );
             let stale = why.until + Duration::from_secs(10) < own;
             if stale || (why.until == Timestamp::NEVER && !open_ended) {

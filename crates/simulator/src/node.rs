@@ -54,6 +54,15 @@ pub(crate) struct Machine {
     pub(crate) booted_at: Timestamp,
     /// Error of the wall clock, in seconds.
     pub(crate) wall_error: i64,
+    /// How much faster its clocks run, in millionths.
+    pub(crate) drift: i64,
+}
+
+/// A span as a clock with this drift shows it.
+pub(crate) fn drifted(span: Duration, drift: i64) -> Duration {
+    let micros = i128::try_from(span.as_micros()).unwrap_or(i128::MAX);
+    let shown = micros.saturating_add(micros.saturating_mul(i128::from(drift)) / 1_000_000);
+    Duration::from_micros(u64::try_from(shown).unwrap_or(u64::MAX))
 }
 
 impl Machine {
@@ -61,7 +70,7 @@ impl Machine {
         let error = self.wall_error.saturating_mul(1_000_000);
         ClockReading {
             boot_id: format!("boot {}", self.boots),
-            boot_clock: now - self.booted_at,
+            boot_clock: drifted(now - self.booted_at, self.drift),
             wall: now.as_micros().saturating_add_signed(error),
         }
     }
@@ -286,7 +295,13 @@ pub(crate) struct Node {
     pub(crate) rules: Arc<rules::RuleSet>,
     /// True time and the node's own time at its start.
     started: (Timestamp, Timestamp),
+    drift: i64,
+    /// Leases are renewed then.
+    pub(crate) renew_at: Timestamp,
     pub(crate) renewing: bool,
+    /// What a full disk refused.
+    pub(crate) unsettled: Vec<Settled>,
+    pub(crate) store_sick: bool,
     pub(crate) pruned_at: Timestamp,
     /// It was asked to stop, and comes back like this.
     pub(crate) draining: Option<crate::plan::Restart>,
@@ -300,6 +315,7 @@ impl Node {
         owner: Owner,
         rules: Arc<rules::RuleSet>,
         started: (Timestamp, Timestamp),
+        drift: i64,
     ) -> Self {
         Self {
             engine,
@@ -311,7 +327,11 @@ impl Node {
             sweeps: BTreeMap::new(),
             rules,
             started,
+            drift,
+            renew_at: Timestamp::NEVER,
             renewing: false,
+            unsettled: Vec::new(),
+            store_sick: false,
             pruned_at: started.1,
             draining: None,
             drained: false,
@@ -320,7 +340,7 @@ impl Node {
 
     /// The node's own time at a true time.
     pub(crate) fn own_time(&self, now: Timestamp) -> Timestamp {
-        self.started.1 + (now - self.started.0)
+        self.started.1 + drifted(now - self.started.0, self.drift)
     }
 
     /// The true time at the node's own time.
@@ -328,6 +348,12 @@ impl Node {
         if own == Timestamp::NEVER {
             return own;
         }
-        self.started.0 + (own - self.started.1)
+        // The first true time at which the node's clock has come so far.
+        let mut now = self.started.0 + drifted(own - self.started.1, -self.drift);
+        while self.own_time(now) < own {
+            now =
+                now + Duration::from_micros(1 + (own - self.own_time(now)).as_micros() as u64 / 2);
+        }
+        now
     }
 }

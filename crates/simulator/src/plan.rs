@@ -83,6 +83,17 @@ pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+/// The way to a provider until the faults stop. Nothing is lost, as TCP sends again: it comes late.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Network {
+    /// Each piece takes up to so much longer.
+    pub(crate) jitter: Duration,
+    /// Percent of pieces that arrive in two parts.
+    pub(crate) split_percent: u64,
+    /// Nothing passes from one time to the other, counted from the beginning.
+    pub(crate) partitions: Vec<(Duration, Duration)>,
+}
+
 /// A provider: its hosts and the domains that point to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
@@ -90,14 +101,28 @@ pub(crate) struct Provider {
     pub(crate) domains: Vec<String>,
     /// One way.
     pub(crate) latency: Duration,
+    pub(crate) network: Network,
     pub(crate) mood: Mood,
 }
 
 /// What DNS says about a domain.
 #[derive(Clone, Debug)]
 pub(crate) enum Zone {
-    /// Points to this provider; the number of hosts known at first may be smaller, and DNS may fail until some time.
-    Mx { provider: usize, ttl: Duration, servfail_until: Duration, one_host_until: Duration },
+    /// Points to a provider.
+    Mx {
+        provider: usize,
+        ttl: Duration,
+        /// Every look-up fails until then.
+        servfail_until: Duration,
+        /// Only the first host is known until then.
+        one_host_until: Duration,
+        /// Percent of look-ups that fail until the faults stop.
+        fails_percent: u64,
+        /// A look-up takes up to this long.
+        slow: Duration,
+        /// From some time on it points to another provider.
+        moves: Option<(Duration, usize)>,
+    },
     /// Does not exist.
     Nothing,
     /// Null MX.
@@ -129,8 +154,27 @@ pub(crate) enum Deed {
         steps: u64,
         restart: Restart,
     },
+    /// The process dies right after one of the next commits, before anybody hears of it.
+    CrashAtCommit {
+        commits: u64,
+        restart: Restart,
+    },
+    /// The process does not run for a while, and the world goes on: stopped by a signal, or the machine was suspended.
+    Freeze(Duration),
+    /// No commit succeeds for a while.
+    DiskFull(Duration),
     /// The process is asked to stop, and starts again.
     Drain(Restart),
+}
+
+impl Deed {
+    /// Whether it writes to the store.
+    pub(crate) const fn needs_the_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Start(_) | Self::More(_) | Self::Pause(_) | Self::Resume(_) | Self::Cancel(_)
+        )
+    }
 }
 
 /// How the process comes back.
@@ -164,6 +208,10 @@ pub(crate) struct Script {
     /// Moods and DNS faults end here.
     pub(crate) faults_end: Duration,
     pub(crate) commit: Duration,
+    /// Requests in one commit, at most.
+    pub(crate) commit_requests_max: usize,
+    /// How much faster the machine's clock runs, in millionths.
+    pub(crate) drift: i64,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -192,6 +240,12 @@ impl Script {
                     ttl: minutes(chance, 1, 90),
                     servfail_until: if fails { minutes(chance, 1, 90) } else { Duration::ZERO },
                     one_host_until: minutes(chance, 0, 60),
+                    fails_percent: if fails { chance.between(0, 60) } else { 0 },
+                    slow: millis(chance, 200, if fails { 15_000 } else { 200 }),
+                    moves: (plan.faults && chance.percent(10)).then(|| {
+                        let other = chance.between(0, providers.len() as u64 - 1);
+                        (minutes(chance, 1, 120), usize::try_from(other).unwrap_or(0))
+                    }),
                 };
                 zones.push((domain.clone(), zone));
             }
@@ -217,6 +271,8 @@ impl Script {
             deeds,
             faults_end,
             commit: millis(chance, 1, 30),
+            commit_requests_max: *chance.pick(&[1, 2, 5, 1_000, 1_000]),
+            drift: i64::try_from(chance.between(0, 100)).unwrap_or(50) - 50,
             sabotage: plan.sabotage,
         }
     }
@@ -313,8 +369,31 @@ fn draw_provider(chance: &mut Chance, number: u64, faults: bool) -> Provider {
         hosts,
         domains,
         latency: millis(chance, 1, 100),
+        network: if faults { draw_network(chance) } else { Network::default() },
         mood: if faults { draw_mood(chance) } else { Mood { pipelining: true, ..Mood::default() } },
     }
+}
+
+fn draw_network(chance: &mut Chance) -> Network {
+    let mut network = Network::default();
+    if chance.percent(30) {
+        network.jitter = millis(chance, 1, 3_000);
+    }
+    if chance.percent(20) {
+        network.split_percent = chance.between(1, 50);
+    }
+    if chance.percent(20) {
+        for _ in 0..chance.between(1, 3) {
+            let from = minutes(chance, 0, 120);
+            let span = if chance.percent(50) {
+                millis(chance, 100, 20_000)
+            } else {
+                minutes(chance, 0, 20)
+            };
+            network.partitions.push((from, from + span));
+        }
+    }
+    network
 }
 
 fn draw_mood(chance: &mut Chance) -> Mood {
@@ -505,11 +584,22 @@ fn draw_deeds(
         let last = if chance.percent(70) { most / 3 } else { most };
         let at = millis(chance, 1, last);
         let restart = draw_restart(chance);
-        deeds.push(if chance.percent(75) {
-            (at, Deed::Crash { steps: chance.between(0, 300), restart })
-        } else {
-            (at, Deed::Drain(restart))
-        });
+        let deed = match chance.between(1, 8) {
+            1..=4 => Deed::Crash { steps: chance.between(0, 300), restart },
+            5 | 6 => Deed::CrashAtCommit { commits: chance.between(0, 20), restart },
+            _ => Deed::Drain(restart),
+        };
+        deeds.push((at, deed));
+    }
+    if plan.faults && chance.percent(25) {
+        let span =
+            if chance.percent(50) { millis(chance, 10, 30_000) } else { minutes(chance, 0, 15) };
+        deeds.push((minutes(chance, 0, 100), Deed::Freeze(span)));
+    }
+    if plan.faults && chance.percent(25) {
+        let span =
+            if chance.percent(50) { millis(chance, 10, 5_000) } else { minutes(chance, 0, 20) };
+        deeds.push((minutes(chance, 0, 100), Deed::DiskFull(span)));
     }
     deeds.sort_by_key(|(at, _)| *at);
     deeds

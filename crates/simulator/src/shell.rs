@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use engine::event::QuotaWait;
+use engine::event::{QuotaLimit, QuotaWait};
 use engine::work::DeliveryState;
 use engine::{Command, Event};
 use mail::attempt::EndCause;
@@ -16,7 +16,8 @@ use store::{
 };
 
 use crate::fleet::Output;
-use crate::node::{Conversation, Request};
+use crate::node::{Conversation, Node, Request};
+use crate::plan::Zone;
 use crate::sabotage::Sabotage;
 use crate::world::{Step, World};
 
@@ -29,6 +30,9 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// Messages ended by one sweep: few, so that sweeps take several steps.
 const SWEEP_MESSAGES: u32 = 25;
 
+/// A full disk is looked at again so often.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
 impl World {
     pub(crate) fn carry_out(&mut self, command: Command, answers: &mut Vec<Event>) {
         match command {
@@ -38,9 +42,10 @@ impl World {
                 self.after(Duration::from_millis(1), Step::Answers(life, vec![event]));
             }
             Command::FindRoute { domain } => {
+                let slow = self.slowness_of(&domain);
                 let route = self.resolve(&domain);
                 let event = Event::RouteFound { domain, route };
-                let (life, took) = (self.life, self.chance.between(1, 200));
+                let (life, took) = (self.life, self.chance.between(1, slow));
                 self.after(Duration::from_millis(took), Step::Answers(life, vec![event]));
             }
             Command::Claim { domain, priority, deliveries, due_until, limit } => {
@@ -162,8 +167,16 @@ impl World {
     pub(crate) fn commit(&mut self) {
         let Some(node) = &mut self.node else { return };
         let own = node.own_time(self.now);
-        let requests = core::mem::take(&mut node.requests);
-        node.committing = false;
+        let count = node.requests.len().min(self.script.commit_requests_max);
+        let requests: Vec<Request> = node.requests.drain(..count).collect();
+        node.committing = !node.requests.is_empty();
+        if node.committing {
+            let (life, commit) = (self.life, self.script.commit);
+            self.after(commit, Step::Commit(life));
+        }
+        if self.now < self.disk_full_until {
+            return self.commit_failed(requests);
+        }
         let mut answers = Vec::new();
         for request in requests {
             match request {
@@ -228,9 +241,78 @@ impl World {
                 }
             }
         }
+        if let Some((left, restart)) = self.dies_at_commit.take() {
+            if left == 0 {
+                return self.crash(restart);
+            }
+            self.dies_at_commit = Some((left - 1, restart));
+        }
         if !answers.is_empty() {
             let life = self.life;
             self.after(Duration::from_micros(200), Step::Answers(life, answers));
+        }
+    }
+
+    /// The disk is full: nothing of it is committed, and everybody is told, as the shell of a node does it.
+    fn commit_failed(&mut self, requests: Vec<Request>) {
+        let life = self.life;
+        let Some(node) = &mut self.node else { return };
+        let own = node.own_time(self.now);
+        let mut answers = Vec::new();
+        let mut later = Vec::new();
+        let mut sick = false;
+        for request in requests {
+            match request {
+                // Tokens and permits are not handed out: they may serve somebody else once the record can be made.
+                Request::Journal { answers: granted, .. } => {
+                    sick = true;
+                    for event in granted {
+                        answers.push(not_recorded(node, own, event));
+                    }
+                }
+                Request::Claim { domain, priority, .. } => {
+                    sick = true;
+                    let next_due = Some(own + STORE_RETRY);
+                    answers.push(Event::Claimed { domain, priority, messages: vec![], next_due });
+                }
+                Request::Settle(settled) => {
+                    sick = true;
+                    node.unsettled.extend(settled);
+                }
+                Request::Sweep { delivery, .. } => {
+                    sick = true;
+                    later.push(Event::SweepDone { delivery, more: true });
+                }
+            }
+        }
+        if sick && !core::mem::replace(&mut node.store_sick, true) {
+            answers.insert(0, Event::StoreSick(true));
+            self.after(STORE_RETRY, Step::StoreLooked(life));
+        }
+        self.after(Duration::from_micros(200), Step::Answers(life, answers));
+        self.after(STORE_RETRY, Step::Answers(life, later));
+    }
+
+    /// Whether the store commits again.
+    pub(crate) fn look_at_store(&mut self) {
+        let life = self.life;
+        if self.now < self.disk_full_until {
+            return self.after(STORE_RETRY, Step::StoreLooked(life));
+        }
+        let Some(node) = &mut self.node else { return };
+        node.store_sick = false;
+        let unsettled = core::mem::take(&mut node.unsettled);
+        self.tell(Event::StoreSick(false));
+        if !unsettled.is_empty() {
+            self.request(Request::Settle(unsettled));
+        }
+    }
+
+    fn slowness_of(&self, domain: &str) -> u64 {
+        let zone = self.script.zones.iter().find(|(name, _)| name == domain);
+        match zone {
+            Some((_, Zone::Mx { slow, .. })) => u64::try_from(slow.as_millis()).unwrap_or(200),
+            _ => 200,
         }
     }
 
@@ -260,8 +342,10 @@ impl World {
                 }
                 if !node.renewing {
                     node.renewing = true;
+                    node.renew_at = own + RENEWAL;
+                    let at = node.true_time(node.renew_at);
                     let life = self.life;
-                    self.after(RENEWAL, Step::Renew(life));
+                    self.at(at, Step::Renew(life));
                 }
                 Ok(())
             }
@@ -291,6 +375,7 @@ impl World {
         let own = node.own_time(self.now);
         if node.conversations.is_empty() {
             node.renewing = false;
+            node.renew_at = Timestamp::NEVER;
         } else {
             let renewal = node.ledger.renew_permits(own, node.owner);
             let short = renewal.permits < node.conversations.len();
@@ -298,7 +383,9 @@ impl World {
                 self.judge.misused(self.now, "a lease ended although it was renewed");
             }
             let life = self.life;
-            self.after(RENEWAL, Step::Renew(life));
+            node.renew_at = own + RENEWAL;
+            let at = node.true_time(node.renew_at);
+            self.at(at, Step::Renew(life));
         }
         if let Some(node) = &mut self.node
             && own - node.pruned_at > Duration::from_secs(600)
@@ -357,6 +444,7 @@ impl World {
         let Some(node) = &mut self.node else { return };
         let Some(conversation) = node.conversations.get_mut(&connection) else { return };
         let (dry, path) = (plan.dry, plan.path);
+        let connect_timeout = plan.timeouts.connect;
         conversation.plan = Some(plan);
         if dry {
             let ready = Event::ConnectionReady { connection };
@@ -364,8 +452,18 @@ impl World {
         }
         let socket = self.next_socket;
         self.next_socket += 1;
-        let latency = self.fleet.latency(self.fleet.provider_of(path.target));
-        let arrives = self.now + latency;
+        let provider = self.fleet.provider_of(path.target);
+        let arrives = self.arrival_in_order(socket, provider);
+        let back = self.fleet.arrival(arrives, provider, &mut self.chance);
+        let patience = self.now + connect_timeout;
+        if back > patience {
+            // Nobody there has seen it, as far as anybody can tell.
+            let events = conversation_of(self, connection, |conversation| {
+                let why = "connect: timed out".into();
+                conversation.end_without_session(connection, EndCause::Unreachable { why })
+            });
+            return self.at(patience, Step::Answers(life, events.unwrap_or_default()));
+        }
         let opened =
             self.fleet.open(arrives, self.now, socket, path.source, path.target, &mut self.chance);
         match opened {
@@ -373,14 +471,15 @@ impl World {
                 conversation_of(self, connection, |conversation| {
                     conversation.socket = Some(socket)
                 });
-                self.at(arrives + latency, Step::Connected(life, connection));
+                self.last_returns.insert(socket, back);
+                self.at(back, Step::Connected(life, connection));
                 self.return_outputs(socket, outputs);
             }
             None => {
                 let events = conversation_of(self, connection, |conversation| {
                     conversation.end_without_session(connection, EndCause::ConnectionRefused)
                 });
-                self.at(arrives + latency, Step::Answers(life, events.unwrap_or_default()));
+                self.at(back, Step::Answers(life, events.unwrap_or_default()));
             }
         }
     }
@@ -449,12 +548,27 @@ impl World {
         let Some((connection, conversation)) = owner else { return };
         let (connection, life) = (*connection, self.life);
         let target = conversation.plan.as_ref().map(|plan| plan.path.target);
-        let latency = target
-            .map_or(Duration::ZERO, |target| self.fleet.latency(self.fleet.provider_of(target)));
+        let provider = target.map_or(0, |target| self.fleet.provider_of(target));
         for output in outputs {
-            // A server cannot be heard before the connection stands.
-            let at = output.at + latency + Duration::from_micros(1);
-            self.at(at, Step::Returns { life, connection, socket, output });
+            let cut = self.fleet.cut(output.at, provider, output.octets.len(), &mut self.chance);
+            let pieces = match cut {
+                Some(cut) => {
+                    let first = output.octets[..cut].to_vec();
+                    let octets = output.octets[cut..].to_vec();
+                    let first =
+                        Output { at: output.at, octets: first, accept: None, closes: false };
+                    vec![first, Output { octets, ..output }]
+                }
+                None => vec![output],
+            };
+            for output in pieces {
+                let at = self.fleet.arrival(output.at, provider, &mut self.chance);
+                // A server cannot be heard before the connection stands, and its words keep their order.
+                let last = self.last_returns.entry(socket).or_insert(at);
+                *last = at.max(*last) + Duration::from_micros(1);
+                let at = *last;
+                self.at(at, Step::Returns { life, connection, socket, output });
+            }
         }
     }
 
@@ -480,9 +594,9 @@ impl World {
         if let Some(socket) = socket {
             if !moved.octets.is_empty() {
                 let provider = target.map_or(0, |target| self.fleet.provider_of(target));
-                let latency = self.fleet.latency(provider);
                 let sent_at = self.now;
-                self.after(latency, Step::Arrives { socket, sent_at, octets: moved.octets });
+                let arrives = self.arrival_in_order(socket, provider);
+                self.at(arrives, Step::Arrives { socket, sent_at, octets: moved.octets });
             }
             if moved.closed {
                 self.close_socket(socket, target);
@@ -611,6 +725,31 @@ impl World {
 
     fn write_now(&mut self, write: Write) -> Option<Written> {
         self.disk.store.apply(&[write]).ok()?.into_iter().next()
+    }
+}
+
+/// What becomes of an answer of the ledger whose record could not be made.
+fn not_recorded(node: &mut Node, own: Timestamp, granted: Event) -> Event {
+    let wait = || QuotaWait {
+        until: Some(own + STORE_RETRY),
+        limit: QuotaLimit::Ledger,
+        rule: Box::default(),
+        figure: 0,
+        used: 0,
+    };
+    match granted {
+        Event::TokensAnswered { path, cap, answer: Ok(tokens) } => {
+            // Too late: it stays counted.
+            let _ = node.ledger.give_back(own, tokens.lot, tokens.count);
+            Event::TokensAnswered { path, cap, answer: Err(wait()) }
+        }
+        Event::PermitAnswered { connection, answer: Ok(()) } => {
+            if let Some(conversation) = node.conversations.remove(&connection) {
+                node.ledger.release_permit(own, node.owner, conversation.permit);
+            }
+            Event::PermitAnswered { connection, answer: Err(wait()) }
+        }
+        other => other,
     }
 }
 

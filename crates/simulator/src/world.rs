@@ -38,10 +38,18 @@ pub(crate) enum Step {
     Answers(Life, Vec<Event>),
     Connected(Life, ConnectionId),
     Renew(Life),
+    StoreLooked(Life),
     Tick(Life, ConnectionId),
     Arrives { socket: u64, sent_at: Timestamp, octets: Vec<u8> },
     ClosedByUs { socket: u64, sent_at: Timestamp },
     Returns { life: Life, connection: ConnectionId, socket: u64, output: Output },
+}
+
+impl Step {
+    /// Whether nothing comes of it while the process does not run.
+    const fn is_for_the_process(&self) -> bool {
+        !matches!(self, Self::Restart(_) | Self::Arrives { .. } | Self::ClosedByUs { .. })
+    }
 }
 
 /// More steps than any world of the default plan needs.
@@ -63,9 +71,18 @@ pub(crate) struct World {
     agenda: BTreeMap<(Timestamp, u64), Step>,
     sequence: u64,
     pub(crate) next_socket: u64,
+    /// When the last piece to a server, and from it, arrives, by socket.
+    last_arrivals: BTreeMap<u64, Timestamp>,
+    pub(crate) last_returns: BTreeMap<u64, Timestamp>,
     steps: u64,
     /// Steps and commands until the process dies, and how it comes back.
     dies_in: Option<(u64, Restart)>,
+    /// Commits until the process dies right behind one, and how it comes back.
+    pub(crate) dies_at_commit: Option<(u64, Restart)>,
+    /// The process does not run before.
+    frozen_until: Timestamp,
+    /// No commit succeeds before.
+    pub(crate) disk_full_until: Timestamp,
     pub(crate) rules: Arc<RuleSet>,
     rules_number: usize,
     /// The node's own time less the true time, in seconds, rounded down.
@@ -83,13 +100,13 @@ impl World {
         let offset = seed % 3_600;
         let began = Timestamp::from_secs(1_800_000_000 + offset);
         let rules = compile(&script, 0, 1);
-        let fleet = Fleet::new(script.providers.clone(), began + script.faults_end);
+        let fleet = Fleet::new(script.providers.clone(), began, began + script.faults_end);
         let mut world = Self {
             now: began,
             began,
             chance,
             disk: Disk { store: MemoryStore::new("node"), journal: BTreeMap::new() },
-            machine: Machine { boots: 1, booted_at: began, wall_error: 0 },
+            machine: Machine { boots: 1, booted_at: began, wall_error: 0, drift: script.drift },
             node: None,
             life: 0,
             fleet,
@@ -98,8 +115,13 @@ impl World {
             agenda: BTreeMap::new(),
             sequence: 0,
             next_socket: 1,
+            last_arrivals: BTreeMap::new(),
+            last_returns: BTreeMap::new(),
             steps: 0,
             dies_in: None,
+            dies_at_commit: None,
+            frozen_until: Timestamp::EPOCH,
+            disk_full_until: Timestamp::EPOCH,
             rules,
             rules_number: 0,
             own_offset: 0,
@@ -172,7 +194,7 @@ impl World {
         let entry = self.agenda.keys().next().copied();
         let wake = self.node.as_ref().and_then(|node| {
             let own = node.engine.wake_at()?;
-            Some(node.true_time(own).max(self.now))
+            Some(node.true_time(own).max(self.now).max(self.frozen_until))
         });
         match (entry, wake) {
             (Some(key), wake) if wake.is_none_or(|wake| key.0 <= wake) => {
@@ -184,10 +206,12 @@ impl World {
             (_, Some(wake)) => self.now = self.now.max(wake),
             (_, None) => return false,
         }
-        if self.count_down() {
+        if self.now >= self.frozen_until && self.count_down() {
             self.decide();
         }
-        self.judge.look(self.now, self.node.as_ref(), &self.disk.store);
+        if self.now >= self.frozen_until {
+            self.judge.look(self.now, self.node.as_ref(), &self.disk.store);
+        }
         true
     }
 
@@ -203,6 +227,10 @@ impl World {
     }
 
     fn take(&mut self, step: Step) {
+        if self.now < self.frozen_until && step.is_for_the_process() {
+            // In the order in which it would have come.
+            return self.at(self.frozen_until, step);
+        }
         match step {
             Step::Deed(number) => {
                 self.deeds_open -= 1;
@@ -231,7 +259,9 @@ impl World {
                 }
             }
             Step::Connected(life, connection) if life == self.life => self.connect(connection),
-            Step::Renew(life) if life == self.life => self.renew(),
+            // The renewal itself stands at the head of each decision.
+            Step::Renew(life) if life == self.life => {}
+            Step::StoreLooked(life) if life == self.life => self.look_at_store(),
             Step::Tick(life, connection) if life == self.life => self.tick(connection),
             Step::Arrives { socket, sent_at, octets } => {
                 let outputs =
@@ -246,6 +276,7 @@ impl World {
             | Step::Answers(..)
             | Step::Connected(..)
             | Step::Renew(_)
+            | Step::StoreLooked(_)
             | Step::Tick(..)
             | Step::Returns { .. } => {}
         }
@@ -282,8 +313,9 @@ impl World {
         let settings = sabotage.bend_settings(self.script.settings.clone());
         let told = sabotage.bend_rules(&self.script, self.rules_number, &rules);
         let engine = Engine::new(settings, self.script.sources(), Arc::clone(&told), own_now);
-        self.node = Some(Node::new(engine, ledger, owner, rules, (self.now, own_now)));
-        self.judge.clock_runs(self.now, own_now);
+        let drift = self.script.drift;
+        self.node = Some(Node::new(engine, ledger, owner, rules, (self.now, own_now), drift));
+        self.judge.clock_runs(self.now, own_now, drift);
         let deliveries =
             self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
         for record in deliveries {
@@ -311,20 +343,37 @@ impl World {
         }
         self.life += 1;
         self.dies_in = None;
+        self.dies_at_commit = None;
         self.after(restart.after, Step::Restart(restart));
     }
 
     pub(crate) fn close_socket(&mut self, socket: u64, target: Option<core::net::IpAddr>) {
-        let latency = target
-            .map_or(Duration::ZERO, |target| self.fleet.latency(self.fleet.provider_of(target)));
         let sent_at = self.now;
-        self.after(latency, Step::ClosedByUs { socket, sent_at });
+        let provider = target.map_or(0, |target| self.fleet.provider_of(target));
+        let arrives = self.arrival_in_order(socket, provider);
+        self.at(arrives, Step::ClosedByUs { socket, sent_at });
+    }
+
+    /// When what leaves us now arrives: never before what left earlier over the same socket.
+    pub(crate) fn arrival_in_order(&mut self, socket: u64, provider: usize) -> Timestamp {
+        let arrives = self.fleet.arrival(self.now, provider, &mut self.chance);
+        let last = self.last_arrivals.entry(socket).or_insert(arrives);
+        *last = arrives.max(*last);
+        *last
     }
 
     // ------------------------------------------------------------------ deeds
 
     fn deed(&mut self, number: usize) {
-        if self.node.as_ref().is_none_or(|node| node.draining.is_some()) {
+        let draining = self.node.as_ref().is_none_or(|node| node.draining.is_some());
+        let deed = &self.script.deeds[number].1;
+        let full = deed.needs_the_store() && self.now < self.disk_full_until;
+        if full {
+            // Intake says: try later.
+            self.deeds_open += 1;
+            return self.at(self.disk_full_until, Step::Deed(number));
+        }
+        if draining {
             self.put_off.push(number);
             return;
         }
@@ -351,6 +400,11 @@ impl World {
                 }
             }
             Deed::Crash { steps, restart } => self.dies_in = Some((steps, restart)),
+            Deed::CrashAtCommit { commits, restart } => {
+                self.dies_at_commit = Some((commits, restart));
+            }
+            Deed::Freeze(span) => self.frozen_until = self.now + span,
+            Deed::DiskFull(span) => self.disk_full_until = self.now + span,
             Deed::Drain(restart) => {
                 if let Some(node) = &mut self.node {
                     node.draining = Some(restart);
@@ -363,20 +417,29 @@ impl World {
     // ------------------------------------------------------------------ names
 
     /// What DNS says about a domain now. Times of validity are the node's own.
-    pub(crate) fn resolve(&self, domain: &str) -> Result<Arc<MxRoute>, RouteFault> {
+    pub(crate) fn resolve(&mut self, domain: &str) -> Result<Arc<MxRoute>, RouteFault> {
         let zone = self.script.zones.iter().find(|(name, _)| name == domain).map(|(_, zone)| zone);
-        let (provider, ttl, servfail_until, one_host_until) = match zone {
+        let (provider, ttl, known_at, moves) = match zone {
             None | Some(Zone::Nothing) => return Err(RouteFault::NoSuchDomain),
             Some(Zone::Null) => return Err(RouteFault::NullMx),
-            Some(Zone::Mx { provider, ttl, servfail_until, one_host_until }) => {
-                (*provider, *ttl, *servfail_until, *one_host_until)
+            Some(Zone::Mx { servfail_until, .. }) if self.now < self.began + *servfail_until => {
+                return Err(RouteFault::Temporary { why: "SERVFAIL".into() });
+            }
+            Some(Zone::Mx { fails_percent, .. })
+                if *fails_percent > 0
+                    && self.now < self.began + self.script.faults_end
+                    && self.chance.percent(*fails_percent) =>
+            {
+                return Err(RouteFault::Temporary { why: "no answer in time".into() });
+            }
+            Some(Zone::Mx { provider, ttl, one_host_until, moves, .. }) => {
+                (*provider, *ttl, *one_host_until, *moves)
             }
         };
-        if self.now < self.began + servfail_until {
-            return Err(RouteFault::Temporary { why: "SERVFAIL".into() });
-        }
+        let moved = moves.filter(|(at, _)| self.now >= self.began + *at);
+        let provider = moved.map_or(provider, |(_, other)| other);
         let all = &self.script.providers[provider].hosts;
-        let known = if self.now < self.began + one_host_until { 1 } else { all.len() };
+        let known = if self.now < self.began + known_at { 1 } else { all.len() };
         let mut hosts: Vec<MxHost> = all[..known]
             .iter()
             .map(|host| MxHost {
@@ -417,6 +480,10 @@ impl World {
     fn decide(&mut self) {
         let Some(node) = &mut self.node else { return };
         let own = node.own_time(self.now);
+        if own >= node.renew_at {
+            self.renew();
+        }
+        let Some(node) = &mut self.node else { return };
         node.engine.decide(own);
         let mut answers = Vec::new();
         while let Some(command) = self.node.as_mut().and_then(|node| node.engine.next_command()) {
@@ -427,10 +494,10 @@ impl World {
             }
         }
         self.journal(answers);
-        let stopped = self
-            .node
-            .as_ref()
-            .is_some_and(|node| node.drained && node.requests.is_empty() && !node.committing);
+        let stopped = self.node.as_ref().is_some_and(|node| {
+            let waits = node.committing || !node.requests.is_empty();
+            node.drained && !waits && node.unsettled.is_empty()
+        });
         if stopped && let Some(restart) = self.node.as_ref().and_then(|node| node.draining) {
             self.judge.drained(self.now, &self.disk.store);
             self.stop(restart);

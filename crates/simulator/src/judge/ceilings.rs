@@ -119,7 +119,7 @@ pub(super) fn judge(
         .collect();
     let books = Books { hosts, rules };
     let mut mails: Vec<Happened> =
-        fleet.mails.iter().map(|mail| (mail.at, mail.source, mail.target)).collect();
+        fleet.mails.iter().map(|mail| (mail.sent, mail.source, mail.target)).collect();
     mails.sort();
     let slot = Duration::from_secs(61);
     let mut found =
@@ -207,7 +207,7 @@ fn per_delivery(
     let mut mails: Vec<(Timestamp, DeliveryId)> = fleet
         .mails
         .iter()
-        .filter_map(|mail| Some((mail.at, *deliveries.get(&mail.serial?)?)))
+        .filter_map(|mail| Some((mail.sent, *deliveries.get(&mail.serial?)?)))
         .collect();
     mails.sort();
     let found = capped(&mails, |delivery| caps.get(&delivery).copied());
@@ -217,7 +217,7 @@ fn per_delivery(
 /// The caps that sources have of their own, over all targets.
 fn per_source(fleet: &Fleet, limits: &BTreeMap<SourceId, u32>) -> Vec<String> {
     let mut mails: Vec<(Timestamp, SourceId)> =
-        fleet.mails.iter().map(|mail| (mail.at, mail.source)).collect();
+        fleet.mails.iter().map(|mail| (mail.sent, mail.source)).collect();
     mails.sort();
     let found = capped(&mails, |source| limits.get(&source).copied());
     found.into_iter().map(|text| text.replace(" hour for ", " hour for source ")).collect()

@@ -16,6 +16,7 @@ use store::{MemoryStore, MessageState, Store as _};
 
 use super::Accepted;
 use crate::fleet::{Fleet, MailSeen};
+use crate::node::drifted;
 use crate::plan::Script;
 
 /// What was handed to a connection before the end of its validity may go until its token's minute is over.
@@ -26,13 +27,13 @@ const OWN_PAUSE: Duration = Duration::from_secs(600);
 
 /// Translates true time into the node's own.
 #[derive(Debug, Default)]
-struct Clocks(Vec<(Timestamp, Timestamp)>);
+struct Clocks(Vec<(Timestamp, Timestamp, i64)>);
 
 impl Clocks {
     fn own(&self, now: Timestamp) -> Timestamp {
-        let after = self.0.partition_point(|(began, _)| *began <= now);
+        let after = self.0.partition_point(|(began, ..)| *began <= now);
         let life = after.checked_sub(1).and_then(|place| self.0.get(place));
-        life.map_or(now, |(began, own)| *own + (now - *began))
+        life.map_or(now, |(began, own, drift)| *own + drifted(now - *began, *drift))
     }
 }
 
@@ -75,8 +76,8 @@ pub(super) struct Conduct {
 }
 
 impl Conduct {
-    pub(super) fn clock_runs(&mut self, now: Timestamp, own: Timestamp) {
-        self.clocks.0.push((now, own));
+    pub(super) fn clock_runs(&mut self, now: Timestamp, own: Timestamp, drift: i64) {
+        self.clocks.0.push((now, own, drift));
     }
 
     pub(super) fn begun(&mut self, delivery: DeliveryId, own: Timestamp) {
