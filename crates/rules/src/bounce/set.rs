@@ -336,7 +336,9 @@ impl BounceRules {
         let heart = heart(folded);
         for last_resort in [false, true] {
             let whole = if heart.len() < folded.len() { folded.as_str() } else { "" };
-            for text in [heart, whole] {
+            // Rules for the subject or header of a mail are asked even where it has no other text.
+            let texts = if whole.is_empty() { &[heart][..] } else { &[heart, whole] };
+            for text in texts {
                 let asking = Asking { last_resort, of_codes: false, text };
                 self.candidates(text, candidates);
                 if self.ask(&asking, &question, candidates, &mut found) {
@@ -346,6 +348,9 @@ impl BounceRules {
             let asking = Asking { last_resort, of_codes: true, text: folded };
             if self.ask(&asking, &question, &self.of_codes, &mut found) {
                 return said;
+            }
+            if question.body.is_empty() {
+                continue;
             }
             let asking = Asking { last_resort, of_codes: false, text: question.body };
             self.candidates(question.body, candidates);
@@ -386,9 +391,6 @@ impl BounceRules {
     /// What can match the text, in the order of the rules.
     fn candidates(&self, text: &str, candidates: &mut Vec<Candidate>) {
         candidates.clear();
-        if text.is_empty() {
-            return;
-        }
         candidates.extend_from_slice(&self.always);
         if let Some(search) = &self.search {
             for hit in search.find_overlapping_iter(text) {
