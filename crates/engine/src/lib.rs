@@ -27,6 +27,7 @@ mod line;
 mod opening;
 mod outcome;
 mod path;
+pub mod quarantine;
 mod quota_words;
 mod random;
 pub mod reason;

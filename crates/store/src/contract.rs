@@ -4,6 +4,7 @@ use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 
 use crate::fault::StoreFault;
+use crate::ledger_reads::LedgerReads;
 use crate::words::{
     AuditEntry, Content, DeliveryRecord, DomainId, DomainQueue, DueDomain, LedgerRow,
     MessageRecord, PartRecord, Refusal, Totals, Write, Written,
@@ -30,7 +31,7 @@ pub trait Store {
 /// Questions to a store. Every answer is bounded by a limit that the caller gives, or by nature.
 ///
 /// Every method fails with a [`StoreFault`] where the database cannot be read.
-pub trait Reads {
+pub trait Reads: LedgerReads {
     /// Deliveries with a higher number, in order.
     ///
     /// # Errors

@@ -32,8 +32,10 @@
 
 mod contract;
 mod fault;
+mod ledger_reads;
 mod limits;
 mod memory;
+mod quarantine;
 mod sqlite;
 mod waves;
 mod words;
@@ -41,6 +43,7 @@ mod writer;
 
 pub use contract::{Reads, Store};
 pub use fault::StoreFault;
+pub use ledger_reads::{AddressMark, LedgerPlace, LedgerReads};
 pub use limits::{
     ADDRESS_LIMIT, APPEND_LIMIT, CLAIM_LIMIT, CONTENT_LIMIT, FORGET_LIMIT, LAST_REPLY_LIMIT,
     MERGE_LIMIT, REFUSALS_KEPT, SETTLE_LIMIT, SWEEP_LIMIT,

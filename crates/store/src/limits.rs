@@ -54,7 +54,7 @@ pub(crate) fn cut_refusal(text: &str) -> &str {
 }
 
 /// Refuses what is larger than its limit.
-fn within(what: &'static str, size: usize, limit: usize) -> Result<(), RefusedWrite> {
+pub(crate) fn within(what: &'static str, size: usize, limit: usize) -> Result<(), RefusedWrite> {
     if size <= limit {
         return Ok(());
     }
@@ -160,6 +160,7 @@ pub(crate) fn check(write: &Write) -> Result<(), RefusedWrite> {
             within("a deed (octets)", entry.what.len(), TEXT_LIMIT)?;
             within("a reason (octets)", entry.why.len(), TEXT_LIMIT)
         }
+        Write::Quarantine(write) => crate::quarantine::bounds::check(write),
         Write::PutSetting { key, value } => {
             within("a setting's name (octets)", key.len(), ADDRESS_LIMIT)?;
             within("a setting (octets)", value.len(), TEXT_LIMIT)

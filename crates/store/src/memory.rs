@@ -7,6 +7,8 @@
 //!
 //! **Absences.** Nothing is bounded by a cache: it holds the whole backlog in memory.
 
+mod ledger;
+mod quarantine;
 mod reads;
 mod writes;
 
@@ -104,6 +106,7 @@ pub struct MemoryStore {
     audit: Vec<AuditEntry>,
     /// Counts of forgotten deliveries.
     gone: Counters,
+    shelf: quarantine::Shelf,
 }
 
 impl MemoryStore {
@@ -133,6 +136,7 @@ impl MemoryStore {
             settings: BTreeMap::new(),
             audit: Vec::new(),
             gone: Counters::default(),
+            shelf: quarantine::Shelf::default(),
         };
         store.restart(node)
     }

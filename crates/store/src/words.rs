@@ -3,6 +3,7 @@
 //! Plain data: no method here decides anything. Sizes are bounded by the constants of
 //! `limits`; a write beyond them is refused whole.
 
+use engine::quarantine::{LedgerWrite, LedgerWritten, TextKey};
 use engine::work::{Delivery, DeliveryOptions, DeliveryState, FinalState, QueuedMessage, Settled};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
@@ -305,6 +306,8 @@ pub enum Write {
     /// Forgets messages and deliveries that ended long ago. Counts and totals stay.
     /// → [`Written::Forgotten`].
     Forget(Forget),
+    /// Changes the ledger of evidence. → [`Written::Quarantine`].
+    Quarantine(Box<LedgerWrite>),
 }
 
 /// What became of a [`Write`].
@@ -330,6 +333,8 @@ pub enum Written {
     Released(Released),
     /// What is old was forgotten.
     Forgotten(Forgotten),
+    /// The ledger of evidence was changed.
+    Quarantine(Box<LedgerWritten>),
     /// It was refused and changed nothing.
     Refused(RefusedWrite),
 }
@@ -465,6 +470,12 @@ pub enum RefusedWrite {
         /// How large it may be.
         limit: u64,
     },
+    /// A text that was never met cannot be qualified.
+    #[error("no text with the key {0} was ever met; see the list of texts")]
+    UnknownText(TextKey),
+    /// There is no such task, or it is done.
+    #[error("there is no task {0} at work; it may be done")]
+    UnknownTask(u64),
     /// An empty address or domain, at this line of the input.
     #[error("line {line}: the address or its domain is empty")]
     EmptyAddress {

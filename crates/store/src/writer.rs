@@ -174,6 +174,7 @@ fn rows(write: &Write) -> usize {
         Write::Expire(sweep) | Write::CancelQueued(sweep) => sweep.limit as usize,
         Write::Forget(forget) => forget.limit as usize,
         Write::Ledger(rows) => rows.len(),
+        Write::Quarantine(write) => crate::quarantine::bounds::rows(write),
         _ => 0,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use engine::quarantine::LedgerWrite;
 use engine::work::QueuedMessage;
 use engine::work::{Delivery, DeliveryOptions, DeliveryState, Fate, FinalState, Settled};
 use mail::id::{DeliveryId, MessageId};
@@ -12,6 +13,7 @@ use super::{DeliveryRow, MemoryStore, MessageRow, PartRow, Place, QueueKey};
 use crate::limits::{
     LAST_REPLY_LIMIT, REFUSALS_KEPT, RELEASE_PARTS, SWEEP_DOMAINS, check, cut, cut_refusal,
 };
+use crate::quarantine::{Halt, Ledger};
 use crate::sqlite::claims::fate_in;
 use crate::sqlite::codec::{ceil_ms, floor_ms, moment};
 use crate::sqlite::deliveries::transition_fault;
@@ -68,6 +70,7 @@ impl MemoryStore {
     pub(super) fn write(&mut self, write: &Write) -> Answer {
         check(write)?;
         match write {
+            Write::Quarantine(write) => self.write_ledger(write),
             Write::CreateDelivery { options, content, at, once } => {
                 self.create_delivery(options, content.as_ref(), *at, once.as_ref())
             }
@@ -143,6 +146,15 @@ impl MemoryStore {
                 self.once.retain(|_, (_, _, at)| *at >= floor_ms(*before));
             }
             _ => {}
+        }
+    }
+
+    fn write_ledger(&mut self, write: &LedgerWrite) -> Answer {
+        let written = Ledger::on(&mut self.shelf).write(write);
+        self.audit.append(&mut self.shelf.audit);
+        match written {
+            Ok(written) => Ok(Written::Quarantine(Box::new(written))),
+            Err(Halt::Refused(refused)) => Err(refused),
         }
     }
 

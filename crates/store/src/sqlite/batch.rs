@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::address_hash::AddressKey;
 use super::codec::{column, delivery_code, delivery_state, number, unexpected};
+use super::quarantine::Tables;
 use super::recent::Recent;
+use crate::quarantine::{Halt, Ledger};
 use crate::words::{Counters, DomainId, RefusedWrite, Write, Written};
 
 /// Domains kept in memory; beyond that the memory starts anew.
@@ -37,6 +39,15 @@ impl From<RefusedWrite> for Stop {
 impl From<rusqlite::Error> for Stop {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+impl From<Halt<rusqlite::Error>> for Stop {
+    fn from(halt: Halt<rusqlite::Error>) -> Self {
+        match halt {
+            Halt::Refused(refused) => Self::Refused(refused),
+            Halt::Fault(error) => Self::Sqlite(error),
+        }
     }
 }
 
@@ -258,6 +269,11 @@ impl Batch<'_> {
             Write::PutSetting { key, value } => self.put_setting(key, value),
             Write::PruneOnce { before } => self.prune_once(*before),
             Write::Forget(forget) => self.forget(forget),
+            Write::Quarantine(write) => {
+                let mut tables = Tables { connection: self.connection };
+                let written = Ledger::on(&mut tables).write(write)?;
+                Ok(Written::Quarantine(Box::new(written)))
+            }
         }
     }
 

@@ -22,14 +22,15 @@ pub const LOCK_FILE: &str = "mailweir.lock";
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// What leads from each version to the next, from an empty file on.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 const PAGE_BYTES: u64 = 4_096;
 /// Octets to which the write-ahead log is cut when it starts anew.
 const LOG_KEPT_BYTES: u64 = 128 << 20;
 /// How long a lock of another connection is waited for.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Prepared statements kept per connection; the program has fewer.
-const STATEMENTS_KEPT: usize = 128;
+const STATEMENTS_KEPT: usize = 192;
 
 /// Creates the folder where it is missing and takes its lock.
 pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreFault> {

@@ -119,7 +119,7 @@ impl SqliteReads {
     }
 
     /// Answers from one state of the database.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &self,
         question: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreFault> {

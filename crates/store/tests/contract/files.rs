@@ -224,7 +224,10 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     let older = rusqlite::Connection::open(&path).unwrap();
     older
         .execute_batch(
-            "DROP TABLE gone; DROP INDEX delivery_state; DROP INDEX delivery_content; \
+            "DROP TABLE address; DROP TABLE evidence; DROP TABLE action; DROP TABLE text; \
+             DROP TABLE seen; DROP TABLE stray; DROP TABLE task; DROP TABLE suppression; \
+             DROP TABLE hold; DROP TABLE tally; \
+             DROP TABLE gone; DROP INDEX delivery_state; DROP INDEX delivery_content; \
              DROP INDEX once_age; DROP INDEX ledger_slot; \
              ALTER TABLE delivery DROP COLUMN forgotten; PRAGMA user_version = 1;",
         )
