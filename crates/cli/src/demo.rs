@@ -13,7 +13,7 @@
 //! duplicates. The time is bounded by [`longest`].
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -224,8 +224,9 @@ impl Stage {
         let key = folder.dkim_key()?;
         let lab = world.start(&key)?;
         let http = settings.keep.then(free_port).transpose()?;
+        // First of all: another demonstration may be running here, whose configuration must stay.
+        let before = stored_before(&folder.data_dir())?;
         let config = folder.configure(&lab, settings.level, http)?;
-        let before = stored_before(&config)?;
         let tail = Tail::open(&config.log.delivery_log)?;
         let mut tally = Tally::default();
         for (domain, queued) in &before.queued {
@@ -469,22 +470,21 @@ fn free_port() -> Result<SocketAddr, Failure> {
         .map_err(|fault| Failure::environment(format!("cannot open a port on 127.0.0.1: {fault}")))
 }
 
-fn open_store(config: &Config) -> Result<SqliteStore, Failure> {
-    let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
-    SqliteStore::open(&config.data_dir, options)
-        .map_err(|fault| Failure::environment(fault.to_string()))
+fn open_store(folder: &Path) -> Result<SqliteStore, Failure> {
+    let options = SqliteOptions { node: world::NODE.to_owned(), ..SqliteOptions::default() };
+    SqliteStore::open(folder, options).map_err(|fault| Failure::environment(fault.to_string()))
 }
 
 /// What an earlier run in the same folder left.
-fn stored_before(config: &Config) -> Result<Stored, Failure> {
+fn stored_before(folder: &Path) -> Result<Stored, Failure> {
     let failure = |fault: store::StoreFault| Failure::environment(fault.to_string());
-    std::fs::create_dir_all(&config.data_dir).map_err(|fault| {
-        Failure::environment(format!("cannot make {}: {fault}", config.data_dir.display()))
+    node::data_dir::make(folder).map_err(|fault| {
+        Failure::environment(format!("cannot make {}: {fault}", folder.display()))
     })?;
-    if !config.data_dir.join(DATABASE_FILE).exists() {
+    if !folder.join(DATABASE_FILE).exists() {
         return Ok(Stored::default());
     }
-    let mut store = open_store(config)?;
+    let mut store = open_store(folder)?;
     // What a killed run had claimed goes back into the queue, so that it is counted there.
     let now = node::clock::SteadyClock::start_at_wall().now();
     loop {
@@ -498,7 +498,7 @@ fn stored_before(config: &Config) -> Result<Stored, Failure> {
 
 /// What is on the disk after the node has ended.
 fn stored_after(config: &Config) -> Result<Stored, Failure> {
-    Stored::count(open_store(config)?.reads())
+    Stored::count(open_store(&config.data_dir)?.reads())
         .map_err(|fault| Failure::environment(fault.to_string()))
 }
 

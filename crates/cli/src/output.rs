@@ -4,6 +4,7 @@
 //! nothing is coloured.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use mail::time::Timestamp;
@@ -94,6 +95,31 @@ pub fn moment(value: Option<&Value>) -> String {
     }
 }
 
+/// `3 h 10 min`; minutes are rounded up.
+#[must_use]
+pub fn span(span: Duration) -> String {
+    let minutes = span.as_secs().div_ceil(60);
+    match (minutes / 1_440, minutes / 60 % 24, minutes % 60) {
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, 0) => format!("{hours} h"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, 0, _) => format!("{days} d"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// A moment with its distance, if it is to come: `2026-11-21T11:06:38.896Z (in 1 h 5 min)`.
+#[must_use]
+pub fn moment_ahead(value: Option<&Value>, now: Timestamp) -> String {
+    let text = moment(value);
+    let Ok(at) = text.parse::<jiff::Timestamp>() else { return text };
+    let micros = u64::try_from(at.as_microsecond()).unwrap_or(0);
+    match micros.checked_sub(now.as_micros()) {
+        None | Some(0) => text,
+        Some(ahead) => format!("{text} (in {})", span(Duration::from_micros(ahead))),
+    }
+}
+
 /// Text of somebody else's making, safe for a terminal: control characters are escaped.
 #[must_use]
 pub fn printable(text: &str) -> String {
@@ -126,6 +152,21 @@ mod tests {
         assert_eq!(moment(Some(&0.into())), "1970-01-01T00:00:00.000Z");
         assert_eq!(moment(Some(&u64::MAX.into())), "never");
         assert_eq!(moment(Some(&"soon".into())), "soon");
+    }
+
+    #[test]
+    fn what_is_to_come_is_told_with_its_distance() {
+        let now = Timestamp::from_micros(60_000_000);
+        for (micros, wanted) in [
+            (60_000_000, "1970-01-01T00:01:00.000Z"),
+            (0, "1970-01-01T00:00:00.000Z"),
+            (120_000_000, "1970-01-01T00:02:00.000Z (in 1 min)"),
+            (3_660_000_001, "1970-01-01T01:01:00.000Z (in 1 h)"),
+            (u64::MAX, "never"),
+        ] {
+            assert_eq!(moment_ahead(Some(&micros.into()), now), wanted);
+        }
+        assert_eq!(moment_ahead(None, now), "-");
     }
 
     #[test]

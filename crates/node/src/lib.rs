@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod dkim;
 pub mod dns;
 pub mod inmail;

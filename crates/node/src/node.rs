@@ -30,6 +30,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
+use crate::data_dir;
 use crate::dns::Resolver;
 use crate::intake::Intake;
 use crate::retention;
@@ -49,8 +50,16 @@ pub enum StartFault {
     #[error("{0}")]
     Store(#[from] StoreFault),
     /// The MX rules are faulty.
-    #[error("the MX rules have {} faults; nothing was started", .0.len())]
+    #[error("{}", rules_words(.0))]
     Rules(Vec<Diagnostic>),
+    /// The data folder cannot be made.
+    #[error("cannot make the data folder {}: {source}; set another data_dir", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
@@ -79,6 +88,15 @@ pub enum StartFault {
         "{0}; restore the database from a backup: without the record of the last hour a limit could be broken"
     )]
     Ledger(#[from] journal::UnreadableRow),
+}
+
+/// Faults of rules in one line: how many, and the place of the first.
+fn rules_words(faults: &[Diagnostic]) -> String {
+    match faults {
+        [] => "the MX rules cannot be used".to_owned(),
+        [only] => format!("the MX rules have a fault: {only}"),
+        [first, ..] => format!("the MX rules have {} faults; the first: {first}", faults.len()),
+    }
 }
 
 /// The rules of a configuration, before they have a version.
@@ -167,8 +185,8 @@ impl Node {
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
         let sources = sources_of(&config)?;
-        std::fs::create_dir_all(&config.data_dir)
-            .map_err(|source| StartFault::File { path: config.data_dir.clone(), source })?;
+        data_dir::make(&config.data_dir)
+            .map_err(|source| StartFault::DataDir { path: config.data_dir.clone(), source })?;
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
         let mut store = SqliteStore::open(&config.data_dir, options)?;
         let incarnation = store.incarnation();

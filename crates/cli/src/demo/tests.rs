@@ -109,9 +109,25 @@ fn times_and_texts_are_for_people() {
         (minutes(1_440), "1 d"),
         (minutes(1_440 + 125), "1 d 2 h"),
     ] {
-        assert_eq!(text::span(span), words);
+        assert_eq!(crate::output::span(span), words);
     }
     assert_eq!(text::fit("five-minute quota", 30), "five-minute quota");
     assert_eq!(text::fit("five-minute quota", 8), "five-mi…");
     assert_eq!(text::wrapped("one two three", 40), "one two three\n");
+}
+
+#[test]
+fn a_second_demonstration_in_the_same_folder_leaves_the_first_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { data_dir: Some(folder.path().to_owned()), ..settings(1, 1, Level::Slow) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let first = Stage::set_up(&settings).unwrap_or_else(|fault| panic!("{fault}"));
+        let config = std::fs::read_to_string(first.folder.config_file()).unwrap();
+        let second = Stage::set_up(&settings).err().expect("the folder is in use").to_string();
+        assert!(second.contains("is in use by process"), "{second}");
+        assert_eq!(std::fs::read_to_string(first.folder.config_file()).unwrap(), config);
+        first.node.shutdown().await;
+    });
 }

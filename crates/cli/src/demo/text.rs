@@ -1,14 +1,12 @@
 //! The end of a demonstration, for people: tables that fit the terminal, and what to try next.
 
-use std::time::Duration;
-
 use comfy_table::{ContentArrangement, Table};
 use mail::time::Timestamp;
 
 use super::account::{Account, Measure, ProviderAccount};
 use super::watch::FinishedBy;
 use super::world::SOURCES;
-use crate::output::{count, number, table};
+use crate::output::{count, number, span, table};
 
 /// Width of output that is not on a terminal.
 const PLAIN_WIDTH: u16 = 100;
@@ -51,18 +49,6 @@ pub(crate) fn clock_time(at: Timestamp, now: Timestamp) -> Option<String> {
         _ => "%b %-d %H:%M",
     };
     Some(at.strftime(form).to_string())
-}
-
-/// `3 h 10 min`.
-pub(crate) fn span(span: Duration) -> String {
-    let minutes = span.as_secs().div_ceil(60);
-    match (minutes / 1_440, minutes / 60 % 24, minutes % 60) {
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, 0) => format!("{hours} h"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, 0, _) => format!("{days} d"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
 }
 
 /// How this program was called, for commands that can be copied.
@@ -253,7 +239,7 @@ fn measured(provider: &ProviderAccount) -> Option<[String; 3]> {
 /// Sentences, each a paragraph.
 fn summary(account: &Account) -> Vec<String> {
     let mut lines = vec![format!(
-        "Accepted {} durably in {:.1} s ({}/s); delivered {} in {:.1} s.",
+        "Accepted {} durably in {:.2} s ({}/s); delivered {} in {:.1} s.",
         count(account.accepted, "recipient"),
         account.accepting_seconds,
         number(account.accepted_per_second),

@@ -32,6 +32,10 @@ pub(crate) const SENDER_DOMAIN: &str = "riverside-shop.example";
 const MARK: &str = "# Written by `mailweir demo`.";
 /// The configuration in the folder of a demonstration.
 const CONFIG_FILE: &str = "mailweir.toml";
+/// The name of the node.
+pub(crate) const NODE: &str = "demo";
+/// Queue and log, in the folder of a demonstration.
+const DATA_DIR: &str = "data";
 /// Three sources.
 pub(crate) const SOURCES: [(u32, Ipv4Addr); 3] = [
     (1, Ipv4Addr::new(127, 0, 0, 11)),
@@ -227,6 +231,11 @@ impl Folder {
         self.path.join(CONFIG_FILE)
     }
 
+    /// The data folder of the node.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path.join(DATA_DIR)
+    }
+
     /// The key for DKIM of this folder, made where there is none.
     ///
     /// # Errors
@@ -316,10 +325,10 @@ fn config_text(lab: &Lab, level: Level, http: Option<SocketAddr>) -> String {
     let http = http.map(|address| format!("\"{address}\"")).unwrap_or_default();
     format!(
         r#"{MARK} Everything in it stays on this machine: see [safety].
-data_dir = "data"
+data_dir = "{DATA_DIR}"
 
 [node]
-name = "demo"
+name = "{NODE}"
 {sources}
 [rules]
 level = "{level}"
