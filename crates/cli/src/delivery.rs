@@ -128,29 +128,32 @@ async fn all(client: &NodeClient) -> Result<Vec<Value>, Failure> {
 
 /// Counts shown per delivery.
 const COUNTS: [&str; 6] = ["accepted", "sent", "failed", "queued", "in_flight", "refused"];
+/// Counts shown where a delivery has any.
+const RARE_COUNTS: [&str; 2] = ["expired", "cancelled"];
 
 fn list_text(list: &[Value]) -> String {
     if list.is_empty() {
         return "no deliveries".to_owned();
     }
-    let mut rows = table(&[
-        "delivery",
-        "name",
-        "state",
-        ">accepted",
-        ">sent",
-        ">failed",
-        ">queued",
-        ">in flight",
-        ">refused",
-        "started",
-    ]);
+    fn counters(delivery: &Value) -> &Value {
+        delivery.get("counters").unwrap_or(delivery)
+    }
+    let has = |count: &&str| {
+        let some = |one: &Value| counters(one).get(*count).and_then(Value::as_u64) > Some(0);
+        list.iter().any(some)
+    };
+    let counts: Vec<&str> = COUNTS.into_iter().chain(RARE_COUNTS.into_iter().filter(has)).collect();
+    let headings: Vec<String> =
+        counts.iter().map(|count| format!(">{}", count.replace('_', " "))).collect();
+    let mut columns = vec!["delivery", "name", "state"];
+    columns.extend(headings.iter().map(String::as_str));
+    columns.push("started");
+    let mut rows = table(&columns);
     for delivery in list {
         let field = |value: Option<&Value>| value.map_or_else(|| "-".to_owned(), show::plain);
-        let counters = delivery.get("counters").unwrap_or(delivery);
         let name = delivery.get("options").and_then(|options| options.get("name"));
         let mut row = vec![field(delivery.get("id")), field(name), field(delivery.get("state"))];
-        row.extend(COUNTS.iter().map(|count| field(counters.get(*count))));
+        row.extend(counts.iter().map(|count| field(counters(delivery).get(*count))));
         row.push(moment(delivery.get("started_at")));
         rows.add_row(row);
     }
@@ -169,6 +172,12 @@ mod tests {
         for wanted in ["d1", "spring", "20,000", "2026-11-21T07:16:19.042Z"] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
+        assert!(!text.contains("cancelled"), "{text}");
+        let cancelled =
+            json!({ "id": "d2", "state": "cancelled", "counters": { "cancelled": 12_345 } });
+        let text = list_text(&[cancelled]);
+        assert!(text.contains("cancelled") && text.contains("12,345"), "{text}");
+        assert!(!text.contains("expired"), "{text}");
         assert_eq!(list_text(&[]), "no deliveries");
     }
 }

@@ -23,6 +23,7 @@ mod lab;
 mod machine;
 mod mx;
 mod output;
+mod paths;
 mod reply;
 mod serve;
 mod show;

@@ -14,7 +14,7 @@ use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
 use crate::output::{count, moment, number, print, print_json, printable, say, table};
-use crate::show;
+use crate::{paths, show};
 
 /// Longest line of a delivery log that is read; replies are bounded well below.
 const LONGEST_LINE: u64 = 4 << 20;
@@ -97,59 +97,84 @@ pub fn run(globals: &Globals, arguments: StatArguments) -> Ended {
     }
 }
 
-/// `stat show` for people.
+/// `stat show` for people: the fullest budgets, the MX groups that have something to do, and the sums.
 fn stat_text(answer: &Value) -> String {
-    let mut text = String::new();
-    let list =
-        |name: &str| answer.get(name).and_then(Value::as_array).filter(|list| !list.is_empty());
-    let figure = |value: &Value, names: &[&str]| {
-        names
-            .iter()
-            .find_map(|name| value.get(*name))
-            .filter(|found| !found.is_null())
-            .map(show::plain)
-    };
-    let cell =
-        |value: &Value, names: &[&str]| figure(value, names).unwrap_or_else(|| "-".to_owned());
-    if let Some(budgets) = list("budgets") {
-        let columns = [
-            "rule",
-            "budget",
-            ">used",
-            ">per hour",
-            ">in period",
-            ">of",
-            ">connections",
-            ">of",
-            "next",
-        ];
-        let mut rows = table(&columns);
-        for budget in budgets {
-            rows.add_row([
-                cell(budget, &["rule"]),
-                cell(budget, &["key"]),
-                cell(budget, &["used_in_window", "used"]),
-                cell(budget, &["limit_per_hour", "limit"]),
-                cell(budget, &["used_in_period"]),
-                cell(budget, &["period_limit"]),
-                cell(budget, &["connections"]),
-                cell(budget, &["max_connections"]),
-                moment(budget.get("next_at")),
-            ]);
-        }
-        text += &format!("{rows}\n\n");
+    let now = answer.get("now").and_then(Value::as_str);
+    let mut text = budgets_text(list(answer, "budgets"), now);
+    text += &groups_text(list(answer, "groups"));
+    let Value::Object(fields) = answer else { return text };
+    text += &sums_text(answer);
+    // Whatever else the node says.
+    let mut rest = fields.clone();
+    SUMS.iter().for_each(|name| drop(rest.remove(*name)));
+    if !rest.is_empty() {
+        text += &show::document(&Value::Object(rest));
     }
-    if let Some(groups) = list("groups") {
-        let mut rows = table(&[
-            "MX group",
-            "rule",
-            ">window",
-            ">connections",
-            ">in flight",
-            "waits for",
-            "until",
+    if text.trim().is_empty() {
+        text = "no budget has been used yet\n".to_owned();
+    }
+    text
+}
+
+fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
+    answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The first of these fields that has a value.
+fn cell(value: &Value, names: &[&str]) -> String {
+    let found = names.iter().find_map(|name| value.get(*name)).filter(|found| !found.is_null());
+    found.map_or_else(|| "-".to_owned(), show::plain)
+}
+
+fn budgets_text(budgets: &[Value], now: Option<&str>) -> String {
+    if budgets.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        "rule",
+        "budget",
+        ">in any hour",
+        ">of",
+        ">in five minutes",
+        ">of",
+        ">connections",
+        ">of",
+        "next",
+    ];
+    let mut rows = table(&columns);
+    for budget in paths::shown(budgets) {
+        // A time that is not to come is that of the answer.
+        let next = moment(budget.get("next_at"));
+        let is_now = now.is_some_and(|now| next.as_str() <= now);
+        rows.add_row([
+            cell(budget, &["rule"]),
+            cell(budget, &["key"]),
+            cell(budget, &["used_in_window", "used"]),
+            cell(budget, &["limit_per_hour", "limit"]),
+            cell(budget, &["used_in_period"]),
+            cell(budget, &["period_limit"]),
+            cell(budget, &["connections"]),
+            cell(budget, &["max_connections"]),
+            if is_now { "now".to_owned() } else { next },
         ]);
-        for group in groups {
+    }
+    format!("{rows}\n{}\n", paths::more(budgets.len()))
+}
+
+fn groups_text(groups: &[Value]) -> String {
+    let is_busy = |group: &&Value| {
+        let some = |name: &&str| group.get(*name).and_then(Value::as_u64) > Some(0);
+        ["window", "connections", "in_flight"].iter().any(some)
+            || group.get("waiting").is_some_and(|waiting| !waiting.is_null())
+    };
+    let busy: Vec<&Value> = groups.iter().filter(is_busy).collect();
+    let at_rest = groups.len() - busy.len();
+    let mut text = String::new();
+    if !busy.is_empty() {
+        let columns =
+            ["MX group", "rule", ">window", ">connections", ">in flight", "waits for", "until"];
+        let mut rows = table(&columns);
+        for group in paths::shown(&busy) {
             let waiting = group.get("waiting").filter(|waiting| !waiting.is_null());
             let reason = waiting.and_then(|waiting| waiting.get("reason")).map_or_else(
                 || waiting.map(show::plain).unwrap_or_else(|| "-".to_owned()),
@@ -166,18 +191,95 @@ fn stat_text(answer: &Value) -> String {
                 moment(until),
             ]);
         }
-        text += &format!("{rows}\n\n");
+        text += &format!("{rows}\n{}", paths::more(busy.len()));
     }
-    // Whatever else the node says.
-    if let Value::Object(fields) = answer {
-        let mut rest = fields.clone();
-        rest.remove("budgets");
-        rest.remove("groups");
-        text += &show::document(&Value::Object(rest));
+    if at_rest > 0 {
+        let other = if busy.is_empty() { "" } else { "other " };
+        text += &format!("{} at rest\n", count(at_rest as u64, &format!("{other}MX group")));
     }
-    if text.trim().is_empty() {
-        text = "no budget has been used yet\n".to_owned();
+    if !text.is_empty() {
+        text.push('\n');
     }
+    text
+}
+
+/// Fields that the tables and [`sums_text`] say.
+const SUMS: [&str; 13] = [
+    "budgets",
+    "budgets_total",
+    "groups",
+    "groups_total",
+    "now",
+    "node",
+    "rules_version",
+    "levels",
+    "sizes",
+    "queue",
+    "counts",
+    "store",
+    "clock_drift_micros",
+];
+/// A difference from the wall clock that is worth a line, in microseconds.
+const DRIFT_SHOWN: u64 = 1_000_000;
+
+/// Queue, counts since the start, sizes, rules, store and clock, each in a line.
+fn sums_text(answer: &Value) -> String {
+    let at = |path: [&str; 2]| answer.get(path[0]).and_then(|part| part.get(path[1]));
+    let words = |part: &str, names: &[(&str, &str)]| {
+        let one = |(name, words): &(&str, &str)| {
+            Some(format!("{} {words}", show::plain(at([part, name])?)))
+        };
+        names.iter().filter_map(one).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = String::new();
+    let mut line = |label: &str, words: String| {
+        if !words.is_empty() {
+            text += &format!("{label:12}{words}\n");
+        }
+    };
+    line("queue", words("queue", &[("queued", "queued"), ("in_flight", "claimed by nodes")]));
+    let counts =
+        [("sent", "sent"), ("failed", "failed"), ("deferred", "put off"), ("ended", "ended")];
+    line("attempts", words("counts", &counts));
+    let connections = [words("sizes", &[("connections", "open")]), {
+        words("counts", &[("connections", "made"), ("sessions_failed", "failed")])
+    }];
+    line(
+        "connections",
+        connections.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", "),
+    );
+    line(
+        "memory",
+        words("sizes", &[("window_messages", "messages in windows"), ("domains", "domains")]),
+    );
+    if let Some(version) = answer.get("rules_version") {
+        let level =
+            at(["levels", "default"]).map(|level| format!(", level {}", show::plain(level)));
+        line("rules", format!("version {}{}", show::plain(version), level.unwrap_or_default()));
+        for part in ["per_source", "per_rule"] {
+            let own = at(["levels", part]).map(show::plain).filter(|own| own != "-");
+            line(
+                "",
+                own.map(|own| format!("{}: {own}", part.replace('_', " "))).unwrap_or_default(),
+            );
+        }
+    }
+    match (at(["store", "healthy"]), at(["store", "fault"])) {
+        (Some(Value::Bool(true)), _) => line("store", "takes everything".to_owned()),
+        (_, Some(fault)) => line("store", format!("TAKES NOTHING: {}", show::plain(fault))),
+        _ => {}
+    }
+    let drift = answer.get("clock_drift_micros").and_then(Value::as_i64).unwrap_or(0);
+    if drift.unsigned_abs() >= DRIFT_SHOWN {
+        let side = if drift > 0 { "ahead of" } else { "behind" };
+        let seconds = number(drift.unsigned_abs() / 1_000_000);
+        line("clock", format!("{seconds} s {side} the wall clock"));
+    }
+    let named = answer.get("node").map(show::plain);
+    line(
+        "node",
+        named.map(|name| format!("{name}, {}", moment(answer.get("now")))).unwrap_or_default(),
+    );
     text
 }
 

@@ -78,6 +78,7 @@ pub(crate) async fn explained(
                 "domain": domain,
                 "route": Value::Null,
                 "route_fault": to_json(&fault)?,
+                "route_fault_text": fault.to_string(),
                 "temporary": fault.is_temporary(),
                 "rules_version": rules.version(),
                 "rules": [],

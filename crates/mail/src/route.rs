@@ -105,6 +105,21 @@ impl RouteFault {
     }
 }
 
+impl core::fmt::Display for RouteFault {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoSuchDomain => out.write_str("the domain does not exist"),
+            Self::NoMailHost => out.write_str("the domain has neither MX nor address"),
+            Self::NullMx => out.write_str("the domain takes no mail (null MX, RFC 7505)"),
+            Self::Loop => out.write_str(
+                "we are its best mail exchanger ourselves; see [dns] own_names and own_addresses",
+            ),
+            Self::BadName { why } => out.write_str(why),
+            Self::Temporary { why } => write!(out, "{why} (may pass)"),
+        }
+    }
+}
+
 /// What a name server answered when asked for the MX records of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MxAnswer {

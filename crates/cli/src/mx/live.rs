@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::explain::Explained;
 use crate::output::moment;
-use crate::show::plain;
+use crate::paths::state_of;
 
 /// A path of a running node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -26,6 +26,8 @@ pub struct LivePath {
     pub next_at: Option<String>,
     /// The limit that it waits for, or what was said last; as the node says it.
     pub wait: Option<Value>,
+    /// The same for people: the figures of the limit, or what was said last.
+    pub why: String,
 }
 
 /// A budget of a running node.
@@ -55,8 +57,8 @@ pub fn merge(explained: &mut Explained, answer: &Value) {
             .paths
             .iter_mut()
             .find(|known| known.source == source && known.target.to_string() == target);
-        if let (Some(known), Some(live)) = (same, path.get("live").filter(|live| !live.is_null())) {
-            known.live = Some(live_path(live));
+        if let Some(known) = same {
+            known.live = Some(live_path(path, path.get("live").filter(|live| !live.is_null())));
         }
     }
     let budgets: Vec<&Value> =
@@ -86,27 +88,17 @@ pub fn merge(explained: &mut Explained, answer: &Value) {
     explained.notes.extend(differing);
 }
 
-fn live_path(live: &Value) -> LivePath {
-    let connections = live.get("connections").and_then(Value::as_u64).unwrap_or(0);
-    let resting = time(live.get("resting_until"));
-    let wait = live.get("wait").filter(|wait| !wait.is_null());
-    let state = match (&resting, wait) {
-        (Some(_), _) => {
-            format!("resting: {}", live.get("rest_cause").map(plain).unwrap_or_default())
-        }
-        (None, Some(wait)) => {
-            format!("waiting: {}", wait.get("limit").map_or_else(|| plain(wait), plain))
-        }
-        (None, None) if connections > 0 => "sending".to_owned(),
-        (None, None) => "ready".to_owned(),
-    };
-    let until = || {
-        let names = ["until", "next_at", "at", "retry_at"];
-        time(names.iter().find_map(|name| wait.and_then(|wait| wait.get(*name))))
-    };
-    let said = text(live, "last_fault").filter(|said| !said.is_empty());
-    let next_at = resting.or_else(until);
-    LivePath { state, connections, next_at, wait: wait.cloned().or_else(|| said.map(Value::from)) }
+fn live_path(path: &Value, live: Option<&Value>) -> LivePath {
+    let field = |name: &str| live.and_then(|live| live.get(name)).filter(|found| !found.is_null());
+    let said = field("last_fault").filter(|said| said.as_str() != Some(""));
+    let state = state_of(path, live);
+    LivePath {
+        state: state.state,
+        connections: field("connections").and_then(Value::as_u64).unwrap_or(0),
+        next_at: state.next_at,
+        wait: field("wait").or(said).cloned(),
+        why: state.why,
+    }
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {

@@ -152,17 +152,16 @@ fn paths(text: &mut String, explained: &Explained) {
     if !explained.live || explained.paths.is_empty() {
         return;
     }
-    let mut paths = table(&["path", "MX host", "state", ">connections", "next", "wait"]);
+    let mut paths = table(&["path", "MX host", "state", ">connections", "next", "why"]);
     for path in explained.paths.iter().take(MOST_ROWS) {
         let live = path.live.clone().unwrap_or_default();
-        let wait = live.wait.as_ref().map(crate::show::plain).unwrap_or_default();
         paths.add_row([
             format!("s{}>{}", path.source, path.target),
             path.mx_hosts.first().cloned().unwrap_or_default(),
             if live.state.is_empty() { "not used yet".to_owned() } else { printable(&live.state) },
             live.connections.to_string(),
             live.next_at.unwrap_or_else(|| "now".to_owned()),
-            printable(&wait),
+            printable(&live.why),
         ]);
     }
     let _ = writeln!(text, "{paths}");

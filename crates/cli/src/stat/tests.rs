@@ -105,3 +105,35 @@ fn what_a_node_says_is_shown() {
     }
     assert_eq!(stat_text(&serde_json::json!({})), "no budget has been used yet\n");
 }
+
+#[test]
+fn groups_at_rest_are_counted_and_sums_are_lines() {
+    let idle = serde_json::json!({ "sample_domain": "idle.example", "rule": "default", "window": 0,
+        "connections": 0, "in_flight": 0, "waiting": null });
+    let busy = serde_json::json!({ "sample_domain": "busy.example", "rule": "default", "window": 7,
+        "connections": 0, "in_flight": 0, "waiting": null });
+    let answer = serde_json::json!({
+        "now": "2026-11-21T10:01:23.618Z", "node": "demo", "rules_version": 1,
+        "levels": { "default": "normal", "per_source": {}, "per_rule": { "google": "fast" } },
+        "budgets": [{ "rule": "google", "key": "s1", "next_at": "2026-11-21T10:01:23.618Z" },
+                    { "rule": "google", "key": "s2", "next_at": "2026-11-21T10:05:00.000Z" }],
+        "groups": [busy, idle, idle], "groups_total": 3, "budgets_total": 2,
+        "queue": { "queued": 274, "in_flight": 57 }, "sizes": { "connections": 3 },
+        "counts": { "sent": 2598, "connections": 226 }, "clock_drift_micros": -1,
+        "store": { "healthy": false, "fault": "the disk is full" },
+    });
+    let text = stat_text(&answer);
+    let (tables, sums) = text.split_once("2 other MX groups at rest\n\n").unwrap();
+    assert!(tables.contains("busy.example") && !tables.contains("idle.example"), "{tables}");
+    assert!(tables.contains("now") && tables.contains("10:05:00.000Z"), "{tables}");
+    assert!(!tables.contains("10:01:23"), "{tables}");
+    assert_eq!(
+        sums,
+        "queue       274 queued, 57 claimed by nodes\n\
+         attempts    2,598 sent\n\
+         connections 3 open, 226 made\n\
+         rules       version 1, level normal\n            per rule: google fast\n\
+         store       TAKES NOTHING: the disk is full\n\
+         node        demo, 2026-11-21T10:01:23.618Z\n"
+    );
+}

@@ -74,7 +74,7 @@ pub async fn gather(resolver: &Resolver, ipv6: bool, what: &str) -> Result<Found
     match routed {
         Ok(route) => found.hosts = with_all_addresses(resolver, ipv6, &route).await,
         Err(fault) => {
-            found.notes.push(format!("no route to {name}: {}", fault_words(&fault)));
+            found.notes.push(format!("no route to {name}: {fault}"));
             if !is_address {
                 // Perhaps an MX host of which DNS knows nothing here; the rules know it all the same.
                 found.notes.push(format!(
@@ -100,21 +100,6 @@ pub async fn gather(resolver: &Resolver, ipv6: bool, what: &str) -> Result<Found
 /// An MX host of which only the name is known.
 pub fn bare_host(name: &str) -> FoundHost {
     FoundHost { name: name.to_owned(), preference: 0, addresses: Vec::new() }
-}
-
-/// A fault of routing in words.
-fn fault_words(fault: &RouteFault) -> String {
-    match fault {
-        RouteFault::NoSuchDomain => "the domain does not exist".to_owned(),
-        RouteFault::NoMailHost => "the domain has neither MX nor address".to_owned(),
-        RouteFault::NullMx => "the domain takes no mail (null MX, RFC 7505)".to_owned(),
-        RouteFault::Loop => {
-            "we are its best mail exchanger ourselves; see [dns] own_names and own_addresses"
-                .to_owned()
-        }
-        RouteFault::BadName { why } => why.clone(),
-        RouteFault::Temporary { why } => format!("{why} (may pass)"),
-    }
 }
 
 /// A route names each address once, under the first of its hosts. For people every host gets all its
