@@ -68,11 +68,16 @@ impl ContentArguments {
 fn text_file(path: &Path) -> Result<String, Failure> {
     let octets = read_bounded(path)?;
     let octets = octets.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(octets);
-    String::from_utf8(octets).map_err(|fault| {
+    let text = String::from_utf8(octets).map_err(|fault| {
         let before = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|octet| **octet == b'\n').count();
         Failure::environment(format!("{}:{line}: not UTF-8; save it as UTF-8", path.display()))
-    })
+    })?;
+    if text.trim().is_empty() {
+        let words = format!("{} is empty; everybody would get an empty message", path.display());
+        return Err(Failure::environment(words));
+    }
+    Ok(text)
 }
 
 /// `a@b`, `<a@b>`, `Name <a@b>` or `"Name, Inc." <a@b>`.
@@ -128,6 +133,9 @@ mod tests {
         };
         let ContentSpec::Template(spec) = arguments.read().unwrap() else { panic!("a template") };
         assert_eq!(spec.html.as_deref(), Some("<p>Dear {{ name }}</p>"));
+        std::fs::write(&html, b" \n").unwrap();
+        let fault = arguments.read().unwrap_err().to_string();
+        assert!(fault.contains("a.html is empty"), "{fault}");
         std::fs::write(&html, b"one\ntwo \xff").unwrap();
         let fault = arguments.read().unwrap_err().to_string();
         assert!(fault.contains("a.html:2: not UTF-8"), "{fault}");

@@ -139,6 +139,7 @@ impl Programs {
         if let Err(fault) = self.engine.add_template_owned(name.clone(), source.clone()) {
             return Err(syntax_fault(part, &source, &fault));
         }
+        self.refuse_unknown_names(&part, &name, &source)?;
         let kind = match self.plain(&source) {
             Some(pieces) => Kind::Plain { pieces, name },
             None => Kind::Engine { name },
@@ -253,6 +254,31 @@ impl Programs {
         result.map_err(|fault| render_fault(program, &fault, template.source()))?;
         out.push_str(&String::from_utf8(sink.octets).expect("the engine writes UTF-8"));
         Ok(())
+    }
+
+    /// Refuses filters, tests and functions that do not exist. The engine looks them up when it comes to
+    /// them, so the template is run once, with every variable undefined; what stands in a branch that
+    /// this run does not enter is found only with a recipient.
+    fn refuse_unknown_names(
+        &mut self,
+        part: &Part,
+        name: &str,
+        source: &str,
+    ) -> Result<(), TemplateFault> {
+        self.engine.set_undefined_behavior(UndefinedBehavior::Chainable);
+        let template = self.engine.get_template(name).expect("the engine has every program");
+        let mut sink = Bounded { octets: Vec::new(), limit: SOURCE_LIMIT, full: false };
+        let tried =
+            template.render_captured_to(BTreeMap::<&str, Value>::new(), &mut sink).map(drop);
+        self.engine.set_undefined_behavior(UndefinedBehavior::Strict);
+        match tried {
+            Err(fault)
+                if matches!(fault.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest) =>
+            {
+                Err(syntax_fault(part.clone(), source, &fault))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// See [`super::Template::required_variables`].

@@ -6,6 +6,9 @@ use mail_parser::MessageParser;
 use super::{Part, RawSpec, TemplateFault, Unsubscribe};
 use crate::dkim::{field_name, fields};
 
+/// Most octets of a line, without its line end (RFC 5322, 2.1.1).
+const LINE_LIMIT: usize = 998;
+
 /// A complete message, cut into what is sent of its header, and its body.
 #[derive(Debug)]
 pub(super) struct RawTemplate {
@@ -26,6 +29,15 @@ impl RawTemplate {
     pub(super) fn compile(spec: &RawSpec) -> Result<(Self, Option<Domain>), TemplateFault> {
         let fault = |message: &str| TemplateFault::whole(Part::Raw, message);
         let message = with_crlf(&spec.message);
+        if let Some(place) = message
+            .split(|octet| *octet == b'\n')
+            .position(|line| line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_LIMIT)
+        {
+            let message = format!(
+                "the line is longer than {LINE_LIMIT} octets (RFC 5322, 2.1.1); fold it, or encode the text"
+            );
+            return Err(TemplateFault { part: Part::Raw, line: place + 1, column: 1, message });
+        }
         let (head, body) = split(&message);
         let mut template = Self {
             head: Vec::with_capacity(head.len()),

@@ -105,21 +105,23 @@ fn syntax_errors_name_part_line_and_column() {
         ("line\n  {{ name", Part::Html, 2),
         ("{% if %}", Part::Html, 1),
         ("\n\n{% nonsense %}", Part::Html, 3),
-        ("{{ name | no_such_filter }}", Part::Html, 1),
+        ("a\n{{ name | no_such_filter }}", Part::Html, 2),
+        ("{{ name | upper | no_such_filter(1) }}", Part::Html, 1),
+        ("{{ customer.name | no_such_filter }}", Part::Html, 1),
+        ("{% if name is no_such_test %}x{% endif %}", Part::Html, 1),
         ("a {% include 'text' %}", Part::Html, 1),
         ("\n{%- extends 'text' %}", Part::Html, 2),
         ("{% from 'text' import x %}", Part::Html, 1),
     ];
     for (html, part, line) in rows {
-        match compile(TemplateSpec { html: Some(html.into()), ..spec() }) {
-            Err(fault) => assert_eq!((&fault.part, fault.line), (&part, line), "{html:?}: {fault}"),
-            // An unknown filter is only found when it runs; then it must say where.
-            Ok(template) => {
-                let fault = template.render(&input(r#"{"name":"x"}"#)).unwrap_err();
-                assert!(matches!(fault, RenderFault::Template { line: 1, .. }), "{html}: {fault}");
-            }
-        }
+        let fault = compile(TemplateSpec { html: Some(html.into()), ..spec() }).expect_err(html);
+        assert_eq!((&fault.part, fault.line), (&part, line), "{html:?}: {fault}");
     }
+    // In a branch that is entered for some recipients only it is found when it runs; then it says where.
+    let html = "{% if name == 'x' %}\n{{ name | no_such_filter }}{% endif %}";
+    let template = compile(TemplateSpec { html: Some(html.into()), ..spec() }).unwrap();
+    let fault = template.render(&input(r#"{"name":"x"}"#)).unwrap_err();
+    assert!(matches!(fault, RenderFault::Template { line: 2, .. }), "{fault}");
     let fault = compile(TemplateSpec { html: Some("ü {{ }}".into()), ..spec() }).unwrap_err();
     assert_eq!(fault.line, 1);
     assert!(fault.column >= 3, "{fault}");
@@ -354,6 +356,20 @@ fn a_single_message_is_sent_as_it_is() {
         b"X: \0\r\n\r\n",
     ] {
         assert!(Template::compile(&ContentSpec::single_message(bad.to_vec()), settings()).is_err());
+    }
+    for (octets, end, fits) in [
+        (998, "\r\n", true),
+        (999, "\r\n", false),
+        (998, "\n", true),
+        (999, "\n", false),
+        (999, "", false),
+    ] {
+        let message = format!("From: a@example.com\r\n\r\n{}{end}", "x".repeat(octets));
+        let spec = ContentSpec::single_message(message.into_bytes());
+        match Template::compile(&spec, settings()) {
+            Ok(_) => assert!(fits, "{octets} {end:?}"),
+            Err(fault) => assert_eq!((fits, fault.line), (false, 3), "{octets} {end:?}: {fault}"),
+        }
     }
 }
 
