@@ -248,8 +248,8 @@ fn problem(status: StatusCode, body: &[u8]) -> String {
         let text = document.as_ref()?.get(name)?.as_str()?;
         Some(crate::output::printable(text)).filter(|text| !text.is_empty())
     };
-    let words = match (field("title"), field("detail")) {
-        (Some(title), Some(detail)) if title != detail => format!("{title}: {detail}"),
+    // The title only names the kind of problem; the detail says what it is.
+    let words = match (field("detail"), field("title")) {
         (Some(words), _) | (None, Some(words)) => words,
         (None, None) => {
             let text = String::from_utf8_lossy(body);
@@ -320,7 +320,7 @@ mod tests {
             (
                 409,
                 r#"{"title":"Wrong state","detail":"d1 is finished"}"#,
-                "the node refused (409): Wrong state: d1 is finished",
+                "the node refused (409): d1 is finished",
             ),
             (404, r#"{"title":"Not found"}"#, "the node refused (404): Not found"),
             (

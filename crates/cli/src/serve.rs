@@ -4,19 +4,21 @@
 //! back to the queue. A second signal ends it at once; the next start recovers from the disk.
 //! SIGHUP reads the MX rules again.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use clap::Args;
 use control::HttpServer;
-use node::config::{Config, LogFormat};
-use node::node::Node;
+use node::config::{Config, LogFormat, SourceConfig};
+use node::node::{Node, StartFault};
 use node::submission::{Submission, SubmissionBounds};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
+use crate::output::{count, say};
 
 /// Arguments of `mailweir serve`.
 #[derive(Debug, Args)]
@@ -46,6 +48,22 @@ fn log_to_standard_error(config: &Config) {
     }
 }
 
+/// Why the node does not start; faults of rules are shown one by one before.
+fn start_failure(fault: &StartFault) -> Failure {
+    let StartFault::Rules(faults) = fault else { return Failure::environment(fault.to_string()) };
+    faults.iter().for_each(|fault| say(&format!("{}\n", fault.render())));
+    let count = count(faults.len() as u64, "fault");
+    Failure::environment(format!("{count} in the MX rules; nothing was started"))
+}
+
+/// Sources whose address no interface of this machine has. It may come later, so they are no reason not to start.
+fn sources_elsewhere(sources: &[SourceConfig]) -> impl Iterator<Item = &SourceConfig> {
+    sources.iter().filter(|source| {
+        let bound = TcpListener::bind(SocketAddr::new(source.address, 0));
+        bound.is_err_and(|fault| fault.kind() == ErrorKind::AddrNotAvailable)
+    })
+}
+
 async fn serve(config: Config) -> Ended {
     let stop = CancellationToken::new();
     let refused = |fault: &dyn std::fmt::Display| Failure::environment(fault.to_string());
@@ -54,7 +72,7 @@ async fn serve(config: Config) -> Ended {
     let submission =
         Submission::bind(&config.submission, bounds).map_err(|fault| refused(&fault))?;
     let http_config = config.http.clone();
-    let node = Node::start(config).map_err(|fault| refused(&fault))?;
+    let node = Node::start(config).map_err(|fault| start_failure(&fault))?;
     let questions = node.questions();
     let room = node.intake();
     let submission = submission
@@ -67,8 +85,12 @@ async fn serve(config: Config) -> Ended {
             return Err(refused(&fault));
         }
     };
-    for address in submission.addresses() {
-        tracing::info!(%address, "submission listens");
+    for source in sources_elsewhere(&node.questions().config().sources) {
+        tracing::warn!(
+            "source {} has the address {}, which does not belong to this machine: nothing can be sent from it",
+            source.id,
+            source.address
+        );
     }
     for address in http.local_addresses()? {
         tracing::info!(%address, "HTTP listens");
@@ -92,7 +114,7 @@ async fn serve(config: Config) -> Ended {
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => match questions.reload_rules().await {
                 Ok(rules) => tracing::info!(version = rules.version(), "the MX rules were read again"),
-                Err(fault) => tracing::error!(%fault, "the MX rules in force stay"),
+                Err(fault) => tracing::error!("the MX rules in force stay: {fault}"),
             },
         }
     }
@@ -114,5 +136,30 @@ async fn serve(config: Config) -> Ended {
         }
         _ = terminate.recv() => Err(Failure::refused("stopped at once by a second signal")),
         _ = interrupt.recv() => Err(Failure::refused("stopped at once by a second signal")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_other_machines_are_found() {
+        let text = |address: &str, id: u32| {
+            format!(
+                "[[source]]\npublic_id = {id}\naddress = \"{address}\"\nhelo = \"out{id}.example\"\n"
+            )
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "0123456789abcdef").unwrap();
+        let path = folder.path().join("mailweir.toml");
+        let rest = "[return_path]\ndomain = \"b.example\"\nkeys = [{ file = \"key\" }]\n\
+                    [sender]\ndomain = \"b.example\"\n";
+        // 203.0.113.0/24 is for documentation (RFC 5737): no machine has it.
+        std::fs::write(&path, text("127.0.0.11", 1) + &text("203.0.113.77", 2) + rest).unwrap();
+        let config = Config::load(&path).unwrap_or_else(|fault| panic!("{fault}"));
+        let elsewhere: Vec<u32> =
+            sources_elsewhere(&config.sources).map(|source| source.id.0).collect();
+        assert_eq!(elsewhere, [2]);
     }
 }

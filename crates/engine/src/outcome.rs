@@ -162,7 +162,8 @@ impl Engine {
             DoneResult::Verdict(Verdict::NotTried) => {
                 if done.started_at.is_some() {
                     // Its token is spent, so the log must show it.
-                    self.record(now, id, &message, &done, None, Box::default());
+                    let note = "the conversation ended before an answer; it goes to another path";
+                    self.record(now, id, &message, &done, None, note.into());
                 }
                 return self.back_to_window(now, ix, assigned, done.started_at.is_none());
             }

@@ -27,6 +27,19 @@ pub enum DeliveryState {
     Finished,
 }
 
+impl core::fmt::Display for DeliveryState {
+    /// As in a sentence: it is `a draft`, `running`, `paused`, `cancelled`, `finished`.
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.write_str(match self {
+            Self::Draft => "a draft",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+            Self::Finished => "finished",
+        })
+    }
+}
+
 /// How far a delivery goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

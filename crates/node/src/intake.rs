@@ -411,7 +411,9 @@ impl Intake {
             Some(id) => id,
             None => {
                 let options = DeliveryOptions {
-                    name: format!("single messages of {}", name.tenant),
+                    name: format!("single messages of {}", name.tenant)
+                        .trim_end_matches(" of ")
+                        .to_owned(),
                     affinity: name.affinity.clone(),
                     priority: name.priority,
                     tenant: name.tenant.clone(),

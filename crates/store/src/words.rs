@@ -439,7 +439,7 @@ pub enum RefusedWrite {
     #[error("there is no delivery {0}")]
     UnknownDelivery(DeliveryId),
     /// The delivery's state does not allow it.
-    #[error("delivery {delivery} is {state:?}; {needed}")]
+    #[error("delivery {delivery} is {state}; {needed}")]
     WrongState {
         /// The delivery.
         delivery: DeliveryId,

@@ -180,8 +180,14 @@ fn rules(config: &Config) -> Vec<Finding> {
     let set = match crate::mx::rules_for(Some(config), None, None) {
         Ok(set) => set,
         Err(failure) => {
-            return super::failed(check, &failure, "`mailweir mx check FILE` shows it again")
-                .into();
+            // One line here; all faults with their pictures are for `mx check`.
+            let found = match node::node::read_rules(config) {
+                Err(fault) => fault.to_string(),
+                Ok(_) => failure.to_string(),
+            };
+            let file = config.rules.mx.as_deref().unwrap_or(Path::new("FILE")).display();
+            let mend = format!("`mailweir mx check {file}` shows every fault");
+            return vec![Finding::fail(check, found, mend)];
         }
     };
     let local = config.rules.mx.as_ref().map_or_else(
@@ -303,6 +309,7 @@ mod tests {
         std::fs::write(folder.path().join("local.toml"), "schema_version = 1\nx = 1\n").unwrap();
         let found = rules(&config);
         assert_eq!(summary(&found), [(Verdict::Fail, "MX rules")]);
-        assert!(found[0].found.contains("local.toml:2"), "{}", found[0].found);
+        let found = &found[0].found;
+        assert!(found.contains("local.toml:2") && found.lines().count() == 1, "{found}");
     }
 }

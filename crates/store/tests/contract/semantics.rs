@@ -492,7 +492,7 @@ fn what_is_refused_changes_nothing(subject: &mut Subject) {
         (append(nobody, None, &["a@x.org"]), "there is no delivery d99"),
         (
             append(running, None, &["b@x.org"]),
-            "delivery d1 is Running; recipients can be added only before it is started",
+            "delivery d1 is running; recipients can be added only before it is started",
         ),
         (
             append(draft, Some("own"), &["b@x.org"]),
@@ -510,15 +510,15 @@ fn what_is_refused_changes_nothing(subject: &mut Subject) {
         ),
         (
             Write::Start { delivery: running, at: time(3) },
-            "delivery d1 is Running; only a draft can be started",
+            "delivery d1 is running; only a draft can be started",
         ),
         (
             set_state(draft, DeliveryState::Paused),
-            "delivery d2 is Draft; only a running delivery can be paused",
+            "delivery d2 is a draft; only a running delivery can be paused",
         ),
         (
             Write::CancelQueued(sweep(running, DomainId(0), 9)),
-            "delivery d1 is Running; cancel the delivery first",
+            "delivery d1 is running; cancel the delivery first",
         ),
         (
             claim(DomainId(1), &[all(running)], 257, 9),
