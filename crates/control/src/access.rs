@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use node::config::{HttpConfig, Role};
@@ -143,10 +143,16 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
             Err(problem) => {
                 // The route, not the path: that may hold an address.
                 let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-                tracing::info!(route, "a request was refused: {problem:?}");
+                tracing::info!(route, "a request was refused: {problem}");
                 return problem.into_response();
             }
         }
+    }
+    // Those that look have parameters, and refuse unknown ones themselves.
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !looks && request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Problem::invalid("this request takes no parameters in its path; known: none")
+            .into_response();
     }
     next.run(request).await
 }

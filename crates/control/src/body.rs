@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Octets a second that a client must keep up.
 const LEAST_RATE: u64 = 1_024;
 /// Octets that are read and thrown away so that a client that is still sending sees the answer.
-const DRAIN_OCTETS: usize = 4 << 20;
+const DRAIN_OCTETS: usize = 256 << 20;
 /// How long that may take.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 

@@ -137,6 +137,12 @@ impl Problem {
     }
 }
 
+impl core::fmt::Display for Problem {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(out, "{} {}: {}", self.status.as_u16(), self.name, self.detail)
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut members = self.members;

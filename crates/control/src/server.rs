@@ -69,7 +69,10 @@ impl HttpServer {
             let listener = StdListener::bind(address)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .map_err(|fault| {
-                    let why = format!("cannot listen for HTTP on {address}: {fault}");
+                    let why = format!(
+                        "cannot listen for HTTP on {address}: {fault}; stop the program that uses \
+                         it or change `listen` in [http]"
+                    );
                     io::Error::new(fault.kind(), why)
                 })?;
             listeners.push(listener);

@@ -116,8 +116,9 @@ fn unusable_rules(fault: StartFault) -> Problem {
                 .collect();
             let first = faults.first().map(|fault| format!("; the first: {fault}"));
             Problem::invalid(format!(
-                "the rules have {} faults, those in force stay{}",
+                "the rules have {} {}, those in force stay{}",
                 faults.len(),
+                if faults.len() == 1 { "fault" } else { "faults" },
                 first.unwrap_or_default()
             ))
             .with("faults", list)

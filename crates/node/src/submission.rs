@@ -168,7 +168,7 @@ fn settings(
         lmtp: false,
         starttls: config.tls.is_some(),
         tls_required: !loopback,
-        auth_in_clear: loopback,
+        auth_in_clear: loopback && !config.users.is_empty(),
         access: if open { Access::Everybody } else { Access::Authenticated },
         limits: ServerLimits {
             message_octets: config.max_message_bytes.min(largest),

@@ -47,7 +47,7 @@ async fn a_delivery_from_draft_to_cancelled() {
     assert_eq!(started["counters"]["accepted"], 3);
     assert!(started["started_at"].is_string());
     let again = site.post(&format!("{path}/start"), &json!({})).await;
-    again.problem(409, "Running");
+    again.problem(409, "is running");
 
     let found = site.get("/api/v1/explain/ada@one.example").await;
     assert_eq!(found["kind"], "address");
@@ -73,7 +73,7 @@ async fn a_delivery_from_draft_to_cancelled() {
     assert_eq!(resumed.json()["state"], "running", "{resumed:?}");
     let cancelled = site.post(&format!("{path}/cancel"), &json!({ "why": "test" })).await;
     assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
-    site.post(&format!("{path}/resume"), &json!({})).await.problem(409, "Cancelled");
+    site.post(&format!("{path}/resume"), &json!({})).await.problem(409, "is cancelled");
     // Twice is no fault of anybody, or is said; the state stays in any case.
     let twice = site.post(&format!("{path}/cancel"), &json!({})).await;
     assert!(twice.status == 200 || twice.status == 409, "{twice:?}");
