@@ -379,6 +379,7 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
     let all = [
         WaitReason::DeliveryNotStarted,
         WaitReason::DeliveryPaused,
+        WaitReason::DeliveryCancelled,
         WaitReason::WaveNotOpen,
         WaitReason::RetryScheduled,
         WaitReason::NotDue,
@@ -387,12 +388,15 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         WaitReason::NoSource { affinity: String::new() },
         quota(QuotaLimit::Hour),
         quota(QuotaLimit::Period),
+        quota(QuotaLimit::Pace),
+        quota(QuotaLimit::MinuteEnd),
         quota(QuotaLimit::Source),
         quota(QuotaLimit::Delivery),
         quota(QuotaLimit::Connections),
         quota(QuotaLimit::ConnectionRate),
         quota(QuotaLimit::ConnectionInterval),
         quota(QuotaLimit::Ledger),
+        quota(QuotaLimit::LedgerFull),
         resting(RestCause::Unreachable),
         resting(RestCause::Refused),
         resting(RestCause::Broken),
@@ -408,6 +412,7 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         match reason {
             WaitReason::DeliveryNotStarted
             | WaitReason::DeliveryPaused
+            | WaitReason::DeliveryCancelled
             | WaitReason::WaveNotOpen
             | WaitReason::RetryScheduled
             | WaitReason::NotDue

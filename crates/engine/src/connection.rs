@@ -68,6 +68,10 @@ pub(crate) struct Connection {
     pub(crate) busy_since: Timestamp,
     /// Since when it has nothing to do.
     pub(crate) idle_since: Option<Timestamp>,
+    /// It is in the table of wakes, to be closed if it is idle for too long.
+    pub(crate) idle_wake: bool,
+    /// It was asked for in the turn of its group: where it is refused, the group keeps its place in line.
+    pub(crate) in_turn: bool,
     /// TLS was tried although clear text would do: a failure of TLS leads to clear text.
     pub(crate) opportunistic: bool,
 }

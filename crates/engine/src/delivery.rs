@@ -11,9 +11,19 @@ use crate::event::{Command, QuotaLimit, QuotaWait};
 use crate::reason::{WaitReason, Waiting};
 use crate::window::{PRIORITIES, lane};
 use crate::work::{Delivery, DeliveryState, Fate, FinalState};
+use quota::PathKey;
 
 /// While a delivery's cap makes it wait for no longer than this, its messages stay in the windows.
 const SHORT_CAP_WAIT: Duration = Duration::from_secs(2);
+
+/// Scans that nobody waits for begin so long after each other at least.
+const SCANS_APART: Duration = Duration::from_secs(1);
+
+/// The same where a delivery was started or resumed, or a wave has opened.
+const SCANS_APART_PROMPT: Duration = Duration::from_millis(100);
+
+/// Deliveries asked for in one claim.
+pub(crate) const CLAIM_DELIVERIES_MAX: usize = 64;
 
 /// How long after the end of a delivery's validity the store is asked again for what came back late.
 const LATE_RETURNS: Duration = Duration::from_secs(60);
@@ -29,7 +39,7 @@ impl Delivery {
             DeliveryState::Running | DeliveryState::Finished => {}
             DeliveryState::Draft => return never(WaitReason::DeliveryNotStarted),
             DeliveryState::Paused => return never(WaitReason::DeliveryPaused),
-            DeliveryState::Cancelled => return never(WaitReason::DeliveryPaused),
+            DeliveryState::Cancelled => return never(WaitReason::DeliveryCancelled),
         }
         if self.wave_ends.is_empty() {
             return Ok(None);
@@ -119,10 +129,14 @@ impl Engine {
             }
             DeliveryState::Running => {}
         }
-        self.deliveries.insert(id, delivery);
+        let before = self.deliveries.insert(id, delivery);
         self.schedule_delivery(now, id);
         // What was queued while it could not send was perhaps never heard of here.
-        self.scan_soon(now);
+        let begins = before.is_none_or(|before| {
+            before.state != DeliveryState::Running
+                || self.deliveries.get(&id).is_some_and(|now| now.wave_ends != before.wave_ends)
+        });
+        self.scan_soon(now, if begins { SCANS_APART_PROMPT } else { SCANS_APART });
     }
 
     /// Looks at a delivery again when a wave opens, its validity ends, or a stream is to be swept.
@@ -176,7 +190,7 @@ impl Engine {
         if !stream {
             // A wave has opened.
             self.open_deliveries = [None, None, None];
-            self.scan_soon(now);
+            self.scan_soon(now, SCANS_APART_PROMPT);
         }
     }
 
@@ -201,12 +215,18 @@ impl Engine {
         let Some(group) = self.groups[ix].as_ref() else { return };
         let capped = group.window.queues().filter(|(key, _)| key.cap.is_some());
         let mut deliveries: Vec<DeliveryId> = capped.map(|(key, _)| key.delivery).collect();
+        if deliveries.is_empty() {
+            return;
+        }
         deliveries.dedup();
+        let targets: Vec<_> = group.targets.iter().map(|target| target.address).collect();
+        let sources: Vec<_> = self.sources.iter().map(|source| source.id).collect();
         for id in deliveries {
-            let purses = self
-                .paths
-                .values()
-                .filter(|path| path.groups.contains(&ix))
+            let keys = targets.iter().flat_map(|target| {
+                sources.iter().map(|source| PathKey { source: *source, target: *target })
+            });
+            let purses = keys
+                .filter_map(|key| self.paths.get(&key))
                 .flat_map(|path| path.purses.iter().filter(|purse| purse.cap == Some(id)));
             let mut wait: Option<&QuotaWait> = None;
             let mut tokens = 0;
@@ -238,11 +258,33 @@ impl Engine {
     pub(crate) fn cap_woken(&mut self, now: Timestamp, id: DeliveryId) {
         self.capped.remove(&id);
         self.open_deliveries = [None, None, None];
-        self.scan_soon(now);
+        self.scan_soon(now, SCANS_APART);
     }
 
-    /// The deliveries of a lane that may send, the one whose turn it is first.
-    pub(crate) fn open_deliveries(&mut self, now: Timestamp, lane: usize) -> Vec<OpenDelivery> {
+    /// When the first mail of a domain is due, given the earliest due time of each of its deliveries, as far as they may
+    /// send at `now`; `None`: none of them may. A scan of the queue leaves such domains out: they would only be looked
+    /// up and asked for in vain, and are found again when one of the deliveries may send.
+    #[must_use]
+    pub fn earliest_due(
+        &self,
+        now: Timestamp,
+        due: impl IntoIterator<Item = (DeliveryId, Timestamp)>,
+    ) -> Option<Timestamp> {
+        let may_send = |id: &DeliveryId| {
+            self.deliveries.get(id).is_some_and(|delivery| delivery.open_until(now).is_ok())
+                && !self.capped.contains_key(id)
+        };
+        due.into_iter().filter(|(id, _)| may_send(id)).map(|(_, due)| due).min()
+    }
+
+    /// Some deliveries of a lane that may send, the one whose turn it is first, and how many there are: all of them, or,
+    /// where there are many, those from number `from` on.
+    pub(crate) fn open_deliveries(
+        &mut self,
+        now: Timestamp,
+        lane: usize,
+        from: DeliveryId,
+    ) -> (Vec<OpenDelivery>, usize) {
         if self.open_deliveries[lane].is_none() {
             let open = self
                 .deliveries
@@ -256,10 +298,14 @@ impl Engine {
                 .collect();
             self.open_deliveries[lane] = Some(open);
         }
-        let Some(open) = &mut self.open_deliveries[lane] else { return Vec::new() };
-        if open.len() > 1 {
-            open.rotate_left(1);
-        }
-        open.clone()
+        let Some(open) = &self.open_deliveries[lane] else { return (Vec::new(), 0) };
+        self.claim_turns[lane] = self.claim_turns[lane].wrapping_add(1);
+        let first = if open.len() > CLAIM_DELIVERIES_MAX {
+            open.partition_point(|(id, _)| *id < from)
+        } else {
+            self.claim_turns[lane] % open.len().max(1)
+        };
+        let some = open[first..].iter().chain(&open[..first]).take(CLAIM_DELIVERIES_MAX);
+        (some.copied().collect(), open.len())
     }
 }

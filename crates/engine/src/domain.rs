@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use mail::id::DeliveryId;
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 
@@ -30,6 +31,26 @@ pub(crate) enum RouteState {
     Temporary { why: String, until: Timestamp },
 }
 
+/// Where more deliveries may send than are asked for in one claim, a domain's claims go round: nothing is known of its
+/// backlog before all of them were asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tour {
+    /// The delivery at which the next claim begins.
+    from: DeliveryId,
+    /// Deliveries that were not asked for yet in this round; 0: the round is over.
+    left: usize,
+    /// Earliest due time found in it.
+    due: Timestamp,
+    /// Some message was found in it.
+    found: bool,
+}
+
+impl Default for Tour {
+    fn default() -> Self {
+        Self { from: DeliveryId(0), left: 0, due: Timestamp::NEVER, found: false }
+    }
+}
+
 /// A recipient domain.
 #[derive(Clone, Debug)]
 pub(crate) struct Domain {
@@ -41,8 +62,14 @@ pub(crate) struct Domain {
     /// Per priority: the earliest due time of what was added to the queue since the claim was made:
     /// whether the claim's answer knows of it cannot be told.
     pub(crate) added: [Timestamp; 3],
-    /// Per priority: how many messages the claim may bring at most.
+    /// Per priority: how many messages the claim may bring into the windows at most.
     pub(crate) claim_limit: [u32; 3],
+    /// Per priority: the round of claims over all open deliveries.
+    pub(crate) tour: [Tour; 3],
+    /// It takes no mail, and stands in line to have its messages claimed and ended.
+    pub(crate) dead: bool,
+    /// Per priority: the claim on its way was made to end its messages.
+    pub(crate) claim_dead: [bool; 3],
     /// Per priority: the group for which the claim was made.
     pub(crate) claim_group: [Option<usize>; 3],
     /// Per priority: it stands in its group's line of domains to be claimed.
@@ -63,6 +90,9 @@ impl Domain {
             claiming: [false; 3],
             added: [Timestamp::NEVER; 3],
             claim_limit: [0; 3],
+            tour: [Tour::default(); 3],
+            dead: false,
+            claim_dead: [false; 3],
             claim_group: [None; 3],
             in_line: [false; 3],
             route: RouteState::Unknown,
@@ -119,8 +149,11 @@ impl Engine {
                 } else {
                     self.settings.scan_interval * FULL_SCAN_INTERVALS
                 };
-                let again = core::mem::take(&mut self.scan_again);
-                self.wake_scan(if again { now } else { now + pause });
+                let again = match self.scan_again.take() {
+                    Some(apart) => now.max(self.scan_began + apart),
+                    None => now + pause,
+                };
+                self.wake_scan(again);
             }
         }
     }
@@ -191,8 +224,8 @@ impl Engine {
                 wake = if due_now { Some(until) } else { wake.map(|due| due.max(until)) };
             }
             RouteState::Permanent { .. } => {
-                for lane in 0..PRIORITIES.len() {
-                    self.claim(now, ix, lane, self.settings.claim_messages_max);
+                if due_now && !core::mem::replace(&mut domain.dead, true) {
+                    self.dead.push_back(ix);
                 }
             }
             RouteState::In { group, valid_until, refreshing } => {
@@ -235,18 +268,50 @@ impl Engine {
         self.wakes.insert((at, Wake::Domain(ix)));
     }
 
+    /// Claims the messages of domains that take no mail, a few domains at a time. They end at once and never come into
+    /// a window, so they do not count against the room there.
+    pub(crate) fn claim_dead(&mut self, now: Timestamp) {
+        while self.dead_claims < DEAD_CLAIMS_MAX && !self.draining && !self.store_sick {
+            let Some(ix) = self.dead.pop_front() else { return };
+            let Some(domain) = self.domains[ix].as_mut() else { continue };
+            domain.dead = false;
+            if !matches!(domain.route, RouteState::Permanent { .. }) {
+                continue;
+            }
+            for lane in 0..PRIORITIES.len() {
+                if !self.claim(now, ix, lane, self.settings.claim_messages_max) {
+                    continue;
+                }
+                self.dead_claims += 1;
+                if let Some(domain) = self.domains[ix].as_mut() {
+                    domain.claim_dead[lane] = true;
+                    let limit = core::mem::take(&mut domain.claim_limit[lane]);
+                    self.claimed_ahead = self.claimed_ahead.saturating_sub(limit as usize);
+                }
+            }
+        }
+    }
+
     /// Asks the store for due messages of a domain. Returns whether it did.
     pub(crate) fn claim(&mut self, now: Timestamp, ix: DomainIx, lane: usize, limit: u32) -> bool {
-        let open = match self.domains[ix].as_ref() {
-            Some(domain) if domain.claimable(lane, now) => self.open_deliveries(now, lane),
+        let from = match self.domains[ix].as_ref() {
+            Some(domain) if domain.claimable(lane, now) => domain.tour[lane].from,
             _ => return false,
         };
+        let (open, all) = self.open_deliveries(now, lane, from);
         let Some(domain) = self.domains[ix].as_mut() else { return false };
-        if open.is_empty() {
+        let tour = &mut domain.tour[lane];
+        let Some((last, _)) = open.last() else {
             // When a delivery may send again, a scan finds its domains again.
             domain.due[lane] = Timestamp::NEVER;
+            *tour = Tour::default();
             return false;
+        };
+        if tour.left == 0 {
+            *tour = Tour { left: all, ..Tour::default() };
         }
+        tour.from = DeliveryId(last.0.saturating_add(1));
+        tour.left = tour.left.saturating_sub(open.len());
         domain.claiming[lane] = true;
         domain.added[lane] = Timestamp::NEVER;
         domain.claim_limit[lane] = limit;
@@ -280,8 +345,14 @@ impl Engine {
         domain.claiming[lane] = false;
         let ahead = core::mem::take(&mut domain.claim_limit[lane]) as usize;
         self.claimed_ahead = self.claimed_ahead.saturating_sub(ahead);
-        domain.due[lane] = next_due.unwrap_or(Timestamp::NEVER).min(domain.added[lane]);
-        if messages.is_empty() && domain.due[lane] <= now && domain.added[lane] > now {
+        if core::mem::take(&mut domain.claim_dead[lane]) {
+            self.dead_claims = self.dead_claims.saturating_sub(1);
+        }
+        let tour = &mut domain.tour[lane];
+        tour.due = tour.due.min(next_due.unwrap_or(Timestamp::NEVER)).min(domain.added[lane]);
+        tour.found |= !messages.is_empty();
+        domain.due[lane] = if tour.left > 0 { Timestamp::EPOCH } else { tour.due };
+        if tour.left == 0 && !tour.found && tour.due <= now && domain.added[lane] > now {
             // The store holds it for another reason than those known here; the next scan tries again.
             domain.due[lane] = Timestamp::NEVER;
         }
@@ -451,6 +522,9 @@ impl Engine {
     }
 }
 
+/// Claims of domains that take no mail on their way at a time.
+const DEAD_CLAIMS_MAX: usize = 64;
+
 /// Domains asked for in one step of the scan at most.
 pub(crate) const SCAN_DOMAINS: usize = 2_000;
 
@@ -461,7 +535,7 @@ const FULL_SCAN_INTERVALS: u32 = 12;
 const PERMANENT_FAULT_HELD: Duration = Duration::from_secs(300);
 
 /// Pause for mail that no source may send.
-const NO_SOURCE_PAUSE: Duration = Duration::from_secs(600);
+pub(crate) const NO_SOURCE_PAUSE: Duration = Duration::from_secs(600);
 
 /// A DNS fault in the words of a reply.
 pub(crate) fn fault_words(domain: &str, fault: &RouteFault) -> String {

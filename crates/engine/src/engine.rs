@@ -3,6 +3,7 @@
 //! What follows from them is decided elsewhere: `delivery` and `domain` (what may be claimed), `shaping` (what goes
 //! where), `opening`, `line` and `tokens` (connections and permissions), `outcome` (what becomes of a message).
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
 use mail::time::Timestamp;
 use rules::RuleSet;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionState};
 use crate::domain::{Domain, DomainIx, RouteState, SCAN_DOMAINS};
 use crate::event::{Command, Event, QuotaWait};
 use crate::group::Group;
@@ -38,6 +39,8 @@ pub(crate) enum Wake {
     Cap(DeliveryId),
     /// A wave opens, or a delivery ends.
     Delivery(DeliveryId),
+    /// The line of a budget moves although no release was seen.
+    Line(LineKey),
     /// Look for domains that are not known, forget what is idle.
     Scan,
 }
@@ -55,6 +58,8 @@ pub struct Engine {
     pub(crate) deliveries: BTreeMap<DeliveryId, Delivery>,
     /// Per priority: deliveries that may send, with the end of their open waves; `None`: to be made anew.
     pub(crate) open_deliveries: [Option<Vec<OpenDelivery>>; 3],
+    /// Per priority: how many claims were made, so that each delivery is the first one in its turn.
+    pub(crate) claim_turns: [usize; 3],
     /// Deliveries whose own hourly cap is used up, with the ledger's answer.
     pub(crate) capped: BTreeMap<DeliveryId, QuotaWait>,
     pub(crate) domain_by_name: BTreeMap<Arc<str>, DomainIx>,
@@ -63,10 +68,14 @@ pub struct Engine {
     /// Some domain with backlog did not fit into the table.
     pub(crate) overflowed: bool,
     pub(crate) scanning: bool,
-    /// Another scan is wanted as soon as this one is over.
-    pub(crate) scan_again: bool,
+    /// Another scan is wanted when this one is over: how long after its beginning at least.
+    pub(crate) scan_again: Option<Duration>,
     /// When the next scan begins.
     pub(crate) scan_wake: Timestamp,
+    /// When the last scan began.
+    pub(crate) scan_began: Timestamp,
+    /// When what is idle is forgotten next.
+    forget_at: Timestamp,
     /// Where it begins.
     pub(crate) scan_after: u64,
     pub(crate) delivery_wakes: BTreeMap<DeliveryId, Timestamp>,
@@ -76,8 +85,6 @@ pub struct Engine {
     pub(crate) paths: BTreeMap<PathKey, Path>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     pub(crate) next_connection: u64,
-    /// Connections with nothing to do, with the budget that they keep a permit of.
-    pub(crate) idle: BTreeMap<ConnectionId, LineKey>,
     pub(crate) lines: Lines,
     /// Paths that were refused tokens, per budget.
     pub(crate) token_waiters: BTreeMap<LineKey, BTreeSet<PathKey>>,
@@ -89,6 +96,10 @@ pub struct Engine {
     /// Messages in all windows.
     pub(crate) window_messages: usize,
     pub(crate) claims_open: usize,
+    /// Domains that take no mail, and whose messages are to be claimed to end them.
+    pub(crate) dead: VecDeque<DomainIx>,
+    /// Claims of such domains on their way.
+    pub(crate) dead_claims: usize,
     /// Messages that the open claims may bring.
     pub(crate) claimed_ahead: usize,
     /// Groups that would claim more if all windows together held less, in the order in which they came: those that would
@@ -114,14 +125,17 @@ impl Engine {
             random,
             deliveries: BTreeMap::new(),
             open_deliveries: [None, None, None],
+            claim_turns: [0; 3],
             capped: BTreeMap::new(),
             domain_by_name: BTreeMap::new(),
             domains: Vec::new(),
             free_domains: Vec::new(),
             overflowed: false,
             scanning: false,
-            scan_again: false,
+            scan_again: None,
             scan_wake: now,
+            scan_began: Timestamp::EPOCH,
+            forget_at: now,
             scan_after: 0,
             delivery_wakes: BTreeMap::new(),
             group_by_key: BTreeMap::new(),
@@ -130,7 +144,6 @@ impl Engine {
             paths: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 1,
-            idle: BTreeMap::new(),
             lines: Lines::default(),
             token_waiters: BTreeMap::new(),
             wakes: BTreeSet::new(),
@@ -140,6 +153,8 @@ impl Engine {
             attempts: Vec::new(),
             window_messages: 0,
             claims_open: 0,
+            dead: VecDeque::new(),
+            dead_claims: 0,
             claimed_ahead: 0,
             starved: Default::default(),
             starved_turn: None,
@@ -181,6 +196,10 @@ impl Engine {
             Event::DeliveryChanged(delivery) => self.delivery_changed(now, *delivery),
             Event::Queued { delivery, due, domains } => {
                 let Some(known) = self.deliveries.get(&delivery) else { return };
+                if known.open_until(now).is_err() {
+                    // A scan finds it when the delivery may send.
+                    return;
+                }
                 let lane = lane(known.options.priority);
                 for name in domains {
                     self.found_due(now, &name, due, Some(lane));
@@ -231,6 +250,7 @@ impl Engine {
             let Some(group) = self.next_starved() else { break };
             self.dirty.insert(group);
         }
+        self.claim_dead(now);
         self.flush_settled();
         if !self.attempts.is_empty() {
             let attempts = core::mem::take(&mut self.attempts);
@@ -316,7 +336,6 @@ impl Engine {
             Wake::Group(ix) => {
                 if let Some(group) = self.groups[ix].as_mut() {
                     group.wake = Timestamp::NEVER;
-                    self.poll_lines(now, ix);
                     self.dirty.insert(ix);
                 }
             }
@@ -327,6 +346,7 @@ impl Engine {
                 self.delivery_woken(now, id);
             }
             Wake::Cap(id) => self.cap_woken(now, id),
+            Wake::Line(key) => self.line_woken(now, key),
             Wake::Scan => {
                 self.scan_wake = Timestamp::NEVER;
                 self.scan(now);
@@ -366,10 +386,12 @@ impl Engine {
             }
         }
         // Rule numbers belong to a rule set: the lines of the old one are dissolved.
-        self.lines = Lines::default();
+        self.lines.dissolve();
         self.token_waiters.clear();
         for group in self.groups.iter_mut().flatten() {
             group.turns.clear();
+            group.pass = None;
+            group.outside = None;
             group.claims_held_until = Timestamp::EPOCH;
         }
         let rules = &self.rules;
@@ -387,10 +409,11 @@ impl Engine {
             if connection.messages_left == 0 {
                 full.push(*id);
             }
-        }
-        for (id, line) in &mut self.idle {
-            if let Some(connection) = self.connections.get(id) {
-                *line = connection.line;
+            self.lines.opened(connection.line);
+            match connection.state {
+                ConnectionState::Closing => self.lines.closing(connection.line, *id),
+                _ if connection.idle_since.is_some() => self.lines.idle(connection.line, *id),
+                _ => {}
             }
         }
         for id in full {
@@ -402,9 +425,13 @@ impl Engine {
     // ------------------------------------------------------------------ housekeeping
 
     fn scan(&mut self, now: Timestamp) {
-        self.forget_idle(now);
+        if now >= self.forget_at {
+            self.forget_at = now + self.settings.scan_interval;
+            self.forget_idle(now);
+        }
         if !self.scanning && !self.draining {
             self.scanning = true;
+            self.scan_began = now;
             self.find_due_after(self.scan_after);
         }
     }
@@ -424,12 +451,13 @@ impl Engine {
         }
     }
 
-    /// Asks the store for domains that are not known here, now or as soon as the scan on its way is over.
-    pub(crate) fn scan_soon(&mut self, now: Timestamp) {
+    /// Asks the store for domains that are not known here, now or when the scan on its way is over, but not before
+    /// `pause` has passed since the last one began: a scan reads the whole queue.
+    pub(crate) fn scan_soon(&mut self, now: Timestamp, pause: Duration) {
         if self.scanning {
-            self.scan_again = true;
+            self.scan_again = Some(self.scan_again.map_or(pause, |before| before.min(pause)));
         } else {
-            self.wake_scan(now);
+            self.wake_scan(now.max(self.scan_began + pause));
         }
     }
 
@@ -482,7 +510,7 @@ impl Engine {
         }
         let settings = &self.settings;
         self.paths.retain(|_, path| !path.is_idle(now, settings) || !path.groups.is_empty());
-        self.lines.forget_empty();
+        self.lines.forget_empty(now);
         let paths = &self.paths;
         self.token_waiters.retain(|_, waiters| {
             waiters.retain(|key| {
@@ -497,7 +525,7 @@ impl Engine {
         let waits_long = match domain.route {
             RouteState::In { group, .. } => self.groups[group]
                 .as_ref()
-                .and_then(|group| group.waiting.as_ref())
+                .and_then(|group| self.waiting_of(group))
                 .is_some_and(|wait| wait.until != Timestamp::NEVER && wait.until > horizon),
             RouteState::Temporary { until, .. } => until > horizon,
             _ => false,
@@ -558,7 +586,7 @@ pub(crate) const SHARE_SCALE: u64 = 1 << 30;
 const STARVED_TURN_MIN: usize = 4;
 
 /// The lane of urgent mail.
-const URGENT: usize = 0;
+pub(crate) const URGENT: usize = 0;
 
 /// The part of all windows that only urgent mail may use: one of so many.
 const URGENT_SHARE: usize = 16;

@@ -119,8 +119,12 @@ pub struct Tokens {
 pub enum QuotaLimit {
     /// The messages of the last hour.
     Hour,
-    /// The messages of the current five minutes.
+    /// The messages of the current five minutes (staircase pacing).
     Period,
+    /// The messages that may have gone by now (even pacing).
+    Pace,
+    /// The minute of the ledger is about to end: a token of it could not be used in time.
+    MinuteEnd,
     /// The hourly cap of the source (warm-up).
     Source,
     /// The hourly cap of the delivery or tenant.
@@ -133,6 +137,8 @@ pub enum QuotaLimit {
     ConnectionInterval,
     /// The ledger cannot be reached, or cannot make its record durable.
     Ledger,
+    /// The ledger counts as many paths or caps as it may.
+    LedgerFull,
 }
 
 /// Not now, says the ledger.

@@ -6,10 +6,10 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
 use serde::Serialize;
 
-use crate::domain::RouteState;
+use crate::domain::{NO_SOURCE_PAUSE, RouteState};
 use crate::engine::Engine;
 use crate::event::QuotaWait;
-use crate::group::GroupCounts;
+use crate::group::{Group, GroupCounts};
 use crate::line::LineKey;
 use crate::path::RestCause;
 use crate::reason::{WaitReason, Waiting};
@@ -74,12 +74,6 @@ impl Engine {
             .iter()
             .flatten()
             .map(|group| {
-                let in_flight = group
-                    .connections
-                    .iter()
-                    .filter_map(|id| self.connections.get(id))
-                    .map(|connection| connection.assigned.len())
-                    .sum();
                 let rule = group.targets.first().zip(self.sources.iter().next()).map_or_else(
                     String::new,
                     |(target, source)| {
@@ -94,9 +88,9 @@ impl Engine {
                     domains: group.domains,
                     window: group.window.len(),
                     connections: group.connections.len(),
-                    in_flight,
+                    in_flight: group.in_flight,
                     counts: group.counts,
-                    waiting: group.waiting.clone(),
+                    waiting: self.waiting_of(group),
                 }
             })
             .collect()
@@ -143,8 +137,22 @@ impl Engine {
         views
     }
 
-    /// Why a queued message waits. `due` and `in_queue` come from the store: a message that is not in the
-    /// queue is held by this engine.
+    /// Why a group has not sent what it has. One that stands in a line is looked at when the line is.
+    pub(crate) fn waiting_of(&self, group: &Group) -> Option<Waiting> {
+        if let Some((_, keys)) =
+            group.outside.as_ref().filter(|_| group.has_line() && group.window.len() == 0)
+        {
+            return Some(self.outside_reason(self.last, keys));
+        }
+        let waiting = group.waiting.clone()?;
+        let looks = group.turns.keys().map(|key| self.lines.look_at(*key));
+        let look = looks.filter(|at| *at != Timestamp::NEVER).min();
+        let until = look.map_or(waiting.until, |look| waiting.until.max(look));
+        Some(Waiting { until, ..waiting })
+    }
+
+    /// Why a queued message waits. `due` comes from the store (the epoch for a message that is not in the queue but
+    /// held by this engine), and so does `tried`: whether it was put off before.
     #[must_use]
     pub fn why(
         &self,
@@ -153,6 +161,7 @@ impl Engine {
         delivery: DeliveryId,
         recipient: &str,
         due: Timestamp,
+        tried: bool,
     ) -> Waiting {
         let never = Timestamp::NEVER;
         if self.draining {
@@ -173,10 +182,13 @@ impl Engine {
         let affinity = &delivery.options.affinity;
         if self.sources.admitted(affinity, domain).is_empty() {
             let reason = WaitReason::NoSource { affinity: affinity.clone() };
-            return Waiting { reason, until: never };
+            // It is looked at again now and then: the configuration may have changed.
+            let until = if due > now { due } else { now + NO_SOURCE_PAUSE };
+            return Waiting { reason, until };
         }
         if due > now {
-            return Waiting { reason: WaitReason::RetryScheduled, until: due };
+            let reason = if tried { WaitReason::RetryScheduled } else { WaitReason::NotDue };
+            return Waiting { reason, until: due };
         }
         if let Some(wait) = self.capped.get(&delivery.id) {
             let until = wait.until.unwrap_or(never);
@@ -203,7 +215,7 @@ impl Engine {
             RouteState::Permanent { .. } => Waiting { reason: WaitReason::InTurn, until: soon },
             RouteState::In { group, .. } => self.groups[*group]
                 .as_ref()
-                .and_then(|group| group.waiting.clone())
+                .and_then(|group| self.waiting_of(group))
                 .unwrap_or(Waiting {
                     reason: if known.claiming[lane] {
                         WaitReason::InTurn

@@ -73,6 +73,14 @@ pub(crate) struct Group {
     pub(crate) rulings: BTreeMap<(Arc<str>, SourceId), RuleId>,
     /// Its places in the lines for permits.
     pub(crate) turns: BTreeMap<LineKey, Turn>,
+    /// The budget that lets it claim before it has a connection.
+    pub(crate) pass: Option<LineKey>,
+    /// It stands outside these budgets, with this number, and claims nothing.
+    pub(crate) outside: Option<(u64, Vec<LineKey>)>,
+    /// Messages handed to its connections.
+    pub(crate) in_flight: usize,
+    /// Connections that became ready or reported something since it was looked at.
+    pub(crate) fresh: Vec<ConnectionId>,
     /// Memory is short and it cannot send: it claims nothing until then.
     pub(crate) claims_held_until: Timestamp,
     pub(crate) wake: Timestamp,
@@ -107,6 +115,10 @@ impl Group {
             breaker: Breaker::default(),
             rulings: BTreeMap::new(),
             turns: BTreeMap::new(),
+            pass: None,
+            outside: None,
+            in_flight: 0,
+            fresh: Vec::new(),
             claims_held_until: Timestamp::EPOCH,
             wake: Timestamp::NEVER,
             waiting: None,

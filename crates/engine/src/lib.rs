@@ -26,6 +26,7 @@ mod group;
 mod line;
 mod opening;
 mod outcome;
+mod pass;
 mod path;
 pub mod quarantine;
 mod quota_words;

@@ -23,12 +23,42 @@ struct Refusal {
     waiting: Waiting,
     /// The budget whose turn is kept, because only a token is missing.
     token_of: Option<LineKey>,
+    /// When the group looks for itself; never: it is woken by its place in line or by an answer.
+    look_at: Timestamp,
 }
 
 impl From<Waiting> for Refusal {
     fn from(waiting: Waiting) -> Self {
-        Self { waiting, token_of: None }
+        let look_at = waiting.until;
+        Self { waiting, token_of: None, look_at }
     }
+}
+
+impl Refusal {
+    /// The group stands in a line, and is woken when it is its turn.
+    fn in_line(waiting: Waiting) -> Self {
+        Self { waiting, token_of: None, look_at: Timestamp::NEVER }
+    }
+}
+
+/// The connections of a group by what they are worth to it, dry ones and others apart.
+#[derive(Default)]
+struct Survey {
+    /// Being asked for or opened.
+    opening: u64,
+    /// Ready, with tokens or the prospect of some.
+    ready: u64,
+    /// Sources of those that could take messages.
+    free: Vec<SourceId>,
+}
+
+/// Why no target can be connected to now.
+struct PathRefusal {
+    waiting: Waiting,
+    /// The budget whose connections are all in use.
+    all_in_use: Option<LineKey>,
+    /// When the group looks for itself; never: only a place in line helps.
+    look_at: Timestamp,
 }
 
 /// Messages of a window that a source could send.
@@ -48,24 +78,32 @@ impl Engine {
         let mut blocked: Option<Waiting> = None;
         let mut waits_for_token = Vec::new();
         let mut opened: Vec<(SourceId, bool)> = Vec::new();
-        for Demand { source, dry, cap, waiting } in self.demand(ix) {
-            if opened.contains(&(source, dry)) || !self.worth_opening(now, ix, source, dry, waiting)
-            {
+        let mut look_at = Timestamp::NEVER;
+        let demand = self.demand(ix);
+        if demand.is_empty() {
+            return (None, Vec::new());
+        }
+        let mut surveys = self.survey(now, ix);
+        for Demand { source, dry, cap, waiting } in demand {
+            let survey = &mut surveys[usize::from(dry)];
+            if opened.contains(&(source, dry)) || !self.worth_opening(ix, survey, source, waiting) {
                 continue;
             }
             match self.open_one(now, ix, source, dry, cap) {
-                Ok(()) => opened.push((source, dry)),
+                Ok(()) => {
+                    opened.push((source, dry));
+                    survey.opening += 1;
+                }
                 Err(refusal) => {
                     waits_for_token.extend(refusal.token_of);
+                    look_at = look_at.min(refusal.look_at);
                     // Of several sources the one that may move first is the reason.
                     earlier(&mut blocked, refusal.waiting);
                 }
             }
         }
-        if let Some(wait) = &blocked
-            && wait.until != Timestamp::NEVER
-        {
-            self.wake_group(ix, wait.until.max(now + MIN_WAIT));
+        if look_at != Timestamp::NEVER {
+            self.wake_group(ix, look_at.max(now + MIN_WAIT));
         }
         (blocked, waits_for_token)
     }
@@ -97,38 +135,38 @@ impl Engine {
         demand
     }
 
-    /// Whether one more connection pays: the messages that wait outlast what the open connections deliver
-    /// while a new one is set up. Connections at most double in one set-up time.
-    fn worth_opening(
-        &self,
-        now: Timestamp,
-        ix: usize,
-        source: SourceId,
-        dry: bool,
-        waiting: usize,
-    ) -> bool {
-        let Some(group) = self.groups[ix].as_ref() else { return false };
-        let (mut ready, mut opening, mut free_of_source) = (0_u64, 0_u64, 0_u64);
+    /// The connections of a group as they are now: the real ones, and the dry ones.
+    fn survey(&self, now: Timestamp, ix: usize) -> [Survey; 2] {
+        let mut surveys = <[Survey; 2]>::default();
+        let Some(group) = self.groups[ix].as_ref() else { return surveys };
         for id in &group.connections {
             let Some(connection) = self.connections.get(id) else { continue };
-            if connection.dry != dry {
-                continue;
-            }
+            let survey = &mut surveys[usize::from(connection.dry)];
             match connection.state {
-                ConnectionState::Permit | ConnectionState::Opening => opening += 1,
+                ConnectionState::Permit | ConnectionState::Opening => survey.opening += 1,
                 ConnectionState::Ready => {
                     // One whose own path has no tokens left does not stand for other paths.
                     if self.paths.get(&connection.path).is_some_and(|p| p.has_prospects(now)) {
-                        ready += 1;
-                        let free = connection.path.source == source && connection.room() > 0;
-                        free_of_source += u64::from(free);
+                        survey.ready += 1;
+                        let source = connection.path.source;
+                        if connection.room() > 0 && !survey.free.contains(&source) {
+                            survey.free.push(source);
+                        }
                     }
                 }
                 // It will be replaced if there is more to do.
                 ConnectionState::Closing => {}
             }
         }
-        if free_of_source > 0 {
+        surveys
+    }
+
+    /// Whether one more connection pays: the messages that wait outlast what the open connections deliver
+    /// while a new one is set up. Connections at most double in one set-up time.
+    fn worth_opening(&self, ix: usize, survey: &Survey, source: SourceId, waiting: usize) -> bool {
+        let Some(group) = self.groups[ix].as_ref() else { return false };
+        let (ready, opening) = (survey.ready, survey.opening);
+        if survey.free.contains(&source) {
             // It waits for tokens that were asked for, or for its turn by weight: another would wait too.
             return false;
         }
@@ -151,18 +189,20 @@ impl Engine {
         dry: bool,
         cap: Option<(DeliveryId, u32)>,
     ) -> Result<(), Refusal> {
-        if self.connections.len() >= self.settings.connections_max {
-            self.close_some_idle(None);
-            let until = now + LINE_POLL;
-            return Err(Waiting { reason: WaitReason::NodeConnectionLimit, until }.into());
+        let full = self.connections.len() >= self.settings.connections_max;
+        if full || !self.has_turn(ix, LineKey::Node) {
+            let first = full && self.use_turn(ix, LineKey::Node);
+            let waiting = self.stand_in_permit_line(now, ix, LineKey::Node, first);
+            return Err(Refusal::in_line(waiting));
         }
         let picked = self.pick_path(now, ix, source, cap.map(|(delivery, _)| delivery));
         let (target, rule) = match picked {
             Ok(picked) => picked,
-            Err((wait, None)) => return Err(wait.into()),
-            Err((wait, Some(line))) => {
-                self.stand_in_permit_line(now, ix, line);
-                return Err(wait.into());
+            Err(PathRefusal { waiting, all_in_use, look_at }) => {
+                if let Some(line) = all_in_use {
+                    self.stand_in_permit_line(now, ix, line, false);
+                }
+                return Err(Refusal { waiting, token_of: None, look_at });
             }
         };
         let key = PathKey { source, target: target.address };
@@ -175,11 +215,13 @@ impl Engine {
         if path.purse(cap.map(|(delivery, _)| delivery)).usable(now) == 0 {
             self.ask_tokens(now, key, &target.host, cap, FIRST_DEPTH);
             let waiting = Waiting { reason: WaitReason::Connecting, until: Timestamp::NEVER };
-            return Err(Refusal { waiting, token_of: Some(line) });
+            return Err(Refusal { token_of: Some(line), ..Refusal::in_line(waiting) });
         }
-        if !self.takes_turn(ix, line) {
-            return Err(self.stand_in_permit_line(now, ix, line).into());
+        if !self.has_turn(ix, line) {
+            return Err(Refusal::in_line(self.stand_in_permit_line(now, ix, line, false)));
         }
+        self.use_turn(ix, LineKey::Node);
+        let in_turn = self.use_turn(ix, line);
         let limits = self.rules.limits(rule, source);
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
@@ -205,9 +247,12 @@ impl Engine {
             asked_at: now,
             busy_since: now,
             idle_since: None,
+            idle_wake: false,
+            in_turn,
             opportunistic: false,
         };
         self.connections.insert(id, connection);
+        self.lines.opened(line);
         if let Some(group) = self.groups[ix].as_mut() {
             group.connections.push(id);
         }
@@ -218,14 +263,14 @@ impl Engine {
 
     /// The target to connect to: of the best preference that does not rest as a whole, the one with the fewest
     /// connections; among equals one for which tokens are held, then by lot. A backup host is used only when the better ones rest,
-    /// never because their quota is used up. With a refusal comes the budget whose connections are all in use.
+    /// never because their quota is used up.
     fn pick_path(
         &mut self,
         now: Timestamp,
         ix: usize,
         source: SourceId,
         cap: Option<DeliveryId>,
-    ) -> Result<(Target, RuleId), (Waiting, Option<LineKey>)> {
+    ) -> Result<(Target, RuleId), PathRefusal> {
         let ipv6 = self.sources.get(source).is_some_and(|source| source.ipv6);
         let targets: Vec<Target> = match self.groups[ix].as_ref() {
             Some(group) => group
@@ -247,6 +292,7 @@ impl Engine {
             let mut free: Vec<((u32, u8), &Target, RuleId)> = Vec::new();
             let mut quota: Option<Waiting> = None;
             let mut all_in_use: Option<LineKey> = None;
+            let mut look_at = Timestamp::NEVER;
             for target in class {
                 let rule = self.ruling(ix, &target.host, source);
                 let key = PathKey { source, target: target.address };
@@ -267,10 +313,12 @@ impl Engine {
                     .or_else(|| path.active_permit_wait(now, releases));
                 match wait {
                     Some(wait) => {
+                        let until = wait.until.unwrap_or(now + LINE_POLL);
                         if wait.limit == QuotaLimit::Connections {
                             all_in_use = Some(line);
+                        } else {
+                            look_at = look_at.min(until);
                         }
-                        let until = wait.until.unwrap_or(now + LINE_POLL);
                         let reason = WaitReason::Quota { wait: wait.clone() };
                         earlier(&mut quota, Waiting { reason, until });
                     }
@@ -291,18 +339,19 @@ impl Engine {
                 let (_, target, rule) = free.swap_remove(at);
                 return Ok((target.clone(), rule));
             }
-            if let Some(quota) = quota {
-                return Err((quota, all_in_use));
+            if let Some(waiting) = quota {
+                return Err(PathRefusal { waiting, all_in_use, look_at });
             }
         }
-        let wait = resting.unwrap_or_else(|| Waiting {
+        let waiting = resting.unwrap_or_else(|| Waiting {
             reason: WaitReason::PathResting {
                 cause: crate::path::RestCause::Unreachable,
                 last: format!("no address of the mail hosts can be reached from source {source}"),
             },
             until: now + self.settings.path_rest_max,
         });
-        Err((wait, None))
+        let look_at = waiting.until;
+        Err(PathRefusal { waiting, all_in_use: None, look_at })
     }
 
     /// The rule for an MX host and a source.
@@ -320,30 +369,32 @@ impl Engine {
     ) {
         let Some(connection) = self.connections.get_mut(&id) else {
             if answer.is_ok() {
+                // Its budget is not known any more; the group in front of the line looks for itself.
                 self.commands.push_back(Command::ReleasePermit { connection: id });
             }
             return;
         };
         let (ix, key, rule) = (connection.group, connection.path, connection.rule);
-        let line = connection.line;
+        let (line, in_turn) = (connection.line, connection.in_turn);
         self.dirty.insert(ix);
         if let Err(wait) = answer {
             let limit = wait.limit;
             self.forget_connection(id);
+            self.node_released();
             let releases = self.lines.releases(line);
             if let Some(path) = self.paths.get_mut(&key) {
                 path.permit_wait = Some(wait);
                 path.permit_wait_releases = releases;
             }
             if limit == QuotaLimit::Connections {
-                self.close_some_idle(Some(line));
-                self.stand_in_permit_line(now, ix, line);
+                self.stand_in_permit_line(now, ix, line, in_turn);
             }
             return;
         }
         if connection.state == ConnectionState::Closing || self.draining {
             self.forget_connection(id);
             self.commands.push_back(Command::ReleasePermit { connection: id });
+            self.permit_released(line);
             return;
         }
         connection.state = ConnectionState::Opening;
@@ -381,24 +432,15 @@ impl Engine {
         self.commands.push_back(Command::Connect { connection: id, plan: Box::new(plan) });
     }
 
-    /// Closes an idle connection of a budget (or of any), because others wait for its permit.
-    pub(crate) fn close_some_idle(&mut self, line: Option<LineKey>) {
-        let idle = self
-            .idle
-            .iter()
-            .find(|(_, of)| line.is_none_or(|line| line == **of))
-            .map(|(id, _)| *id);
-        if let Some(id) = idle {
-            self.close(id);
-        }
-    }
-
     /// Asks a connection to finish and close.
     pub(crate) fn close(&mut self, id: ConnectionId) {
-        self.idle.remove(&id);
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.state == ConnectionState::Closing {
+            return;
+        }
         let open = matches!(connection.state, ConnectionState::Opening | ConnectionState::Ready);
         connection.state = ConnectionState::Closing;
+        self.lines.closing(connection.line, id);
         if open {
             self.commands.push_back(Command::Close { connection: id });
         }
@@ -407,9 +449,12 @@ impl Engine {
     /// Takes a connection out of all tables.
     pub(crate) fn forget_connection(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
-        self.idle.remove(&id);
+        let was_closing = connection.state == ConnectionState::Closing;
+        self.lines.closed(connection.line, id, was_closing);
         if let Some(group) = self.groups[connection.group].as_mut() {
             group.connections.retain(|member| *member != id);
+            group.fresh.retain(|member| *member != id);
+            group.in_flight = group.in_flight.saturating_sub(connection.assigned.len());
             self.dirty.insert(connection.group);
         }
         if let Some(path) = self.paths.get_mut(&connection.path) {

@@ -61,6 +61,9 @@ impl Engine {
                 share.active_at = now;
             }
         }
+        if let Some(group) = self.groups[ix].as_mut() {
+            group.fresh.push(id);
+        }
         self.dirty.insert(ix);
     }
 
@@ -89,6 +92,10 @@ impl Engine {
         let busy_for = micros(now.since(connection.busy_since));
         connection.busy_since = now;
         if let Some(group) = self.groups[ix].as_mut() {
+            group.in_flight = group.in_flight.saturating_sub(pairs.len());
+            if connection.assigned.is_empty() {
+                group.fresh.push(id);
+            }
             if answered > 0 {
                 let per_message = busy_for / answered as u64;
                 group.message_micros = match group.message_micros {

@@ -152,6 +152,8 @@ pub(crate) struct Path {
     /// Connections open or being opened.
     pub(crate) connections: u32,
     pub(crate) purses: Vec<Purse>,
+    /// When it is looked at to see whether it needs the tokens that it holds; never: it is not.
+    pub(crate) look_at: Timestamp,
     /// The budget in which its tokens were asked for last.
     pub(crate) line: Option<LineKey>,
     /// MX groups that use it.
@@ -174,6 +176,7 @@ impl Path {
             tls_failures: 0,
             connections: 0,
             purses: Vec::new(),
+            look_at: Timestamp::NEVER,
             line: None,
             groups: Vec::new(),
             permit_wait: None,

@@ -14,14 +14,16 @@ impl From<Lot> for Tokens {
 impl From<&Wait> for QuotaWait {
     fn from(wait: &Wait) -> Self {
         let limit = match wait.kind {
-            WaitKind::HourWindow | WaitKind::SlotEdge => QuotaLimit::Hour,
-            WaitKind::Period | WaitKind::Pace => QuotaLimit::Period,
+            WaitKind::HourWindow => QuotaLimit::Hour,
+            WaitKind::Period => QuotaLimit::Period,
+            WaitKind::Pace => QuotaLimit::Pace,
+            WaitKind::SlotEdge => QuotaLimit::MinuteEnd,
             WaitKind::SourceCap => QuotaLimit::Source,
             WaitKind::Cap => QuotaLimit::Delivery,
             WaitKind::ConnectionLimit => QuotaLimit::Connections,
             WaitKind::ConnectRate => QuotaLimit::ConnectionRate,
             WaitKind::MinInterval => QuotaLimit::ConnectionInterval,
-            WaitKind::LedgerFull => QuotaLimit::Ledger,
+            WaitKind::LedgerFull => QuotaLimit::LedgerFull,
         };
         let rule = match &wait.limit {
             LimitName::Budget(key) => Box::from(&*key.rule),

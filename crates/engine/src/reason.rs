@@ -16,6 +16,8 @@ pub enum WaitReason {
     DeliveryNotStarted,
     /// Its delivery is paused by a person.
     DeliveryPaused,
+    /// Its delivery was cancelled: it is being taken out of the queue.
+    DeliveryCancelled,
     /// Its wave has not opened.
     WaveNotOpen,
     /// It was put off after a temporary failure.
@@ -67,6 +69,7 @@ impl WaitReason {
         match self {
             Self::DeliveryNotStarted => "delivery not started",
             Self::DeliveryPaused => "delivery paused",
+            Self::DeliveryCancelled => "delivery cancelled",
             Self::WaveNotOpen => "wave not open",
             Self::RetryScheduled => "retry scheduled",
             Self::NotDue => "not due yet",
@@ -76,12 +79,15 @@ impl WaitReason {
             Self::Quota { wait } => match wait.limit {
                 QuotaLimit::Hour => "hour quota",
                 QuotaLimit::Period => "five-minute quota",
+                QuotaLimit::Pace => "even pace",
+                QuotaLimit::MinuteEnd => "end of the minute",
                 QuotaLimit::Source => "source cap",
                 QuotaLimit::Delivery => "delivery cap",
                 QuotaLimit::Connections => "connection limit",
                 QuotaLimit::ConnectionRate => "connection rate",
                 QuotaLimit::ConnectionInterval => "connection interval",
                 QuotaLimit::Ledger => "ledger unreachable",
+                QuotaLimit::LedgerFull => "ledger full",
             },
             Self::PathResting { cause: RestCause::Unreachable, .. } => "path resting: unreachable",
             Self::PathResting { cause: RestCause::Refused, .. } => "path resting: refused",
@@ -116,6 +122,10 @@ impl WaitReason {
                     "raise messages_per_hour of rule \"{}\" (this five minutes: {} of {}), or set its pacing to \"burst\"",
                     wait.rule, wait.used, wait.figure
                 ),
+                QuotaLimit::Pace => format!(
+                    "raise messages_per_hour of rule \"{}\", or set its pacing to \"staircase\" or \"burst\"",
+                    wait.rule
+                ),
                 QuotaLimit::Source => format!("raise the cap of the source above {}", wait.figure),
                 QuotaLimit::Delivery => {
                     format!("raise messages_per_hour of the delivery above {}", wait.figure)
@@ -128,11 +138,13 @@ impl WaitReason {
                     format!("relax the connection rate of rule \"{}\"", wait.rule)
                 }
                 QuotaLimit::Ledger => "mend the store: see `mailweir stat show`".into(),
+                QuotaLimit::MinuteEnd | QuotaLimit::LedgerFull => return None,
             },
             Self::NodeConnectionLimit => "raise max_connections_total in [smtp_client]".into(),
             Self::StoreSick => "free disk space or mend the store: see the log".into(),
             Self::NodeDraining => "start the node again".into(),
-            Self::RetryScheduled
+            Self::DeliveryCancelled
+            | Self::RetryScheduled
             | Self::NotDue
             | Self::FindingRoute
             | Self::DnsTemporaryFailure { .. }

@@ -11,9 +11,10 @@ use mail::id::{ConnectionId, DeliveryId, SourceId};
 use mail::time::Timestamp;
 
 use crate::connection::{Assigned, ConnectionState};
-use crate::engine::{Engine, SHARE_SCALE, Wake};
-use crate::event::{Assignment, Command};
+use crate::engine::{Engine, SHARE_SCALE, URGENT, Wake};
+use crate::event::{Assignment, Command, QuotaLimit};
 use crate::group::{FIRST_WANT, Group};
+use crate::line::LineKey;
 use crate::reason::{WaitReason, Waiting};
 use crate::settings::Settings;
 use crate::sources::SetId;
@@ -69,7 +70,11 @@ impl Engine {
         let (blocked, waits_for_token) = self.open(now, ix);
         self.refill(now, ix);
         self.pass_turns_on(ix, &waits_for_token);
+        let waits_for_budget =
+            !waits_for_token.is_empty() || blocked.as_ref().is_some_and(is_for_a_budget);
+        self.pass_on(now, ix, waits_for_budget);
         self.hold_capped(now, ix);
+        self.rest_connections(now, ix);
         self.note_reason(now, ix, blocked);
     }
 
@@ -110,12 +115,17 @@ impl Engine {
                     self.wake_group(ix, held_until);
                     return;
                 }
+                // What is urgent does not stand behind the mail of others.
+                let want = group.want;
+                if lane != URGENT && !self.may_claim(now, ix) {
+                    return;
+                }
                 let allowed = room.min(self.turn_in_windows(ix, lane));
                 if allowed == 0 {
                     self.starve(ix, lane);
                     return;
                 }
-                let wanted = (group.want - held).min(allowed);
+                let wanted = (want - held).min(allowed);
                 let next = self.groups[ix].as_mut().and_then(|group| group.line[lane].pop_front());
                 let Some(domain) = next else { break };
                 let limit = u32::try_from(wanted)
@@ -142,7 +152,7 @@ impl Engine {
     fn assign_all(&mut self, now: Timestamp, ix: usize) {
         let Some(group) = self.groups[ix].as_ref() else { return };
         if group.window.len() == 0 {
-            return self.rest_connections(now, ix);
+            return;
         }
         let mut ready: Vec<(usize, ConnectionId)> = group
             .connections
@@ -163,7 +173,6 @@ impl Engine {
         {
             group.want = (group.want * 2).min(self.settings.group_window_messages_max);
         }
-        self.rest_connections(now, ix);
     }
 
     /// Gives a connection as many messages as it may have.
@@ -282,42 +291,76 @@ impl Engine {
             connection.messages_given += 1;
             connection.assigned.push_back(assigned);
         }
-        connection.idle_since = None;
+        if connection.idle_since.take().is_some() {
+            self.lines.busy(connection.line, id);
+        }
         if connection.assigned.len() == messages.len() {
             connection.busy_since = self.last;
         }
         let last = connection.messages_left == 0;
-        self.idle.remove(&id);
+        if let Some(group) = self.groups[connection.group].as_mut() {
+            group.in_flight += messages.len();
+        }
         self.commands.push_back(Command::Send { connection: id, messages });
         if last {
             self.close(id);
         }
     }
 
-    /// Notes which connections have nothing to do, so that they are closed in time.
+    /// Notes which connections have nothing to do, so that they are closed in time: at once where others wait for their
+    /// permit.
     fn rest_connections(&mut self, now: Timestamp, ix: usize) {
-        let Some(group) = self.groups[ix].as_ref() else { return };
-        for id in &group.connections {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
+        let Some(group) = self.groups[ix].as_mut() else { return };
+        let nothing_to_do = group.window.len() == 0 && group.claims_open == 0;
+        let mut lines = Vec::new();
+        for id in core::mem::take(&mut group.fresh) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
             let idle = connection.state == ConnectionState::Ready && connection.assigned.is_empty();
             if idle && connection.idle_since.is_none() {
                 connection.idle_since = Some(now);
-                self.idle.insert(*id, connection.line);
-                self.wakes.insert((now + self.settings.idle_timeout, Wake::Idle(*id)));
-                let look = now + crate::tokens::IDLE_TOKENS;
-                self.wakes.insert((look, Wake::Path(connection.path)));
+                let (path, line) = (connection.path, connection.line);
+                if !core::mem::replace(&mut connection.idle_wake, true) {
+                    self.wakes.insert((now + self.settings.idle_timeout, Wake::Idle(id)));
+                }
+                self.lines.idle(line, id);
+                self.look_at_tokens(now, path);
+                lines.push(line);
             }
         }
+        if nothing_to_do {
+            // Those that became idle earlier were perhaps needed for what was being claimed.
+            let Some(group) = self.groups[ix].as_ref() else { return };
+            let connections = group.connections.iter().filter_map(|id| self.connections.get(id));
+            let idle = connections.filter(|connection| connection.idle_since.is_some());
+            let idle: Vec<_> = idle.map(|connection| (connection.line, connection.path)).collect();
+            lines = idle.iter().map(|(line, _)| *line).collect();
+            lines.dedup();
+            for (_, path) in idle {
+                self.look_at_tokens(now, path);
+            }
+        }
+        if lines.is_empty() {
+            return;
+        }
+        for line in lines {
+            self.close_idle_for_waiters(now, line);
+        }
+        self.close_idle_for_waiters(now, LineKey::Node);
     }
 
     pub(crate) fn idle_woken(&mut self, now: Timestamp, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id) else { return };
-        let over = connection
-            .idle_since
-            .is_some_and(|since| now.since(since) >= self.settings.idle_timeout);
-        if over && connection.state == ConnectionState::Ready {
-            self.close(id);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.idle_wake = false;
+        let Some(since) = connection.idle_since else { return };
+        if connection.state != ConnectionState::Ready {
+            return;
         }
+        if now.since(since) >= self.settings.idle_timeout {
+            return self.close(id);
+        }
+        // It was busy meanwhile.
+        connection.idle_wake = true;
+        self.wakes.insert((since + self.settings.idle_timeout, Wake::Idle(id)));
     }
 
     // ------------------------------------------------------------------ reasons
@@ -334,30 +377,16 @@ impl Engine {
             // It gave its messages back because of what it waits for, and it still does.
             return;
         }
-        let mut busy = false;
-        let mut opening = false;
-        let mut token_wait: Option<Waiting> = None;
-        for id in &group.connections {
-            let Some(connection) = self.connections.get(id) else { continue };
-            busy |= !connection.assigned.is_empty();
-            opening |=
-                matches!(connection.state, ConnectionState::Permit | ConnectionState::Opening);
-            let wait = self.paths.get(&connection.path).and_then(|path| {
-                path.purses.iter().find_map(|purse| {
-                    purse.wait.clone().filter(|wait| wait.until.is_some_and(|until| until > now))
-                })
-            });
-            if let Some(wait) = wait {
-                let until = wait.until.unwrap_or(Timestamp::NEVER);
-                earlier(&mut token_wait, Waiting { reason: WaitReason::Quota { wait }, until });
-            }
+        if group.outside.is_some() && group.window.len() == 0 {
+            // Why it stands there is asked of its budgets.
+            return;
         }
         let soon = Timestamp::NEVER;
-        let waiting = if busy {
+        let waiting = if group.in_flight > 0 {
             Waiting { reason: WaitReason::InTurn, until: soon }
-        } else if opening {
+        } else if self.is_connecting(group) {
             Waiting { reason: WaitReason::Connecting, until: soon }
-        } else if let Some(wait) = blocked.or(token_wait) {
+        } else if let Some(wait) = blocked.or_else(|| self.connected_wait(now, group)) {
             wait
         } else {
             Waiting { reason: WaitReason::InTurn, until: soon }
@@ -377,6 +406,23 @@ impl Engine {
         if gives_back {
             self.empty_window(now, ix);
         }
+    }
+
+    fn is_connecting(&self, group: &Group) -> bool {
+        let mut connections = group.connections.iter().filter_map(|id| self.connections.get(id));
+        connections.any(|c| matches!(c.state, ConnectionState::Permit | ConnectionState::Opening))
+    }
+
+    /// The wait for tokens that ends first on the paths of a group's connections.
+    fn connected_wait(&self, now: Timestamp, group: &Group) -> Option<Waiting> {
+        let connections = group.connections.iter().filter_map(|id| self.connections.get(id));
+        let paths = connections.filter_map(|connection| self.paths.get(&connection.path));
+        let waits = paths.filter_map(|path| {
+            let mut waits = path.purses.iter().filter_map(|purse| purse.wait.as_ref());
+            waits.find_map(|wait| Some((wait.until.filter(|until| *until > now)?, wait)))
+        });
+        let (until, wait) = waits.min_by_key(|(until, _)| *until)?;
+        Some(Waiting { reason: WaitReason::Quota { wait: wait.clone() }, until })
     }
 
     /// Whether groups that cannot send should leave the room in the windows to others.
@@ -412,6 +458,27 @@ fn slowest(
         .map(|share| share.virtual_time)
         .min()
         .unwrap_or(u64::MAX)
+}
+
+/// Whether a group waits for a budget of the rules: for its connections, or for its tokens.
+fn is_for_a_budget(waiting: &Waiting) -> bool {
+    match &waiting.reason {
+        WaitReason::NodeConnectionLimit => true,
+        WaitReason::Quota { wait } => match wait.limit {
+            QuotaLimit::Source
+            | QuotaLimit::Delivery
+            | QuotaLimit::Ledger
+            | QuotaLimit::LedgerFull => false,
+            QuotaLimit::Hour
+            | QuotaLimit::Period
+            | QuotaLimit::Pace
+            | QuotaLimit::MinuteEnd
+            | QuotaLimit::Connections
+            | QuotaLimit::ConnectionRate
+            | QuotaLimit::ConnectionInterval => true,
+        },
+        _ => false,
+    }
 }
 
 /// Keeps the one of two waits that ends first.

@@ -74,17 +74,23 @@ impl Engine {
                 purse.wait = None;
                 purse.held.push_back(HeldLot { lot, tokens: count, use_before });
                 self.wakes.insert((use_before, Wake::Path(key)));
+                self.dirty.extend(path.groups.iter().copied());
+                if let Some(line) = path.line {
+                    self.tokens_known(now, line, None);
+                }
             }
             Err(wait) => {
                 let until = wait.until.unwrap_or(now + LINE_POLL).max(now + MIN_WAIT);
-                purse.wait = Some(QuotaWait { until: Some(until), ..wait });
+                let wait = QuotaWait { until: Some(until), ..wait };
+                purse.wait = Some(wait.clone());
                 self.wakes.insert((until, Wake::Path(key)));
+                self.dirty.extend(path.groups.iter().copied());
                 if let Some(line) = path.line {
                     self.token_waiters.entry(line).or_default().insert(key);
+                    self.tokens_known(now, line, Some(&wait));
                 }
             }
         }
-        self.dirty.extend(path.groups.iter().copied());
     }
 
     pub(crate) fn give_back(&mut self, lot: LotId, count: u32) {
@@ -95,8 +101,22 @@ impl Engine {
     pub(crate) fn path_woken(&mut self, now: Timestamp, key: PathKey) {
         let Some(path) = self.paths.get_mut(&key) else { return };
         self.dirty.extend(path.groups.iter().copied());
+        if path.look_at <= now {
+            path.look_at = Timestamp::NEVER;
+        }
         self.return_tokens(now, key, |purse| purse.take_out(Some(now)));
         self.give_back_idle(now, key);
+    }
+
+    /// Looks in a moment whether a path still needs the tokens that it holds.
+    pub(crate) fn look_at_tokens(&mut self, now: Timestamp, key: PathKey) {
+        if let Some(path) = self.paths.get_mut(&key)
+            && path.look_at == Timestamp::NEVER
+            && path.purses.iter().any(|purse| purse.asked || !purse.held.is_empty())
+        {
+            path.look_at = now + IDLE_TOKENS;
+            self.wakes.insert((path.look_at, Wake::Path(key)));
+        }
     }
 
     /// Gives back what a path holds while none of its groups has anything to send: the budget may be
@@ -108,13 +128,21 @@ impl Engine {
                 group.window.len() > 0 || group.has_line() || group.claims_open > 0
             })
         });
-        if !busy {
-            self.return_tokens(now, key, |purse| {
-                if purse.asked || purse.idle_for(now) < IDLE_TOKENS {
-                    return Vec::new();
-                }
-                purse.take_out(None)
-            });
+        if busy {
+            // It is looked at again when a connection on it has nothing to do.
+            return;
+        }
+        self.return_tokens(now, key, |purse| {
+            if purse.asked || purse.idle_for(now) < IDLE_TOKENS {
+                return Vec::new();
+            }
+            purse.take_out(None)
+        });
+        let left = self.paths.get(&key).is_some_and(|path| {
+            path.purses.iter().any(|purse| purse.asked || !purse.held.is_empty())
+        });
+        if left {
+            self.look_at_tokens(now, key);
         }
     }
 
@@ -148,7 +176,11 @@ impl Engine {
                 self.cap_woken(now, delivery);
             }
         }
-        let Some(waiters) = line.and_then(|line| self.token_waiters.get_mut(&line)) else { return };
+        let Some(line) = line else { return };
+        if tokens > 0 {
+            self.tokens_known(now, line, None);
+        }
+        let Some(waiters) = self.token_waiters.get_mut(&line) else { return };
         let mut again = Vec::new();
         while again.len() < tokens as usize {
             match waiters.pop_first() {

@@ -264,6 +264,16 @@ impl<'a> Reading<'a> {
         if self.bounce(mail, halves, limits) || self.enclosed(mail, halves.report, limits) {
             return;
         }
+        // Forwarded within the text, with hardly a word of its own.
+        if self.depth + 1 < ENCLOSED_MAXIMUM
+            && !self.envelope.list
+            && !self.envelope.answer
+            && halves.report.trim().len() < 200
+            && !self.is_personal(halves.report)
+            && self.take_enclosed(mail, halves.returned.as_bytes(), limits)
+        {
+            return;
+        }
         self.answer(mail, halves.report);
     }
 
@@ -449,6 +459,10 @@ impl<'a> Reading<'a> {
                         .unwrap_or_default();
                     (many == 1 && to.len() == 1).then(|| to[0].clone())
                 })
+                .or_else(|| {
+                    let envelope = mail.returned.as_ref().map(|returned| &returned.received_for);
+                    envelope.filter(|one| many == 1 && is_mailbox(one)).cloned()
+                })
                 .or_else(|| one.last.clone())
                 .or_else(|| one.original.clone());
         }
@@ -481,6 +495,17 @@ impl<'a> Reading<'a> {
                 };
             }
         }
+        if found.reply.is_none() && diagnostic.len() < 16 && at < 50 {
+            let about = recipient.as_deref().unwrap_or_default();
+            let said = prose::said_about(&mail.text, about, many == 1);
+            let more = codes::find(&said, success);
+            if more.reply.is_some() {
+                diagnostic = format!("{diagnostic} {said}").trim().to_owned();
+                found.reply = more.reply;
+                found.status = found.status.or(more.status);
+                found.together = more.together && found.status == more.status;
+            }
+        }
         if diagnostic.is_empty() {
             diagnostic.clone_from(&one.comment);
         }
@@ -490,6 +515,14 @@ impl<'a> Reading<'a> {
         // What the remote server said itself is nearer to the fault than what the reporter made of it.
         let status = if found.together { found.status } else { one.status.or(found.status) };
         let status = match (status, one.status, found.status) {
+            // A general code of the reply says less than a special one of the report.
+            (Some(general), Some(special), _)
+                if general.subject == 0
+                    && general.detail == 0
+                    && special.class == general.class =>
+            {
+                Some(if special.subject == 0 { found.status.unwrap_or(special) } else { special })
+            }
             (Some(made), _, Some(said))
                 if made.subject == 0 && made.detail == 0 && said.class == made.class =>
             {
@@ -587,21 +620,15 @@ impl<'a> Reading<'a> {
         }
         let known = prose::Known { sender: &mail.to, failed: &failed };
         let mut found = prose::recipients(halves.report, known, limits);
+        if found.iter().all(|one| one.strength < 3)
+            && (self.enclosed(mail, halves.report, limits)
+                || self.depth + 1 < ENCLOSED_MAXIMUM
+                    && self.take_enclosed(mail, halves.returned.as_bytes(), limits))
+        {
+            return true;
+        }
         if found.iter().all(|one| one.strength < 2) {
-            if self.enclosed(mail, halves.report, limits) {
-                return true;
-            }
-            let to = mail.returned.as_ref().map(|returned| returned.to.clone()).unwrap_or_default();
-            let among = found
-                .iter()
-                .find(|one| to.iter().any(|other| address::same(other, &one.address)))
-                .cloned();
-            let reason = found.first().map(|one| one.reason.clone()).unwrap_or_default();
-            if let Some(one) = among {
-                found = vec![one];
-            } else if to.len() == 1 {
-                found = vec![prose::Recipient { address: to[0].clone(), reason, strength: 1 }];
-            }
+            found = from_returned(mail, halves.report, found);
         }
         let text = one_line(halves.report, 2000);
         let delayed = signs::TEXTS.has(&signs::lower(head(halves.report, 4000)), Sign::Delay)
@@ -671,7 +698,7 @@ impl<'a> Reading<'a> {
                 return false;
             }
             let at_once = matches!(self.subject_sign, Some((Sign::Failure | Sign::Delay, 0..=24)));
-            return subject_fails && at_once && (mail.returned.is_some() || listed(4))
+            return subject_fails && at_once && (mail.returned.is_some() || listed(2))
                 || signs::is_machine(&mail.from) && first_failure < 400 && listed(4);
         }
         // What a server said by numbers needs no language.
@@ -743,6 +770,11 @@ impl<'a> Reading<'a> {
         {
             return true;
         }
+        // `Hi. This is the qmail-send program` is how some programs greet.
+        let opening = self::head(text.trim_start(), 60).to_ascii_lowercase();
+        if opening.contains("this is the") {
+            return false;
+        }
         let word = text
             .trim_start()
             .split(|character: char| !character.is_alphabetic() && character != '\'')
@@ -757,8 +789,23 @@ impl<'a> Reading<'a> {
         if self.depth + 1 >= ENCLOSED_MAXIMUM || envelope.list || report.len() > 1500 {
             return false;
         }
-        let Some(leaf) = self.leaf(Kind::Message) else { return false };
-        let inner = read_at(&leaf.octets(limits), self.depth + 1, limits);
+        match self.leaf(Kind::Message) {
+            Some(leaf) => self.take_enclosed(mail, &leaf.octets(limits), limits),
+            None => false,
+        }
+    }
+
+    /// Takes what a mail within this one reports, if it reports something.
+    fn take_enclosed(
+        &self,
+        mail: &mut IncomingMail,
+        octets: &[u8],
+        limits: &mut Vec<Limit>,
+    ) -> bool {
+        if octets.is_empty() {
+            return false;
+        }
+        let inner = read_at(octets, self.depth + 1, limits);
         if !matches!(
             inner.kind,
             MailKind::Bounce | MailKind::Delayed | MailKind::Feedback | MailKind::Delivered
@@ -835,6 +882,42 @@ impl<'a> Reading<'a> {
                 .iter()
                 .any(|word| local.starts_with(word) || local.ends_with(word))
         })
+    }
+}
+
+/// Whom a bounce that names nobody for certain is about, from what came back of our message:
+/// somebody it mentions, the only recipient, or the one whose local part stands in the text.
+fn from_returned(
+    mail: &IncomingMail,
+    report: &str,
+    found: Vec<prose::Recipient>,
+) -> Vec<prose::Recipient> {
+    let Some(returned) = &mail.returned else { return found };
+    let reason = found.first().map(|one| one.reason.clone()).unwrap_or_default();
+    let ours = returned.to.iter().chain(Some(&returned.received_for)).filter(|one| is_mailbox(one));
+    if let Some(one) =
+        found.iter().find(|one| ours.clone().any(|other| address::same(other, &one.address)))
+    {
+        return vec![one.clone()];
+    }
+    let named = |address: &&String| {
+        let local = address.split('@').next().unwrap_or_default();
+        local.len() > 2
+            && report
+                .split(|character: char| {
+                    !character.is_alphanumeric() && !"._-+=".contains(character)
+                })
+                .any(|word| word.eq_ignore_ascii_case(local))
+    };
+    let chosen = match returned.to.as_slice() {
+        [one] if is_mailbox(one) => Some(one),
+        _ => {
+            ours.clone().find(named).or(Some(&returned.received_for).filter(|one| is_mailbox(one)))
+        }
+    };
+    match chosen {
+        Some(address) => vec![prose::Recipient { address: address.clone(), reason, strength: 1 }],
+        None => found,
     }
 }
 

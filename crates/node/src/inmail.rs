@@ -25,6 +25,7 @@ use std::time::Duration;
 use mail::time::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, InmailConfig, TargetPolicy};
 use crate::intake::Intake;
@@ -175,7 +176,8 @@ impl Inmail {
     }
 
     /// Works until `shutdown`: then takes no more mail, ends sessions in order and lets the mails in
-    /// hand be processed, each within its patience.
+    /// hand be processed, each within its patience. Dropping this future ends everything at once; what
+    /// was being processed is processed again after the next start.
     pub async fn run<P: Processor>(self, processor: P, shutdown: CancellationToken) {
         let Self { bound, folder, counts, mailboxes, pressure, forwarder } = self;
         let processing = Processing {
@@ -192,6 +194,7 @@ impl Inmail {
         let enough = CancellationToken::new();
         let processing =
             tokio::spawn(processing::run(Arc::new(processing), workers, enough.clone()));
+        let processing = AbortOnDropHandle::new(processing);
         let domains: HashSet<String> =
             bound.config.domains.iter().map(|domain| domain.as_str().to_owned()).collect();
         let domains = Arc::new(domains);

@@ -501,6 +501,7 @@ impl Questions {
         };
         let recipient = record.address.to_string();
         let delivery = record.delivery;
+        let tried = record.attempts > 0 || !record.last_reply.is_empty();
         let (state, due, settled_at) = match record.state {
             MessageState::Queued { due, .. } => ("queued", Some(due), None),
             MessageState::InFlight => ("in-flight", Some(Timestamp::EPOCH), None),
@@ -511,7 +512,7 @@ impl Questions {
             None => None,
             Some(due) => {
                 ask(&self.inputs, move |view| {
-                    let waiting = view.engine.why(view.now, id, delivery, &asked, due);
+                    let waiting = view.engine.why(view.now, id, delivery, &asked, due, tried);
                     let domain = asked.rsplit_once('@').map_or("", |(_, domain)| domain);
                     let paths = view.engine.paths_of(domain, view.now);
                     let version = view.engine.rules().version();

@@ -357,8 +357,10 @@ impl Runner {
         let mut found = Vec::with_capacity(domains.len());
         for domain in domains {
             self.remember_domain(&domain.name, domain.id);
-            let earliest = domain.deliveries.iter().map(|due| due.earliest).min();
-            found.push((domain.name, earliest.unwrap_or(now)));
+            let due = domain.deliveries.iter().map(|due| (due.delivery, due.earliest));
+            if let Some(earliest) = self.engine.earliest_due(now, due) {
+                found.push((domain.name, earliest));
+            }
         }
         self.engine.handle(now, Event::DueFound { domains: found, next });
     }

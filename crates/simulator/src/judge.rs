@@ -305,11 +305,13 @@ impl Judge {
             if !seen.insert((record.delivery, domain.to_owned(), due > own)) {
                 continue;
             }
-            let why = node.engine.why(own, record.id, record.delivery, &record.address, due);
+            let tried = record.attempts > 0 || !record.last_reply.is_empty();
+            let why = node.engine.why(own, record.id, record.delivery, &record.address, due, tried);
             let open_ended = matches!(
                 why.reason,
                 WaitReason::DeliveryNotStarted
                     | WaitReason::DeliveryPaused
+                    | WaitReason::DeliveryCancelled
                     | WaitReason::NoSource { .. }
                     | WaitReason::FindingRoute
                     | WaitReason::InTurn

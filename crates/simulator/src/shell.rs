@@ -112,16 +112,13 @@ impl World {
         let due = reads.due_domains(after, limit).unwrap_or_default();
         let full = due.len() == limit as usize;
         let next = due.last().filter(|_| full).map(|domain| u64::from(domain.id.0));
-        let running = |delivery: DeliveryId| {
-            let record = reads.delivery(delivery).ok().flatten();
-            record.is_some_and(|record| record.delivery.state == DeliveryState::Running)
-        };
+        let engine = self.node.as_ref().map(|node| (&node.engine, node.own_time(self.now)));
         let domains = due
             .into_iter()
             .filter_map(|domain| {
-                let open = domain.deliveries.iter().filter(|due| running(due.delivery));
-                let earliest = open.map(|due| due.earliest).min()?;
-                Some((domain.name, earliest))
+                let due = domain.deliveries.iter().map(|due| (due.delivery, due.earliest));
+                let (engine, own) = engine?;
+                Some((domain.name, engine.earliest_due(own, due)?))
             })
             .collect();
         Event::DueFound { domains, next }

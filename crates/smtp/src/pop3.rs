@@ -462,8 +462,10 @@ impl Pop3Session {
             return;
         }
         self.closed = true;
+        // While a DELE before it is unanswered the message itself has done nothing.
         if let Some((_, listed)) = self.current.take()
             && !listed.identity.is_empty()
+            && matches!(self.expected.front(), Some(Expected::Message { .. }))
         {
             self.end.during = Some(listed.identity);
         }

@@ -86,6 +86,13 @@ pub(super) struct Bench {
     pub(super) most_connections: usize,
     pub(super) most_in_window: usize,
     pub(super) drained: bool,
+    /// Pages of the queue that were asked for.
+    pub(super) pages: usize,
+    /// Claims, and the most deliveries that one of them named.
+    pub(super) claims: usize,
+    pub(super) most_claimed_from: usize,
+    /// Messages that went back to the queue.
+    pub(super) requeued: usize,
     owner: Owner,
 }
 
@@ -155,6 +162,10 @@ impl Bench {
             most_connections: 0,
             most_in_window: 0,
             drained: false,
+            pages: 0,
+            claims: 0,
+            most_claimed_from: 0,
+            requeued: 0,
             owner,
         }
     }
@@ -231,6 +242,12 @@ impl Bench {
         &self.rows[&id].message
     }
 
+    /// Why a queued message waits.
+    pub(super) fn why(&self, id: MessageId) -> crate::Waiting {
+        let QueuedMessage { delivery, recipient, due, attempts, .. } = self.message(id);
+        self.engine.why(self.now, id, *delivery, recipient, *due, *attempts > 0)
+    }
+
     pub(super) fn count(&self, state: RowState) -> usize {
         self.rows.values().filter(|row| row.state == state).count()
     }
@@ -296,26 +313,27 @@ impl Bench {
         self.engine.handle(self.now, event);
     }
 
-    fn carry_out(&mut self, command: Command) {
+    pub(super) fn carry_out(&mut self, command: Command) {
         match command {
             Command::FindDue { after, limit } => {
                 let queued = self.rows.values().filter(|row| row.state == RowState::Queued);
-                let mut due: BTreeMap<&str, Timestamp> = BTreeMap::new();
+                let mut due: BTreeMap<&str, Vec<(DeliveryId, Timestamp)>> = BTreeMap::new();
                 for row in queued {
                     let domain = row.message.recipient.rsplit_once('@').unwrap().1;
-                    let earliest = due.entry(domain).or_insert(row.message.due);
-                    *earliest = (*earliest).min(row.message.due);
+                    due.entry(domain).or_default().push((row.message.delivery, row.message.due));
                 }
+                self.pages += 1;
                 let after = usize::try_from(after).unwrap();
                 let all = due.len();
+                let next = (after + limit < all).then_some((after + limit) as u64);
                 let domains: Vec<(Box<str>, Timestamp)> = due
                     .into_iter()
-                    .map(|(name, due)| (name.into(), due))
                     .skip(after)
                     .take(limit)
+                    .filter_map(|(name, due)| {
+                        Some((name.into(), self.engine.earliest_due(self.now, due)?))
+                    })
                     .collect();
-                let next = after + domains.len();
-                let next = (next < all).then_some(next as u64);
                 self.tell(Event::DueFound { domains, next });
             }
             Command::Claim { domain, priority, deliveries, due_until, limit } => {
@@ -403,6 +421,7 @@ impl Bench {
                     row.state = match one.fate {
                         Fate::Final(state) => RowState::Final(state),
                         Fate::Requeued { due, pinned_source } => {
+                            self.requeued += 1;
                             row.message.due = due;
                             row.message.pinned_source = pinned_source;
                             RowState::Queued
@@ -439,6 +458,8 @@ impl Bench {
         due_until: Timestamp,
         limit: u32,
     ) -> Event {
+        self.claims += 1;
+        self.most_claimed_from = self.most_claimed_from.max(deliveries.len());
         let mut messages = Vec::new();
         let mut next_due: Option<Timestamp> = None;
         let suffix = format!("@{domain}");

@@ -8,7 +8,7 @@ use mail::id::DeliveryId;
 
 use super::harness::{Bench, START, route, rules, rules_at, sources};
 use crate::Settings;
-use crate::event::{Event, QuotaLimit};
+use crate::event::{Command, Event, QuotaLimit, QuotaWait};
 use crate::reason::WaitReason;
 use crate::work::DeliveryOptions;
 
@@ -241,4 +241,200 @@ fn memory_is_bounded_by_the_settings() {
     assert_eq!(sent, 3_000, "those that can go do not wait for those that cannot");
     bench.run(MINUTE * 60 * 10);
     assert_eq!(bench.sent(), 5_000);
+}
+
+/// So many groups of one domain each, behind whatever rule governs `mx.d*.example`, with so many messages each.
+fn small_groups(bench: &mut Bench, delivery: DeliveryId, count: usize, messages: usize) {
+    for number in 0..count {
+        let domain = format!("d{number:03}.example");
+        let address = format!("192.0.{}.{}", number / 200, number % 200 + 1);
+        bench.routes.insert(domain.clone(), route(&[(10, &format!("mx.{domain}"), &[&address])]));
+        bench.queue(delivery, &domain, messages);
+    }
+}
+
+#[test]
+fn small_groups_behind_one_budget_do_not_wait_for_idle_connections() {
+    let mut bench =
+        Bench::new(rules(&rule("max_connections = 5")), sources(&[1]), Settings::default());
+    let delivery = bench.plain(1);
+    small_groups(&mut bench, delivery, 300, 2);
+    bench.run(Duration::from_secs(10));
+    // A connection is set up in 20 ms and sends two messages in 10: five of them do all in two seconds.
+    assert_eq!(bench.sent(), 600);
+}
+
+#[test]
+fn the_limit_of_the_node_has_a_line_too() {
+    let settings = Settings { connections_max: 5, ..Settings::default() };
+    let mut bench = Bench::new(rules(&rule("scope = \"path\"")), sources(&[1]), settings);
+    let delivery = bench.plain(1);
+    small_groups(&mut bench, delivery, 300, 2);
+    bench.run(Duration::from_secs(1));
+    let waiting = |bench: &Bench| {
+        let groups = bench.engine.groups();
+        let waits = groups.into_iter().filter_map(|group| group.waiting);
+        waits.filter(|wait| wait.reason == WaitReason::NodeConnectionLimit).collect::<Vec<_>>()
+    };
+    let waits = waiting(&bench);
+    assert!(!waits.is_empty() && waits.iter().all(|wait| wait.until >= bench.now), "{waits:?}");
+    bench.run(Duration::from_secs(9));
+    assert_eq!(bench.sent(), 600);
+    assert!(bench.most_connections <= 5);
+    assert!(waiting(&bench).is_empty());
+}
+
+#[test]
+fn those_that_wait_in_line_are_not_woken_one_by_one() {
+    let text = rule("max_connections = 1");
+    let mut bench = Bench::new(rules(&text), sources(&[1]), Settings::default());
+    bench.latency = Duration::from_secs(3_000);
+    let delivery = bench.plain(1);
+    small_groups(&mut bench, delivery, 200, 1);
+    bench.run(Duration::from_secs(5));
+    let mut woken = 0;
+    let end = bench.now + MINUTE;
+    while bench.now < end {
+        let next = bench.engine.wake_at().unwrap();
+        bench.run(next - bench.now);
+        woken += 1;
+    }
+    // The one in front looks every two seconds, and the rest of the engine does a little.
+    assert!(woken < 80, "{woken} wakes in a minute");
+    // And still each of them knows when it may move.
+    for group in bench.engine.groups().into_iter().filter(|group| group.connections == 0) {
+        let waiting = group.waiting.unwrap();
+        assert!(waiting.until >= bench.now, "{waiting:?}");
+    }
+}
+
+#[test]
+fn many_groups_behind_one_quota_leave_their_messages_in_the_store() {
+    let text = "[[rule]]\nname = \"small\"\nmask = \"mx.d*.example\"\nmessages_per_hour = 1200";
+    let mut bench = Bench::new(rules(text), sources(&[1]), Settings::default());
+    let delivery = bench.plain(1);
+    bench.routes.insert("quick.example".into(), route(&[(10, "quick", &["198.51.100.1"])]));
+    small_groups(&mut bench, delivery, 800, 5);
+    bench.queue(delivery, "quick.example", 5_000);
+    bench.run(MINUTE * 4);
+    let quick = bench.begun.iter().filter(|begun| begun.2.to_string() == "198.51.100.1").count();
+    assert_eq!(quick, 5_000, "those that can go do not wait for those that cannot");
+    assert_eq!(bench.sent() - quick, 100, "a twelfth of the hour");
+    let claims = bench.claims;
+    let holding = bench.engine.groups().iter().filter(|group| group.window > 0).count();
+    assert!(holding <= 256, "{holding} groups hold messages that they cannot send");
+    // Where the quota is used up nothing is claimed, and everybody says why.
+    bench.run(Duration::from_secs(50));
+    assert_eq!(bench.claims, claims);
+    for group in bench.engine.groups().into_iter().filter(|group| group.domains > 0) {
+        let Some(waiting) = group.waiting else { continue };
+        let WaitReason::Quota { wait } = &waiting.reason else { panic!("{waiting:?}") };
+        assert_eq!(wait.limit, QuotaLimit::Period);
+        assert_eq!(waiting.until.as_secs(), START + 300);
+    }
+    bench.run(MINUTE * 60 * 4);
+    assert_eq!(bench.sent(), 9_000);
+}
+
+#[test]
+fn a_permit_that_comes_too_late_goes_to_the_next_in_line() {
+    let text = rule("max_connections = 1");
+    let mut bench = Bench::new(rules(&text), sources(&[1]), Settings::default());
+    let delivery = bench.plain(1);
+    small_groups(&mut bench, delivery, 3, 1);
+    // Up to the first request for a permit, whose connection is to be closed before the answer comes.
+    let mut asked = None;
+    while asked.is_none() {
+        bench.engine.decide(bench.now);
+        let commands: Vec<Command> = core::iter::from_fn(|| bench.engine.next_command()).collect();
+        for command in commands {
+            match command {
+                Command::AskPermit { connection, .. } if asked.is_none() => {
+                    asked = Some(connection);
+                }
+                Command::AskPermit { connection, .. } => {
+                    let wait = QuotaWait {
+                        until: None,
+                        limit: QuotaLimit::Connections,
+                        rule: "a".into(),
+                        figure: 1,
+                        used: 1,
+                    };
+                    let answer = Err(wait);
+                    bench.engine.handle(bench.now, Event::PermitAnswered { connection, answer });
+                }
+                other => bench.carry_out(other),
+            }
+        }
+    }
+    let asked = asked.unwrap();
+    bench.engine.decide(bench.now);
+    bench.engine.close(asked);
+    let granted = Event::PermitAnswered { connection: asked, answer: Ok(()) };
+    bench.engine.handle(bench.now, granted);
+    bench.engine.decide(bench.now);
+    let mut commands: Vec<Command> = core::iter::from_fn(|| bench.engine.next_command()).collect();
+    let release = Command::ReleasePermit { connection: asked };
+    let at = commands.iter().position(|command| *command == release).unwrap();
+    commands.remove(at);
+    commands.into_iter().for_each(|command| bench.carry_out(command));
+    bench.settle_down();
+    assert_eq!(bench.engine.sizes().1, 1, "the next one is connected at once");
+}
+
+#[test]
+fn a_connection_that_is_idle_again_and_again_is_one_wake() {
+    let mut bench = Bench::simple(&rule("max_connections = 1"));
+    let delivery = bench.plain(1);
+    for _ in 0..80 {
+        bench.queue(delivery, "a.example", 1);
+        bench.run(Duration::from_millis(200));
+    }
+    assert_eq!(bench.sent(), 80);
+    assert_eq!(bench.engine.sizes().1, 1, "it never was idle for long");
+    assert!(bench.engine.wakes.len() < 10, "{:?}", bench.engine.wakes);
+}
+
+#[test]
+fn a_claim_names_a_few_deliveries_and_finds_the_mail_of_all() {
+    let mut bench = Bench::simple("");
+    for number in 1..=300 {
+        let delivery = bench.plain(number);
+        if number % 3 == 0 {
+            bench.queue(delivery, "a.example", 2);
+        }
+    }
+    bench.run(Duration::from_secs(20));
+    assert_eq!(bench.sent(), 200);
+    assert!(bench.most_claimed_from <= 64, "{}", bench.most_claimed_from);
+    // A delivery in the middle that comes later is found as well.
+    bench.queue(DeliveryId(151), "a.example", 1);
+    bench.run(Duration::from_secs(1));
+    assert_eq!(bench.sent(), 201);
+}
+
+#[test]
+fn domains_that_take_no_mail_do_not_fill_the_windows() {
+    let settings = Settings { window_messages_max: 1_000, ..Settings::default() };
+    let mut bench = Bench::new(rules(""), sources(&[1]), settings);
+    let delivery = bench.plain(1);
+    for number in 0..500 {
+        bench.queue(delivery, &format!("dead{number}.example"), 2);
+    }
+    let mut most = 0;
+    let mut on_their_way = 0;
+    for _ in 0..20 {
+        bench.engine.decide(bench.now);
+        most = most.max(bench.engine.claimed_ahead);
+        let commands: Vec<Command> = core::iter::from_fn(|| bench.engine.next_command()).collect();
+        let claims = commands.iter().filter(|command| matches!(command, Command::Claim { .. }));
+        on_their_way = on_their_way.max(claims.count());
+        commands.into_iter().for_each(|command| bench.carry_out(command));
+    }
+    assert_eq!(most, 0, "nothing of them ever comes into a window");
+    assert!((1..=66).contains(&on_their_way), "{on_their_way}");
+    bench.run(Duration::from_secs(1));
+    assert_eq!(bench.sent(), 0);
+    let failed = super::harness::RowState::Final(crate::work::FinalState::Failed);
+    assert_eq!(bench.count(failed), 1_000);
 }

@@ -33,9 +33,7 @@ fn waves_open_one_after_the_other() {
         bench.run(at - bench.now);
         assert_eq!(bench.sent(), sent, "after {minutes} minutes");
         if sent < 30 {
-            let message = bench.message(ids[29]).clone();
-            let why =
-                bench.engine.why(bench.now, ids[29], delivery, &message.recipient, message.due);
+            let why = bench.why(ids[29]);
             assert_eq!(why.reason, WaitReason::WaveNotOpen);
             assert_eq!(why.until.as_secs(), START + 90 * 60);
         }
@@ -179,4 +177,91 @@ fn nothing_is_begun_while_the_store_cannot_commit() {
     bench.engine.handle(bench.now, Event::StoreSick(false));
     bench.run(MINUTE * 4);
     assert_eq!(bench.sent(), 300);
+}
+
+#[test]
+fn what_may_not_be_sent_is_not_looked_up() {
+    let mut bench = Bench::simple("");
+    let paused = bench.plain(1);
+    bench.queue(paused, "a.example", 5);
+    let held = bench.queue(paused, "b.example", 5)[0];
+    bench.change(paused, |d| d.state = DeliveryState::Paused);
+    // Long enough for several scans, and for what was known to be forgotten.
+    bench.run(MINUTE * 10);
+    assert!(bench.pages > 3);
+    assert_eq!(bench.engine.sizes().2, 0, "no domain of it is known");
+    assert_eq!(bench.engine.earliest_due(bench.now, [(paused, bench.now)]), None);
+    let free = bench.plain(2);
+    let due = [(paused, mail::time::Timestamp::EPOCH), (free, bench.now)];
+    assert_eq!(bench.engine.earliest_due(bench.now, due), Some(bench.now));
+    assert_eq!(bench.state(held), RowState::Queued);
+}
+
+#[test]
+fn a_change_of_deliveries_does_not_read_the_queue_each_time() {
+    let mut bench = slow();
+    let delivery = bench.plain(1);
+    bench.run(Duration::from_secs(5));
+    let before = bench.pages;
+    for _ in 0..200 {
+        bench.change(delivery, |d| d.options.tenant.push('x'));
+        bench.run(Duration::from_millis(10));
+    }
+    assert!((1..=4).contains(&(bench.pages - before)), "{} scans", bench.pages - before);
+    for number in 0..200 {
+        let other = bench.plain(2 + number);
+        bench.change(other, |d| d.state = DeliveryState::Paused);
+        bench.run(Duration::from_millis(10));
+    }
+    assert!((1..=26).contains(&(bench.pages - before)), "{} scans", bench.pages - before);
+}
+
+#[test]
+fn a_delivery_that_is_resumed_goes_on_at_once() {
+    let mut bench = Bench::simple("");
+    let delivery = bench.plain(1);
+    let other = bench.plain(2);
+    bench.change(delivery, |d| d.state = DeliveryState::Paused);
+    bench.queue(delivery, "a.example", 5);
+    bench.run(MINUTE * 10);
+    // Even where a scan has just begun for another reason.
+    bench.change(other, |d| d.options.tenant.push('x'));
+    bench.run(Duration::from_millis(1));
+    bench.change(delivery, |d| d.state = DeliveryState::Running);
+    bench.run(Duration::from_millis(250));
+    assert_eq!(bench.sent(), 5);
+}
+
+#[test]
+fn what_is_not_due_and_what_was_cancelled_say_so() {
+    let mut bench = slow();
+    let delivery = bench.plain(1);
+    let id = bench.queue(delivery, "a.example", 1)[0];
+    let due = bench.now + MINUTE;
+    let why = |bench: &Bench, tried| {
+        bench.engine.why(bench.now, id, delivery, "u1@a.example", due, tried)
+    };
+    assert_eq!(why(&bench, false), crate::Waiting { reason: WaitReason::NotDue, until: due });
+    let retry = crate::Waiting { reason: WaitReason::RetryScheduled, until: due };
+    assert_eq!(why(&bench, true), retry);
+    bench.change(delivery, |d| d.state = DeliveryState::Cancelled);
+    assert_eq!(why(&bench, true).reason, WaitReason::DeliveryCancelled);
+    assert_eq!(why(&bench, true).reason.smallest_change(), None);
+}
+
+#[test]
+fn the_advice_fits_the_limit() {
+    use crate::event::{QuotaLimit, QuotaWait};
+    use quota::{LimitName, Wait, WaitKind};
+    let words = |kind| {
+        let wait = Wait { until: None, limit: LimitName::Ledger, kind, limit_value: 5, used: 5 };
+        let wait = QuotaWait::from(&wait);
+        let limit = wait.limit;
+        (limit, WaitReason::Quota { wait }.smallest_change().unwrap_or_default())
+    };
+    let (limit, advice) = words(WaitKind::Pace);
+    assert!(limit == QuotaLimit::Pace && !advice.contains("five minutes"), "{advice}");
+    assert_eq!(words(WaitKind::SlotEdge), (QuotaLimit::MinuteEnd, String::new()));
+    assert_eq!(words(WaitKind::LedgerFull), (QuotaLimit::LedgerFull, String::new()));
+    assert!(words(WaitKind::Period).1.contains("five minutes"));
 }

@@ -81,7 +81,9 @@ pub fn find(text: &str, success: bool) -> Codes {
         };
         let beside = status_after(octets, end, success);
         let found = if beside.is_some() { 3 } else { strength(octets, at, end) };
-        if found > weight {
+        // Codes nobody uses count only where nothing else can stand.
+        let usual = is_reply(code) || matches!(code, 250..=252);
+        if found > weight && (usual || found > 1) {
             weight = found;
             codes = Codes { reply: Some(code), status: beside, together: beside.is_some() };
         }
@@ -153,7 +155,8 @@ fn digits(octets: &[u8], at: usize) -> Option<(u16, usize)> {
 /// A reply code at `at`, and where it ends.
 fn reply_at(octets: &[u8], at: usize, success: bool) -> Option<(u16, usize)> {
     let (code, end) = digits(octets, at)?;
-    if end != at + 3 || !(is_reply(code) || success && matches!(code, 250..=252)) {
+    let possible = matches!(code / 100, 4 | 5) && matches!(code / 10 % 10, 0..=5 | 7);
+    if end != at + 3 || !(possible || success && matches!(code, 250..=252)) {
         return None;
     }
     match octets.get(end) {
@@ -223,7 +226,7 @@ fn status_after(octets: &[u8], end: usize, success: bool) -> Option<EnhancedStat
         }
         // `550 550 5.1.1`
         match digits(octets, at) {
-            Some((code, next)) if is_reply(code) && next == at + 3 => at = next,
+            Some((400..=599, next)) if next == at + 3 => at = next,
             _ => return None,
         }
     }
@@ -318,6 +321,8 @@ mod tests {
             ("<<< 550 <a@b>, User Unknown", 550, ""),
             ("250 2.0.0 ok then 451 4.7.1 later", 451, "4.7.1"),
             ("(550 a@b: no such user)", 550, ""),
+            ("403 4.7.0 TLS handshake failed.", 403, "4.7.0"),
+            ("host said 552; room 404 is on floor 5", 552, ""),
         ] {
             let found = find(text, false);
             assert_eq!(found.reply.unwrap_or(0), reply, "{text}");

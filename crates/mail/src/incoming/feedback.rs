@@ -86,24 +86,30 @@ pub fn is_redacted(one: &str) -> bool {
 #[must_use]
 pub fn from_returned(returned: &Returned) -> Vec<String> {
     let mut recipients = Vec::new();
-    for name in [
-        "x-hmxmroriginalrecipient",
+    for value in returned.extension("x-hmxmroriginalrecipient") {
+        add(&mut recipients, value);
+    }
+    // A message of ours has one recipient; among several names it cannot be told.
+    if recipients.is_empty() && returned.to.len() == 1 {
+        add(&mut recipients, &returned.to[0]);
+    }
+    let names = [
         "x-original-recipient",
         "x-original-to",
         "x-envelope-to",
         "envelope-to",
         "x-rcpt-to",
         "delivered-to",
-    ] {
+    ];
+    for name in names {
         for value in returned.extension(name) {
-            add(&mut recipients, value);
-        }
-        if !recipients.is_empty() {
-            return recipients;
+            if recipients.is_empty() {
+                add(&mut recipients, value);
+            }
         }
     }
-    for value in &returned.to {
-        add(&mut recipients, value);
+    if recipients.is_empty() {
+        add(&mut recipients, &returned.received_for);
     }
     recipients.truncate(1);
     recipients

@@ -90,6 +90,10 @@ pub fn header<'a>(octets: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a
             return (Fields(fields), &octets[stop..]);
         }
         if matches!(line[0], b' ' | b'\t') {
+            // A line of blanks that no field follows is the empty line.
+            if line.trim_ascii().is_empty() && !goes_on(&octets[stop..end.max(stop)]) {
+                return (Fields(fields), &octets[stop..]);
+            }
             // The value grows over its continuation: both are slices of the same octets.
             if let Some((_, value)) = fields.last_mut() {
                 let start = value.as_ptr() as usize - octets.as_ptr() as usize;
@@ -102,8 +106,15 @@ pub fn header<'a>(octets: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a
                 fields.push((line[..colon].trim_ascii_end(), &line[colon + 1..]));
             }
         } else if !line.starts_with(b">From ") && !line.starts_with(b"From ") {
-            // Not a field: the empty line before the body was lost.
-            return (Fields(fields), &octets[at..]);
+            // No field: a folded line that lost its indentation, where the header goes on after it;
+            // else the empty line before the body was lost.
+            match fields.last_mut() {
+                Some((_, value)) if goes_on(&octets[stop..end.max(stop)]) => {
+                    let start = value.as_ptr() as usize - octets.as_ptr() as usize;
+                    *value = &octets[start..stop];
+                }
+                _ => return (Fields(fields), &octets[at..]),
+            }
         }
         at = stop;
     }
@@ -120,6 +131,41 @@ pub fn header<'a>(octets: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a
         return (Fields(fields), &rest[blank.unwrap_or(rest.len())..]);
     }
     (Fields(fields), &[])
+}
+
+/// Whether a header goes on here: a field that mail has stands in the next lines, before any empty one.
+fn goes_on(octets: &[u8]) -> bool {
+    const USUAL: [&[u8]; 16] = [
+        b"received",
+        b"from",
+        b"to",
+        b"cc",
+        b"subject",
+        b"date",
+        b"message-id",
+        b"mime-version",
+        b"return-path",
+        b"content-type",
+        b"content-transfer-encoding",
+        b"delivered-to",
+        b"auto-submitted",
+        b"reply-to",
+        b"sender",
+        b"references",
+    ];
+    for line in octets.split(|octet| *octet == b'\n').take(4) {
+        if line.trim_ascii().is_empty() {
+            return false;
+        }
+        let known = field_name(line).is_some_and(|colon| {
+            let name = line[..colon].trim_ascii_end();
+            name.starts_with(b"X-") || USUAL.iter().any(|usual| usual.eq_ignore_ascii_case(name))
+        });
+        if known {
+            return true;
+        }
+    }
+    false
 }
 
 /// What a leaf holds.
@@ -325,22 +371,38 @@ fn part_header<'a>(part: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a 
     }
 }
 
-/// Gives the parts between the boundary lines of a multipart to `part`.
+/// Gives the parts between the boundary lines of a multipart to `part`. Where the boundary is not
+/// named, or no line has it, the first line that looks like one is taken.
 fn split<'a>(content: &'a [u8], body: &'a [u8], mut part: impl FnMut(&'a [u8])) {
-    let boundary = parameter(content, b"boundary").filter(|found| !found.is_empty());
-    let boundary: Cow<'a, [u8]> = match boundary {
-        Some(found) => found,
-        // Without the parameter, the first line that begins with two hyphens is the likely one.
-        None => match body.split(|octet| *octet == b'\n').take(40).find(|line| {
-            line.len() > 8 && line.starts_with(b"--") && !line.trim_ascii().contains(&b' ')
-        }) {
-            Some(line) => Cow::Borrowed(&line.trim_ascii()[2..]),
-            None => return,
-        },
-    };
+    let named = parameter(content, b"boundary").filter(|found| !found.is_empty());
+    if let Some(named) = named
+        && split_at(&named, body, &mut part)
+    {
+        return;
+    }
+    let lines = body.split(|octet| *octet == b'\n').take(60);
+    let mut lines = lines.map(<[u8]>::trim_ascii);
+    while let Some(line) = lines.next() {
+        let looks = line.len() > 8 && line.starts_with(b"--") && !line.contains(&b' ');
+        // A rule of dashes is followed by anything, a boundary by the fields of a part.
+        let mut following = lines.clone();
+        if looks
+            && following
+                .next()
+                .is_some_and(|next| next.len() > 8 && next[..8].eq_ignore_ascii_case(b"content-"))
+        {
+            split_at(&line[2..], body, &mut part);
+            return;
+        }
+    }
+}
+
+/// Gives the parts between the lines of one boundary to `part`; whether there was one.
+fn split_at<'a>(boundary: &[u8], body: &'a [u8], part: &mut impl FnMut(&'a [u8])) -> bool {
     let boundary = boundary.trim_ascii_end();
     let finder = memchr::memmem::Finder::new(boundary);
     let mut from = None;
+    let mut any = false;
     let mut at = 0;
     while let Some(found) = finder.find(&body[at..]).map(|found| found + at) {
         at = found + boundary.len();
@@ -363,10 +425,12 @@ fn split<'a>(content: &'a [u8], body: &'a [u8], mut part: impl FnMut(&'a [u8])) 
         if let Some(start) = from {
             part(&body[start..line.max(start)]);
         }
+        any = true;
         from = if tail.starts_with(b"--") { None } else { Some(stop) };
         at = stop;
     }
     if let Some(start) = from {
         part(&body[start..]);
     }
+    any
 }

@@ -15,6 +15,11 @@ const LINES_MAXIMUM: usize = 4000;
 /// Octets of a reason.
 const REASON_MAXIMUM: usize = 1500;
 
+/// Recipients of one text whose reasons are completed from elsewhere in it.
+const COMPLETED_MAXIMUM: usize = 50;
+/// The marks of the other side's answers in transcripts.
+const ANSWERS: [&str; 3] = ["<<<", "<--", "<="];
+
 /// Nothing speaks for the address.
 const MENTIONED: u8 = 0;
 /// It stands behind `To:` or the like.
@@ -344,9 +349,19 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
             found[at - 1].reason = found[at].reason.clone();
         }
     }
-    for one in found.iter_mut() {
+    let spoken = lines.iter().any(|line| said(line.trim(), &ANSWERS).is_some());
+    // Each looks through every line, so a long list has to do without.
+    for one in found.iter_mut().take(COMPLETED_MAXIMUM) {
+        if spoken {
+            // What the remote server said stands before what ours made of it.
+            let remote = transcript(lines, &one.address, alone, true);
+            if has_codes(&remote) && !one.reason.starts_with(&remote) {
+                one.reason.insert(0, ' ');
+                one.reason.insert_str(0, &remote);
+            }
+        }
         if !has_codes(&one.reason) {
-            let mut more = transcript(lines, &one.address, alone);
+            let mut more = transcript(lines, &one.address, alone, false);
             if more.is_empty() && alone {
                 more = coded_paragraph(lines);
             }
@@ -356,6 +371,20 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
             one.reason = squeeze(lines.iter().copied());
         }
     }
+}
+
+/// What a server said in a transcript about an address, or about any where it is `alone`; else the
+/// first paragraph with a code. Empty where nothing was said.
+#[must_use]
+pub fn said_about(text: &str, address: &str, alone: bool) -> String {
+    let lines: Vec<&str> = text.lines().take(LINES_MAXIMUM).collect();
+    for remote in [true, false] {
+        let said = transcript(&lines, address, alone, remote);
+        if has_codes(&said) {
+            return said;
+        }
+    }
+    if alone { coded_paragraph(&lines) } else { String::new() }
 }
 
 /// Appends text that is not there yet.
@@ -475,7 +504,8 @@ fn is_heading(line: &str) -> bool {
 }
 
 /// The lines of a session's transcript that answer for an address: refusals that name it, or every refusal where it is alone.
-fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
+/// With `remote` only what the other server said, not what ours made of it.
+fn transcript(lines: &[&str], wanted: &str, alone: bool, remote: bool) -> String {
     let mut out = String::new();
     let mut asked = false;
     for line in lines {
@@ -484,7 +514,7 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
             asked = contains(command, wanted);
             continue;
         }
-        let given = said(trimmed, &["<<<", "<--", "<="]);
+        let given = said(trimmed, &ANSWERS);
         let answer = given.unwrap_or(trimmed);
         let digits = answer.as_bytes();
         let coded = digits.len() > 3
@@ -492,6 +522,9 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool) -> String {
             && digits[1..3].iter().all(u8::is_ascii_digit)
             && matches!(digits[3], b' ' | b'-');
         let coded = coded || answer.contains("said: 4") || answer.contains("said: 5");
+        if remote && given.is_none() {
+            continue;
+        }
         let success = given.is_some() && matches!(digits.first(), Some(b'2' | b'3'));
         if (coded || given.is_some() && !success)
             && (alone || asked || contains(answer, wanted))
@@ -716,7 +749,7 @@ fn judge_rcpt(lines: &[&str], number: usize) -> u8 {
         if said(line, &[">>>", "-->"]).is_some() {
             return TOLD;
         }
-        if let Some(answer) = said(line, &["<<<", "<--", "<="]) {
+        if let Some(answer) = said(line, &ANSWERS) {
             return match answer.as_bytes().first() {
                 Some(b'4' | b'5') => REFUSED,
                 Some(b'2') => MENTIONED,

@@ -17,6 +17,8 @@ pub struct Returned {
     pub to: Vec<String>,
     /// The address of `From`.
     pub from: String,
+    /// The recipient in the last `Received` that names one (`for <...>`): the envelope of our message.
+    pub received_for: String,
     /// `Subject`, decoded.
     pub subject: String,
     /// `Date` as it stands.
@@ -85,6 +87,11 @@ impl Returned {
                 }
                 b's' if is("subject") => out.subject = super::decode::words(value, VALUE_MAXIMUM),
                 b'd' if is("date") => out.date = super::decode::words(value, VALUE_MAXIMUM),
+                b'r' if is("received") => {
+                    if let Some(found) = received_for(value) {
+                        out.received_for = found;
+                    }
+                }
                 b'r' if is("return-path") => {
                     let text = super::decode::words(value, VALUE_MAXIMUM);
                     out.return_path = text.trim_matches(['<', '>', ' ']).to_owned();
@@ -121,6 +128,15 @@ impl Returned {
             .filter(move |(known, _)| known == name)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// The address after `for` in a `Received` field.
+fn received_for(value: &[u8]) -> Option<String> {
+    let at =
+        memchr::memmem::rfind(value, b"for <").or_else(|| memchr::memmem::rfind(value, b"for "))?;
+    let text = String::from_utf8_lossy(&value[at + 4..value.len().min(at + 300)]);
+    let text = text.split([';', ' ']).next()?;
+    address::from_value(text).map(str::to_owned)
 }
 
 /// A Message-ID without its brackets and what stands around them.

@@ -100,6 +100,7 @@ pub static TEXTS: LazyLock<Phrases> = LazyLock::new(|| {
 
 const SUBJECT_FAILURE: &[&str] = &[
     "undeliver",
+    "[bounce]",
     "undelivrable",
     "non-deliver",
     "nondeliver",
@@ -601,6 +602,10 @@ const SUBJECT_COMPLAINT: &[&str] = &[
 
 const TEXT_FAILURE: &[&str] = &[
     "could not be delivered",
+    "wasn't able to",
+    "was not able to",
+    "was unable to",
+    "didn't work out",
     "couldn't be delivered",
     "cannot be delivered",
     "can't be delivered",

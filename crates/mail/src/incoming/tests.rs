@@ -89,7 +89,10 @@ fn reads_every_case_with_other_line_ends_and_a_mailbox_line() {
 fn reads_texts_in_other_transfer_encodings() {
     let mut all = Vec::new();
     let single = |mail: &str| {
-        !mail.contains("Content-Type: multipart") && !mail.contains("Content-Transfer-Encoding")
+        // A header that ends with a line of blanks is not found by its empty line.
+        !mail.contains("Content-Type: multipart")
+            && !mail.contains("\n \n")
+            && !mail.contains("Content-Transfer-Encoding")
     };
     for (name, wanted, mail) in cases().into_iter().filter(|(_, _, mail)| single(mail)) {
         let (header, body) = mail.split_once("\n\n").unwrap();

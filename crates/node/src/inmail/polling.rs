@@ -4,18 +4,20 @@
 //! login is tried again after long pauses only, so that the account is not locked.
 //!
 //! **Getting forward with a bad server.** When a session breaks after messages were kept and before
-//! their deletion was confirmed, the next one asks for half as many, down to one, so that some session
+//! their deletion was confirmed, the next one asks for half of them, down to one, so that some session
 //! comes to its end; after each good one it is twice as many again. A message at which the session has
-//! broken [`MOST_BREAKS`] times, or that is too large, is left in the mailbox and not asked for again
-//! until the next start.
+//! broken [`MOST_BREAKS`] times is not asked for again for [`REST_OF_BREAKER`]; one that is too large
+//! is left in the mailbox until the next start.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mail::time::Timestamp;
 use smtp::mailbox::{FetchCause, FetchEnd, FetchSettings};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::counts::{InmailCounts, MailboxCounts};
 use super::folder::Folder;
@@ -25,6 +27,8 @@ use crate::smtp_client::TlsClients;
 
 /// A message at which the session has broken so often is left.
 pub const MOST_BREAKS: u32 = 3;
+/// How long it is left.
+pub const REST_OF_BREAKER: Duration = Duration::from_secs(3_600);
 /// Messages that are left, by name; beyond, they are looked at each time.
 pub const MOST_LEFT: usize = 10_000;
 /// Messages whose breaks are counted.
@@ -71,7 +75,8 @@ pub(super) struct Poller {
 /// What one session teaches for the next ones.
 #[derive(Debug)]
 struct Memory {
-    left: HashSet<Box<str>>,
+    /// Messages that are not asked for, until when.
+    left: HashMap<Box<str>, Timestamp>,
     suspects: HashMap<Box<str>, u32>,
     /// Messages of the next session.
     allowed: u32,
@@ -82,7 +87,8 @@ struct Memory {
 pub(super) async fn keep_polling(poller: Arc<Poller>, stop: CancellationToken) {
     loop {
         let (polling, until) = (Arc::clone(&poller), stop.clone());
-        let ended = tokio::spawn(async move { polling.run(&until).await }).await;
+        let polling = tokio::spawn(async move { polling.run(&until).await });
+        let ended = AbortOnDropHandle::new(polling).await;
         let Err(fault) = ended else { return };
         tracing::error!(mailbox = poller.mailbox.name, %fault, "polling has ended; it begins again");
         let pause = poller.mailbox.period;
@@ -141,7 +147,7 @@ impl Poller {
     /// Polls until `stop`.
     pub(super) async fn run(&self, stop: &CancellationToken) {
         let mut memory = Memory {
-            left: HashSet::new(),
+            left: HashMap::new(),
             suspects: HashMap::new(),
             allowed: self.mailbox.session_messages,
             faults: 0,
@@ -164,7 +170,9 @@ impl Poller {
         }
         let mut settings = settings(&self.mailbox, self.folder.message_bytes());
         settings.messages = memory.allowed;
-        settings.left = memory.left.clone();
+        let now = self.folder.now();
+        memory.left.retain(|_, until| *until > now);
+        settings.left = memory.left.keys().cloned().collect();
         match session::hold(&self.site(), settings, stop).await {
             Ok(end) => self.ended(memory, &end),
             Err(why) => {
@@ -178,7 +186,7 @@ impl Poller {
         InmailCounts::add(&self.counts.deleted, end.deleted.into());
         self.counts.held.store(end.held, Ordering::Relaxed);
         for identity in &end.cut {
-            memory.leave(identity);
+            memory.leave(identity, Timestamp::NEVER);
         }
         if let Some(identity) = &end.during {
             self.suspect(memory, identity);
@@ -197,7 +205,7 @@ impl Poller {
             }
             cause => {
                 if end.unconfirmed > 0 {
-                    memory.allowed = (memory.allowed / 2).max(1);
+                    memory.allowed = (end.fetched.min(memory.allowed) / 2).max(1);
                 }
                 let (first, longest) = match cause {
                     FetchCause::LoginRefused(_) => (self.mailbox.period, self.bounds.longest_login),
@@ -239,15 +247,15 @@ impl Poller {
                 "sessions break at this message; it is left in the mailbox"
             );
             memory.suspects.remove(identity);
-            memory.leave(identity);
+            memory.leave(identity, self.folder.now() + REST_OF_BREAKER);
         }
     }
 }
 
 impl Memory {
-    fn leave(&mut self, identity: &str) {
+    fn leave(&mut self, identity: &str, until: Timestamp) {
         if !identity.is_empty() && self.left.len() < MOST_LEFT {
-            self.left.insert(identity.into());
+            self.left.insert(identity.into(), until);
         }
     }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::counts::InmailCounts;
 use super::folder::{Claim, Folder, KeepFault};
@@ -211,7 +212,8 @@ impl<P: Processor> Processing<P> {
             name: claim.stem(),
         };
         let shared = Arc::clone(self);
-        let mut task = tokio::spawn(async move { shared.processor.process(mail).await });
+        let task = tokio::spawn(async move { shared.processor.process(mail).await });
+        let mut task = AbortOnDropHandle::new(task);
         let out_of_patience = async {
             stop.cancelled().await;
             sleep(self.bounds.shutdown_patience).await;

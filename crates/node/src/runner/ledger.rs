@@ -9,8 +9,8 @@ use engine::event::{QuotaLimit, QuotaWait, Tokens};
 use mail::id::{ConnectionId, DeliveryId, SourceId};
 use mail::time::Timestamp;
 use quota::{
-    CapKey, JournalEntry, Ledger, LimitName, LotId, Owner, PathKey, PermitAnswer, PermitId,
-    PermitRequest, TokenAnswer, TokenRequest, Wait, WaitKind,
+    CapKey, JournalEntry, Ledger, LotId, Owner, PathKey, PermitAnswer, PermitId, PermitRequest,
+    TokenAnswer, TokenRequest,
 };
 use rules::RuleSet;
 use store::{Write, WriterHandle};
@@ -95,14 +95,14 @@ impl LedgerDesk {
         let cap = cap.map(|(delivery, _)| delivery);
         match self.ledger.ask_tokens(now, &request) {
             TokenAnswer::Granted(lot) => {
-                let tokens = Tokens { count: lot.count, lot: lot.id, use_before: lot.use_before };
+                let tokens = Tokens::from(lot);
                 self.granted.push((
                     Event::TokensAnswered { path, cap, answer: Ok(tokens) },
                     Event::TokensAnswered { path, cap, answer: Err(not_recorded(now)) },
                 ));
             }
             TokenAnswer::Wait(wait) => {
-                let answer = Err(wait_of(&wait));
+                let answer = Err(QuotaWait::from(&wait));
                 self.refused.push(Event::TokensAnswered { path, cap, answer });
             }
         }
@@ -132,7 +132,7 @@ impl LedgerDesk {
                 ));
             }
             PermitAnswer::Wait(wait) => {
-                let answer = Err(wait_of(&wait));
+                let answer = Err(QuotaWait::from(&wait));
                 self.refused.push(Event::PermitAnswered { connection, answer });
             }
             PermitAnswer::Stale { incarnation } => {
@@ -262,30 +262,5 @@ fn not_recorded(now: Timestamp) -> QuotaWait {
         rule: Box::default(),
         figure: 0,
         used: 0,
-    }
-}
-
-/// The ledger's wait in the engine's words.
-fn wait_of(wait: &Wait) -> QuotaWait {
-    let limit = match wait.kind {
-        WaitKind::HourWindow | WaitKind::SlotEdge => QuotaLimit::Hour,
-        WaitKind::Period | WaitKind::Pace => QuotaLimit::Period,
-        WaitKind::SourceCap => QuotaLimit::Source,
-        WaitKind::Cap => QuotaLimit::Delivery,
-        WaitKind::ConnectionLimit => QuotaLimit::Connections,
-        WaitKind::ConnectRate => QuotaLimit::ConnectionRate,
-        WaitKind::MinInterval => QuotaLimit::ConnectionInterval,
-        WaitKind::LedgerFull => QuotaLimit::Ledger,
-    };
-    let rule = match &wait.limit {
-        LimitName::Budget(budget) => Box::from(&*budget.rule),
-        _ => Box::default(),
-    };
-    QuotaWait {
-        until: wait.until,
-        limit,
-        rule,
-        figure: u32::try_from(wait.limit_value).unwrap_or(u32::MAX),
-        used: u32::try_from(wait.used).unwrap_or(u32::MAX),
     }
 }

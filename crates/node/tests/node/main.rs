@@ -5,6 +5,7 @@
 
 mod dkim;
 mod faults;
+mod inmail;
 mod limits;
 mod moods;
 mod postfix;
