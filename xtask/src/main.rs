@@ -12,7 +12,8 @@ const HELP: &str = "\
 cargo xtask tidy                     check what the compiler does not
 cargo xtask simulate --seeds N       run N seeds of the simulator in release mode
 cargo xtask simulate --seed K        replay one seed, verbosely
-cargo xtask bench path [--quick]     measure the mail path; writes a table and JSON";
+cargo xtask bench path [--quick]     measure the mail path; writes a table and JSON
+cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core";
 
 /// The folder of the workspace.
 fn workspace() -> PathBuf {

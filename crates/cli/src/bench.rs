@@ -1,4 +1,4 @@
-//! `mailweir bench path`: the mail path against the clock.
+//! `mailweir bench path`: the mail path against the clock. ([`bounce`]: `mailweir bench bounce`.)
 //!
 //! Everything runs on loopback in one process, one scenario after the other, each several times; the median counts.
 //! Figures of one run may be compared with one another, and with other programs measured on the same
@@ -8,6 +8,7 @@
 //! Processor time is read per thread and summed by the threads' names: what the product needs is kept apart
 //! from what the lab needs to play the world.
 
+mod bounce;
 mod cpu;
 mod world;
 
@@ -34,6 +35,8 @@ pub struct BenchArguments {
 enum What {
     /// Acceptance and delivery of campaigns and single messages on loopback
     Path(PathArguments),
+    /// Replies and bounce mails judged, per second and core
+    Bounce(bounce::BounceBenchArguments),
 }
 
 /// Arguments of `mailweir bench path`.
@@ -80,7 +83,17 @@ pub(crate) struct Run {
 
 /// Carries `mailweir bench` out.
 pub fn run(globals: &Globals, arguments: &BenchArguments) -> Ended {
-    let What::Path(arguments) = &arguments.what;
+    let arguments = match &arguments.what {
+        What::Path(arguments) => arguments,
+        What::Bounce(arguments) => {
+            let figures = bounce::run(arguments)?;
+            match globals.json() {
+                true => print_json(&figures)?,
+                false => print(&bounce::text(&figures))?,
+            }
+            return Ok(Outcome::Fine);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")

@@ -2,6 +2,8 @@
 
 mod classify;
 
+pub(crate) use classify::evidence;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};

@@ -168,3 +168,36 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Failu
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_and_the_next_one_is_whole() {
+        let long = "x".repeat(usize::try_from(LONGEST_LINE).unwrap() + 10);
+        let text = format!("{long}\n550 no\r\nlast");
+        let mut input = text.as_bytes();
+        let mut line = Vec::new();
+        let mut lengths = Vec::new();
+        while read_line(&mut input, &mut line).unwrap() {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [usize::try_from(LONGEST_LINE).unwrap(), 7, 4]);
+    }
+
+    #[test]
+    fn an_answer_has_the_agreed_keys() {
+        let asked =
+            Asked { id: 7.into(), text: "550 \"Unknown user\"".into(), provider: String::new() };
+        let mut judge = BounceJudge::new(BounceRules::shipped());
+        let judged = judge.judge(&Evidence::reply(&asked.text, &asked.provider), &());
+        let json = serde_json::to_value(answer(&asked, &judged)).unwrap();
+        let wanted = serde_json::json!({
+            "id": 7, "text": "550 \"Unknown user\"", "normalized": "550 \"Unknown user\"",
+            "key": "8d54d1a1ff4b73384faf3ebcce8b625b", "type": "Hard", "reason": "User unknown",
+            "rule": "user-unknown", "status": "Keep", "action": "give-up",
+        });
+        assert_eq!(json, wanted);
+    }
+}
