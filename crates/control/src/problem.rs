@@ -184,7 +184,9 @@ impl From<RefusedWrite> for Problem {
     fn from(refused: RefusedWrite) -> Self {
         let detail = refused.to_string();
         match refused {
-            RefusedWrite::UnknownDelivery(_) => Self::not_found(detail),
+            RefusedWrite::UnknownDelivery(_)
+            | RefusedWrite::UnknownText(_)
+            | RefusedWrite::UnknownTask(_) => Self::not_found(detail),
             RefusedWrite::WrongState { .. } | RefusedWrite::WrongContent(_) => {
                 Self::conflict("wrong-state", detail)
             }

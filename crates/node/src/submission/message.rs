@@ -271,7 +271,9 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
             RefusedWrite::UnknownDelivery(_)
             | RefusedWrite::NoContent(_)
             | RefusedWrite::WrongContent(_)
-            | RefusedWrite::BadOptions(_) => {
+            | RefusedWrite::BadOptions(_)
+            | RefusedWrite::UnknownText(_)
+            | RefusedWrite::UnknownTask(_) => {
                 tracing::error!(%refused, "the queue refused a message that should have fitted");
                 not_now(&refused.to_string())
             }
