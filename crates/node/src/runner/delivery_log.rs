@@ -8,10 +8,12 @@
 //! count), `message`, `delivery`, `recipient`, `source`, `target`, `mx_host`, `rule`, `rules_version`,
 //! `attempt`, `outcome`, `next_at`, `stage`, `reply`, `note`. The auditor (`mailweir stat audit`) needs nothing else.
 //!
-//! When the disk is full the line is lost and counted; mail is not held up by its log.
+//! When the disk is full the line is lost and counted; mail is not held up by its log. What was written of it is
+//! taken back, and what a crash left of a line is ended at the next start: no line runs into another.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,7 +134,8 @@ impl DeliveryLog {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(settings: DeliveryLogSettings) -> std::io::Result<Self> {
-        let file = open_append(&settings.path)?;
+        let mut file = open_append(&settings.path)?;
+        end_torn_line(&mut file)?;
         let size = file.metadata()?.len();
         let lost = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = sync_channel(BATCHES_MAX);
@@ -172,7 +175,19 @@ impl Drop for DeliveryLog {
 }
 
 fn open_append(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new().create(true).read(true).append(true).mode(0o640).open(path)
+}
+
+/// Ends a line that a crash has cut off.
+fn end_torn_line(file: &mut File) -> std::io::Result<()> {
+    let size = file.metadata()?.len();
+    let Some(last) = size.checked_sub(1) else { return Ok(()) };
+    let mut octet = [0];
+    // A pipe or a device has no past.
+    if file.read_exact_at(&mut octet, last).is_ok() && octet != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 fn write_all(
@@ -198,6 +213,10 @@ fn write_all(
         if let Err(fault) = file.write_all(&buffer) {
             lost.fetch_add(lines, Ordering::Relaxed);
             tracing::error!(%fault, lines, "the delivery log cannot be written");
+            // Half a line would make the next one unreadable too.
+            if let Err(fault) = file.set_len(size) {
+                tracing::error!(%fault, "the delivery log may have a torn line");
+            }
             continue;
         }
         size += buffer.len() as u64;
@@ -234,4 +253,24 @@ fn rotate(settings: &DeliveryLogSettings) -> std::io::Result<File> {
         std::fs::remove_file(&settings.path)?;
     }
     open_append(&settings.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_a_crash_has_cut_off_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("delivery.jsonl");
+        for (before, after) in
+            [("", ""), ("{}\n", "{}\n"), ("{}\n{\"at\":\"2026", "{}\n{\"at\":\"2026\n")]
+        {
+            std::fs::write(&path, before).unwrap();
+            let settings =
+                DeliveryLogSettings { path: path.clone(), rotate_bytes: 1 << 20, keep: 1 };
+            drop(DeliveryLog::open(settings).unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
+    }
 }
