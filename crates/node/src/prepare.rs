@@ -66,6 +66,9 @@ pub struct SenderSettings {
     /// Where one-click unsubscribe requests arrive, for example `https://mail.example.com`; the link is
     /// that with `/u/` and a token. `None`: only the mailto form is offered.
     pub unsubscribe_base: Option<String>,
+    /// The mailbox for unsubscription by mail, in which the token is in the subject. `None`: an address of the
+    /// return path's domain that is the token.
+    pub unsubscribe_mailto: Option<String>,
     /// The constant last part of Feedback-ID; empty: no such field.
     pub feedback_sender: String,
     /// Most octets of a prepared message.
@@ -468,10 +471,20 @@ impl<'a> Message<'a> {
             value.push_str(">, ");
         }
         value.push_str("<mailto:");
-        self.names.push(Purpose::Unsubscribe, &mut value);
-        value.push('@');
-        value.push_str(self.template.settings.return_path.domain().as_str());
-        value.push_str("?subject=unsubscribe>");
+        match &self.template.settings.unsubscribe_mailto {
+            Some(mailbox) => {
+                push_escaped(mailbox, &mut value);
+                value.push_str("?subject=unsubscribe%20");
+                self.names.push(Purpose::Unsubscribe, &mut value);
+                value.push('>');
+            }
+            None => {
+                self.names.push(Purpose::Unsubscribe, &mut value);
+                value.push('@');
+                value.push_str(self.template.settings.return_path.domain().as_str());
+                value.push_str("?subject=unsubscribe>");
+            }
+        }
         head.tokens("List-Unsubscribe", &value).map_err(header)?;
         if url.is_some() && one_click {
             head.tokens("List-Unsubscribe-Post", "List-Unsubscribe=One-Click").map_err(header)?;
@@ -566,6 +579,19 @@ impl MergeTemplate {
             .chain(self.headers.iter().map(|(_, program)| program))
             .chain(&self.unsubscribe_url)
             .chain(self.body.programs())
+    }
+}
+
+/// An address as part of a mailto link (RFC 6068): everything that could end it is escaped.
+fn push_escaped(address: &str, out: &mut String) {
+    use core::fmt::Write as _;
+    for octet in address.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~@".contains(&octet) {
+            out.push(char::from(octet));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{octet:02X}");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use mail::address::DomainFault;
 use mail::verp::{KeyTooShort, NoKey, ReturnPath, VerpKey};
 
-use crate::config::Config;
+use crate::config::{Config, DkimAlgorithm};
 use crate::dkim::{DkimFault, DkimKeyText, DkimKeys};
 use crate::prepare::SenderSettings;
 
@@ -31,6 +31,16 @@ pub enum SetupFault {
     /// A DKIM key cannot be used.
     #[error("{0}")]
     Dkim(#[from] DkimFault),
+    /// A DKIM key is of another kind than its section says.
+    #[error("[[dkim]] {} is a key for {is}, `algorithm` says {wanted}", path.display())]
+    Algorithm {
+        /// The key's file.
+        path: PathBuf,
+        /// What it is.
+        is: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
     /// A key of the return path is too short.
     #[error("[return_path] {0}")]
     Key(#[from] KeyTooShort),
@@ -70,11 +80,26 @@ pub fn settings(config: &Config) -> Result<SenderSettings, SetupFault> {
         texts.push(DkimKeyText { domain, selector: key.selector.clone(), pem });
     }
     let dkim = DkimKeys::load(&texts)?;
+    for (key, stated) in dkim.iter().zip(&config.dkim) {
+        let wanted = match stated.algorithm {
+            DkimAlgorithm::Auto => continue,
+            DkimAlgorithm::RsaSha256 => "rsa-sha256",
+            DkimAlgorithm::Ed25519Sha256 => "ed25519-sha256",
+        };
+        if key.algorithm() != wanted {
+            return Err(SetupFault::Algorithm {
+                path: stated.key_file.clone(),
+                is: key.algorithm(),
+                wanted,
+            });
+        }
+    }
     let limit = usize::try_from(config.limits.message_bytes).unwrap_or(usize::MAX);
     Ok(SenderSettings {
         return_path: ReturnPath::new(domain, keys)?,
         dkim,
         unsubscribe_base: config.sender.unsubscribe_base_url.clone(),
+        unsubscribe_mailto: config.sender.unsubscribe_mailto.clone(),
         feedback_sender: config.sender.feedback_id_sender.clone().unwrap_or_default(),
         output_limit: limit,
     })

@@ -80,7 +80,7 @@ pub struct Attachment {
 
 /// How the recipient of a message may unsubscribe.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "mode")]
+#[serde(rename_all = "kebab-case", tag = "mode", try_from = "UnsubscribeForm")]
 pub enum Unsubscribe {
     /// By our own link and address.
     #[default]
@@ -92,9 +92,42 @@ pub enum Unsubscribe {
         /// The link, a template.
         url: String,
         /// Whether a POST to it unsubscribes at once (RFC 8058).
-        #[serde(default)]
         one_click: bool,
     },
+}
+
+/// How [`Unsubscribe`] is read: field by field, so that a field that means nothing is refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnsubscribeForm {
+    mode: UnsubscribeMode,
+    url: Option<String>,
+    one_click: Option<bool>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum UnsubscribeMode {
+    Managed,
+    None,
+    Own,
+}
+
+impl TryFrom<UnsubscribeForm> for Unsubscribe {
+    type Error = &'static str;
+
+    fn try_from(form: UnsubscribeForm) -> Result<Self, &'static str> {
+        let UnsubscribeForm { mode, url, one_click } = form;
+        match (mode, url, one_click) {
+            (UnsubscribeMode::Managed, None, None) => Ok(Self::Managed),
+            (UnsubscribeMode::None, None, None) => Ok(Self::None),
+            (UnsubscribeMode::Own, Some(url), one_click) => {
+                Ok(Self::Own { url, one_click: one_click.unwrap_or(false) })
+            }
+            (UnsubscribeMode::Own, None, _) => Err("unsubscribe: mode \"own\" needs a url"),
+            _ => Err("unsubscribe: url and one_click belong to mode \"own\" alone"),
+        }
+    }
 }
 
 /// The first three parts of Feedback-ID: letters, digits, `-`, `_` and `.`.

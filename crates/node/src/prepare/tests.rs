@@ -12,6 +12,7 @@ fn settings() -> Arc<SenderSettings> {
         return_path: ReturnPath::new(domain, vec![VerpKey::new(&[9; 32]).unwrap()]).unwrap(),
         dkim: DkimKeys::default(),
         unsubscribe_base: Some("https://mail.example.com/".into()),
+        unsubscribe_mailto: None,
         feedback_sender: "mailweir".into(),
         output_limit: OUTPUT_LIMIT,
     })
@@ -324,6 +325,48 @@ fn the_senders_own_unsubscribe_link() {
     }
     let none = TemplateSpec { unsubscribe: Unsubscribe::None, ..spec() };
     assert!(!content(none).unwrap().contains("List-Unsubscribe"));
+}
+
+#[test]
+fn the_configured_mailbox_takes_unsubscriptions() {
+    let with = SenderSettings {
+        unsubscribe_mailto: Some("un+sub%1@example.com".into()),
+        ..SenderSettings::clone(&settings())
+    };
+    let template = Template::compile(&ContentSpec::Template(spec()), Arc::new(with)).unwrap();
+    let content = template.render(&input(r#"{"name":"x"}"#)).unwrap().content;
+    let text = String::from_utf8(content.to_vec()).unwrap().replace("\r\n ", "");
+    let field = text.lines().find(|line| line.starts_with("List-Unsubscribe: ")).unwrap();
+    let (_, mailto) = field.split_once("<mailto:").unwrap();
+    let token = mailto.strip_prefix("un%2Bsub%251@example.com?subject=unsubscribe%20").unwrap();
+    let token = token.strip_suffix('>').unwrap();
+    // The token names message and delivery, as that of the link does.
+    assert!(field.contains(&format!("/u/{token}>")), "{field}");
+}
+
+#[test]
+fn fields_that_mean_nothing_are_refused_in_unsubscribe() {
+    let read = serde_json::from_str::<Unsubscribe>;
+    let own = |one_click| Unsubscribe::Own { url: "https://x.example/".into(), one_click };
+    assert_eq!(read(r#"{"mode":"managed"}"#).unwrap(), Unsubscribe::Managed);
+    assert_eq!(read(r#"{"mode":"own","url":"https://x.example/"}"#).unwrap(), own(false));
+    for content in [Unsubscribe::Managed, Unsubscribe::None, own(true)] {
+        let text = serde_json::to_string(&content).unwrap();
+        assert_eq!(serde_json::from_str::<Unsubscribe>(&text).unwrap(), content);
+    }
+    for (bad, wanted) in [
+        (
+            r#"{"mode":"own","url":"https://x.example/","one_clik":true}"#,
+            "unknown field `one_clik`",
+        ),
+        (r#"{"mode":"managed","one_click":true}"#, "mode \"own\" alone"),
+        (r#"{"mode":"none","colour":1}"#, "unknown field `colour`"),
+        (r#"{"mode":"own"}"#, "needs a url"),
+        (r#"{"mode":"mail"}"#, "unknown variant `mail`"),
+    ] {
+        let fault = read(bad).unwrap_err().to_string();
+        assert!(fault.contains(wanted), "{bad}: {fault}");
+    }
 }
 
 #[test]
