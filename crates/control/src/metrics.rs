@@ -13,6 +13,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use store::Totals;
 
@@ -30,6 +31,11 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     let version = asked(questions.rules()).await?.version();
     let totals = stored(app.intake.read(|reads| reads.totals())).await?;
     let mut registry = Registry::with_prefix("mailweir");
+    let about = Info::new(vec![
+        ("node", questions.config().node.name.clone()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ]);
+    registry.register("node", "This process", about);
     events(&mut registry, &app);
     queue_sizes(&mut registry, &totals);
     engine_sizes(&mut registry, sizes, &groups);

@@ -101,7 +101,7 @@ pub struct Config {
 /// `[node]`
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Names this process in logs, metrics and Message-IDs. Default: `node`.
+    /// Names this process in `stat show`, metrics and the queue. Default: `node`.
     pub name: String,
 }
 
@@ -281,11 +281,11 @@ pub struct ReturnPathConfig {
 /// `[sender]`: what messages carry besides their content.
 #[derive(Clone, Debug, Default)]
 pub struct SenderConfig {
-    /// The domain of Message-IDs and of addresses given without one.
+    /// The domain of the return path where there is no `[return_path]`.
     pub domain: Option<Domain>,
     /// `https://...`: one-click unsubscription (RFC 8058). The token of the message is appended.
     pub unsubscribe_base_url: Option<String>,
-    /// The mailbox for unsubscription by mail.
+    /// The mailbox for unsubscription by mail; `None`: an address of the return path.
     pub unsubscribe_mailto: Option<String>,
     /// The sender identifier at the end of Feedback-ID.
     pub feedback_id_sender: Option<String>,

@@ -69,7 +69,7 @@ const HEAD: &str = r#"# Configuration of Mailweir. `mailweir check` proves it.
 data_dir = %DATA%
 
 [node]
-# Names this process in logs, metrics and Message-IDs.
+# Names this process in `mailweir stat show`, metrics and the queue.
 # name = "node"
 
 # Sources: our public IPs. One public_id, one public address, one HELO name.
@@ -154,9 +154,9 @@ domain = "bounce.%DOMAIN%"
 keys = [{ file = "return-path.key" }]
 
 [sender]
-# The domain of Message-IDs.
+# The domain of the return path where there is no [return_path].
 domain = "%DOMAIN%"
-# One-click unsubscription (RFC 8058) and unsubscription by mail.
+# One-click unsubscription (RFC 8058), and the mailbox for unsubscription by mail.
 # unsubscribe_base_url = "https://news.example.com/unsubscribe/"
 # unsubscribe_mailto = "unsubscribe@example.com"
 # The sender identifier of Feedback-ID, 5 to 15 characters.
