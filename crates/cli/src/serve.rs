@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use control::HttpServer;
 use node::config::{Config, LogFormat, SourceConfig};
-use node::node::{Node, StartFault};
+use node::node::{Node, Questions, StartFault};
 use node::submission::{Submission, SubmissionBounds};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,13 @@ fn sources_elsewhere(sources: &[SourceConfig]) -> impl Iterator<Item = &SourceCo
     })
 }
 
+async fn reload(questions: Questions) {
+    match questions.reload_rules().await {
+        Ok(rules) => tracing::info!(version = rules.version(), "the MX rules were read again"),
+        Err(fault) => tracing::error!("the MX rules in force stay: {fault}"),
+    }
+}
+
 async fn serve(config: Config) -> Ended {
     let stop = CancellationToken::new();
     let refused = |fault: &dyn std::fmt::Display| Failure::environment(fault.to_string());
@@ -108,15 +115,19 @@ async fn serve(config: Config) -> Ended {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
+    let by_itself = node.ended();
+    tokio::pin!(by_itself);
+    let broken = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match questions.reload_rules().await {
-                Ok(rules) => tracing::info!(version = rules.version(), "the MX rules were read again"),
-                Err(fault) => tracing::error!("the MX rules in force stay: {fault}"),
-            },
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            () = &mut by_itself => break true,
+            // A task of its own: a store that hangs must not keep the signals waiting.
+            _ = hang_up.recv() => drop(tokio::spawn(reload(questions.clone()))),
         }
+    };
+    if broken {
+        tracing::error!("a part of the node has panicked; ending, so that a new start can recover");
     }
     tracing::info!("stopping: conversations finish what is in flight");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -132,6 +143,11 @@ async fn serve(config: Config) -> Ended {
     tokio::select! {
         () = ended => {
             tracing::info!("stopped");
+            if broken {
+                return Err(Failure::environment(
+                    "the node ended by a fault of its own; see the log. The next start recovers",
+                ));
+            }
             Ok(Outcome::Fine)
         }
         _ = terminate.recv() => Err(Failure::refused("stopped at once by a second signal")),

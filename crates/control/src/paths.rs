@@ -199,10 +199,13 @@ async fn with_budgets(
     rules: &RuleSet,
     live: &[PathView],
 ) -> Result<Vec<Value>, Problem> {
-    let mut shown = Vec::with_capacity(candidates.len().min(PATHS_SHOWN));
-    for path in candidates.iter().take(PATHS_SHOWN) {
-        let key = PathKey { source: path.source.id, target: path.target };
-        let budgets = asked(app.questions.budgets_of(key, path.host)).await?;
+    let listed = &candidates[..candidates.len().min(PATHS_SHOWN)];
+    let key = |path: &Candidate<'_>| PathKey { source: path.source.id, target: path.target };
+    let keys = listed.iter().map(|path| (key(path), path.host.to_owned())).collect();
+    let all = asked(app.questions.budgets_of(keys)).await?;
+    let mut shown = Vec::with_capacity(listed.len());
+    for (path, budgets) in listed.iter().zip(&all) {
+        let key = key(path);
         let rule = rules.find(path.host, path.source.id);
         let state = live.iter().find(|view| view.source == key.source && view.target == key.target);
         shown.push(json!({
@@ -214,7 +217,7 @@ async fn with_budgets(
             "rule": rules.rule(rule).name,
             "excluded": (!path.excluded.is_empty()).then_some(path.excluded),
             "live": to_json(&state)?,
-            "budgets": to_json(&budgets)?,
+            "budgets": to_json(budgets)?,
         }));
     }
     Ok(shown)
@@ -231,19 +234,18 @@ impl Asked {
         app: &Shared,
         views: &[PathView],
     ) -> Result<Value, Problem> {
-        let mut shown = Vec::with_capacity(views.len().min(PATHS_SHOWN));
-        for view in views.iter().take(PATHS_SHOWN) {
-            let path = PathKey { source: view.source, target: view.target };
-            let key = (path, view.mx_host.clone());
-            let budgets = match self.0.get(&key) {
-                Some(known) => known.clone(),
-                None => {
-                    let found = asked(app.questions.budgets_of(path, &view.mx_host)).await?;
-                    let found = to_json(&found)?;
-                    self.0.insert(key, found.clone());
-                    found
-                }
-            };
+        let listed = &views[..views.len().min(PATHS_SHOWN)];
+        let key = |view: &PathView| {
+            (PathKey { source: view.source, target: view.target }, view.mx_host.clone())
+        };
+        let new: Vec<_> = listed.iter().map(key).filter(|key| !self.0.contains_key(key)).collect();
+        let found = asked(app.questions.budgets_of(new.clone())).await?;
+        for (key, budgets) in new.into_iter().zip(&found) {
+            self.0.insert(key, to_json(budgets)?);
+        }
+        let mut shown = Vec::with_capacity(listed.len());
+        for view in listed {
+            let budgets = self.0.get(&key(view)).cloned().unwrap_or_default();
             let mut value = to_json(view)?;
             if let Value::Object(members) = &mut value {
                 members.insert("budgets".into(), budgets);

@@ -130,6 +130,8 @@ struct Inner {
     affinities: Vec<String>,
     permits: Semaphore,
     room: Room,
+    /// Held while rules are read again: two at a time could give one version to two rule sets.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 impl core::fmt::Debug for Inner {
@@ -158,6 +160,7 @@ impl Intake {
             affinities,
             permits: Semaphore::new(REQUESTS_MAX),
             room,
+            reloading: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -329,7 +332,7 @@ impl Intake {
         question: impl FnOnce(&dyn store::Reads) -> Result<T, StoreFault> + Send + 'static,
     ) -> Result<T, IntakeFault> {
         let contents = Arc::clone(&self.inner.contents);
-        tokio::task::spawn_blocking(move || contents.read(question))
+        tokio::task::spawn_blocking(move || contents.ask(question))
             .await
             .map_err(|fault| IntakeFault::TryLater(fault.to_string()))?
             .map_err(IntakeFault::from)
@@ -492,6 +495,11 @@ impl Intake {
             Ok(Err(fault)) => Err(fault.into()),
             Err(_) => Err(IntakeFault::TryLater("the node is shutting down".into())),
         }
+    }
+
+    /// Lets one read the rules again at a time.
+    pub(crate) async fn reloading(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.reloading.lock().await
     }
 
     /// Tells the engine what has come.

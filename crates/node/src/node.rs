@@ -141,6 +141,9 @@ fn digest(bytes: &[u8]) -> String {
 /// A domain whose look-up failed is not looked up again sooner.
 const DNS_RETRY_MIN: Duration = Duration::from_secs(5);
 
+/// How often [`Node::ended`] looks at the store.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long [`Node::shutdown`] lets conversations go on.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -213,12 +216,14 @@ impl Node {
         };
         let writer = Writer::start(Box::new(store), WriterOptions::default())?;
         let runtime = tokio::runtime::Handle::current();
+        let counts = Arc::new(Counts::default());
         let connections = Connections::new(
             connector,
             Arc::clone(&contents),
             Arc::clone(&clock),
             Arc::clone(&config),
             runtime.clone(),
+            Arc::clone(&counts),
         );
         let mut engine = Engine::new(settings_of(&config), sources, rules, now);
         for delivery in open_deliveries(&contents)? {
@@ -229,7 +234,6 @@ impl Node {
             .iter()
             .filter_map(|source| Some((source.id, source.messages_per_hour?)))
             .collect();
-        let counts = Arc::new(Counts::default());
         let runner = Runner {
             engine,
             ledger: LedgerDesk::new(ledger, owner, limits, now),
@@ -310,6 +314,23 @@ impl Node {
     #[must_use]
     pub fn contents(&self) -> &Arc<Contents> {
         &self.contents
+    }
+
+    /// Waits until the node has ended by itself, which it does only by a fault of Mailweir: nothing is delivered
+    /// any more, and only a new start helps.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (over, intake) = (self.running.over.clone(), self.intake.clone());
+        async move {
+            let store_gone = async {
+                while intake.health() != Err(StoreFault::Closed) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = store_gone => {}
+            }
+        }
     }
 
     /// Finishes what is in flight, gives the rest back to the queue, and closes the store. A server that
@@ -447,10 +468,17 @@ impl Questions {
         ask(&self.inputs, |view| view.ledger.budgets(view.now)).await
     }
 
-    /// The budgets of one path; `None`: the node is ending.
-    pub async fn budgets_of(&self, path: PathKey, mx_host: &str) -> Option<Vec<BudgetView>> {
-        let mx_host = mx_host.to_string();
-        ask(&self.inputs, move |view| view.ledger.budgets_of(view.now, path, &mx_host)).await
+    /// The budgets of each of these paths and MX hosts, in their order; `None`: the node is ending.
+    pub async fn budgets_of(&self, paths: Vec<(PathKey, String)>) -> Option<Vec<Vec<BudgetView>>> {
+        if paths.is_empty() {
+            return Some(Vec::new());
+        }
+        ask(&self.inputs, move |view| {
+            let of =
+                |(path, host): &(PathKey, String)| view.ledger.budgets_of(view.now, *path, host);
+            paths.iter().map(of).collect()
+        })
+        .await
     }
 
     /// The rules in force; `None`: the node is ending.
@@ -541,6 +569,7 @@ impl Questions {
     /// # Errors
     /// Faulty rules: those in force stay.
     pub async fn reload_rules(&self) -> Result<Arc<RuleSet>, StartFault> {
+        let _one_at_a_time = self.intake.reloading().await;
         let source = read_rules(&self.config)?;
         let wanted = source.fingerprint.clone();
         let stored = self
@@ -699,3 +728,6 @@ fn node_time(clock: &Arc<SteadyClock>) -> NodeTime {
     let clock = Arc::clone(clock);
     Box::new(move || clock.now())
 }
+
+#[cfg(test)]
+mod tests;

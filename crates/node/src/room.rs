@@ -84,7 +84,7 @@ fn what_is_short(limits: &LimitsConfig, data_dir: &Path, contents: &Contents) ->
         ));
     }
     // A store that cannot be read says so itself when it is asked to write.
-    let queued = contents.read(|reads| reads.totals()).ok()?.counters.pending();
+    let queued = contents.ask(|reads| reads.totals()).ok()?.counters.pending();
     (queued > limits.queue_messages).then(|| {
         format!(
             "{queued} messages are queued, more than limits.queue_messages ({})",

@@ -29,6 +29,7 @@ use mail::time::Timestamp;
 use rules::RuleSet;
 use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::SteadyClock;
 use crate::dns::Resolver;
@@ -138,6 +139,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    /// Cancelled when the thread has ended, however it ended.
+    pub(crate) over: CancellationToken,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -152,14 +155,17 @@ impl Running {
         reports: mpsc::UnboundedReceiver<ConnectionReport>,
     ) -> std::io::Result<Self> {
         let sender = runner.inputs.clone();
+        let over = CancellationToken::new();
+        let guard = over.clone().drop_guard();
         let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
+            let _guard = guard;
             let local = tokio::runtime::Builder::new_current_thread().enable_time().build();
             match local {
                 Ok(local) => local.block_on(runner.run(inputs, reports)),
                 Err(fault) => tracing::error!(%fault, "the engine's loop cannot start"),
             }
         })?;
-        Ok(Self { inputs: sender, thread })
+        Ok(Self { inputs: sender, over, thread })
     }
 
     /// Drains and ends the loop. Blocks until the last conversation is over.

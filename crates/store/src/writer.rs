@@ -135,7 +135,11 @@ impl Writer {
         let health = Arc::new(Mutex::new(Health::default()));
         let work = Work { store, options, receiver, health: Arc::clone(&health) };
         let builder = std::thread::Builder::new().name("store-writer".into());
-        let thread = builder.spawn(move || work.run())?;
+        let ending = Ending(Arc::clone(&health));
+        let thread = builder.spawn(move || {
+            let _ending = ending;
+            work.run()
+        })?;
         Ok(Self { handle: WriterHandle { sender, health }, thread })
     }
 
@@ -153,6 +157,15 @@ impl Writer {
         let _gone = self.handle.sender.send(Request::Shutdown);
         drop(self.handle);
         self.thread.join().ok()
+    }
+}
+
+/// Says that nothing is written any more when the thread ends, also by a panic.
+struct Ending(Arc<Mutex<Health>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Health::Sick(StoreFault::Closed);
     }
 }
 

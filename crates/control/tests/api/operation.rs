@@ -55,6 +55,7 @@ async fn statistics_metrics_and_rules() {
         "# TYPE mailweir_messages_sent counter",
         "mailweir_messages_sent_total 0",
         "mailweir_queue_messages 2",
+        concat!("mailweir_node_info{node=\"node\",version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "mailweir_store_healthy 1",
         "mailweir_deliveries{state=\"draft\"} 1",
         "mailweir_deliveries{state=\"paused\"} 0",

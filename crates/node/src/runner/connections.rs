@@ -14,6 +14,7 @@ use smtp::client::{ClientSettings, Timeouts, TlsMode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Counts;
 use super::contents::Contents;
 use crate::clock::SteadyClock;
 use crate::config::{Config, SourceConfig, TlsVerify};
@@ -88,6 +89,7 @@ pub(crate) struct Connections {
     settings: Arc<Config>,
     runtime: tokio::runtime::Handle,
     reports: mpsc::UnboundedSender<ConnectionReport>,
+    counts: Arc<Counts>,
     /// Breaks off every conversation at the end.
     ended: CancellationToken,
 }
@@ -102,6 +104,7 @@ impl Connections {
         clock: Arc<SteadyClock>,
         settings: Arc<Config>,
         runtime: tokio::runtime::Handle,
+        counts: Arc<Counts>,
     ) -> Self {
         let reports = connector.reports.clone();
         let sources = settings.sources.iter().map(|source| (source.id, source.clone())).collect();
@@ -115,6 +118,7 @@ impl Connections {
             settings,
             runtime,
             reports,
+            counts,
             ended: CancellationToken::new(),
         }
     }
@@ -263,6 +267,9 @@ impl Connections {
                     .collect(),
             },
             ReportKind::Closed(end) => {
+                if end.cause != EndCause::Finished {
+                    Counts::add(&self.counts.sessions_failed, 1);
+                }
                 self.open.remove(&connection);
                 let too_late = self.too_late.remove(&connection);
                 before = too_late.map(|results| Event::MessagesDone { connection, results });

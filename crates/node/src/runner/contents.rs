@@ -11,13 +11,40 @@ use crate::prepare::{ContentSpec, Prepared, RenderInput, SenderSettings, Templat
 /// Compiled templates held at a time; a delivery that is not among them is compiled again.
 const TEMPLATES_MAX: usize = 256;
 
-/// Readers of the database shared by the connections.
+/// Readers of the database shared by the engine's loop and the connections.
 const READERS: usize = 2;
+
+/// Readers for questions from outside, which may take long: mail does not wait for them.
+const QUESTION_READERS: usize = 2;
+
+/// Some readers that take turns.
+struct Readers {
+    readers: Vec<Mutex<SqliteReads>>,
+    next: core::sync::atomic::AtomicUsize,
+}
+
+impl Readers {
+    fn open(
+        count: usize,
+        open: &impl Fn() -> Result<SqliteReads, StoreFault>,
+    ) -> Result<Self, StoreFault> {
+        let readers = (0..count).map(|_| open().map(Mutex::new)).collect::<Result<_, _>>()?;
+        Ok(Self { readers, next: core::sync::atomic::AtomicUsize::new(0) })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&dyn Reads) -> T) -> T {
+        let turn = self.next.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let reader = &self.readers[turn % self.readers.len()];
+        // A panic while reading leaves nothing half done.
+        let reads = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        question(&*reads)
+    }
+}
 
 /// Where connections find what they send.
 pub struct Contents {
-    readers: Vec<Mutex<SqliteReads>>,
-    next_reader: core::sync::atomic::AtomicUsize,
+    readers: Readers,
+    question_readers: Readers,
     settings: Arc<SenderSettings>,
     templates: RwLock<BTreeMap<DeliveryId, Arc<Template>>>,
 }
@@ -31,22 +58,23 @@ impl Contents {
         settings: Arc<SenderSettings>,
         open: impl Fn() -> Result<SqliteReads, StoreFault>,
     ) -> Result<Self, StoreFault> {
-        let readers = (0..READERS).map(|_| open().map(Mutex::new)).collect::<Result<_, _>>()?;
         Ok(Self {
-            readers,
-            next_reader: core::sync::atomic::AtomicUsize::new(0),
+            readers: Readers::open(READERS, &open)?,
+            question_readers: Readers::open(QUESTION_READERS, &open)?,
             settings,
             templates: RwLock::default(),
         })
     }
 
-    /// Asks the database something. It runs on the caller's thread and must be short.
+    /// Asks the database something for the sake of mail. It runs on the caller's thread and must be short.
     pub fn read<T>(&self, question: impl FnOnce(&dyn Reads) -> T) -> T {
-        let turn = self.next_reader.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-        let reader = &self.readers[turn % self.readers.len()];
-        // A panic while reading leaves nothing half done.
-        let reads = reader.lock().unwrap_or_else(PoisonError::into_inner);
-        question(&*reads)
+        self.readers.ask(question)
+    }
+
+    /// Asks the database something for the sake of people and programs. It runs on the caller's thread and may
+    /// take long.
+    pub fn ask<T>(&self, question: impl FnOnce(&dyn Reads) -> T) -> T {
+        self.question_readers.ask(question)
     }
 
     /// How mail is addressed and signed.

@@ -1,6 +1,7 @@
 //! What a node finds when it starts again, and what it refuses to start on.
 
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering::Relaxed;
 
 use engine::work::DeliveryState;
 use lab::{Mood, Span};
@@ -60,6 +61,7 @@ async fn states_survive_a_restart() {
 
     world.set_mood("one", Mood::default());
     let node = world.start();
+    assert_eq!(node.questions().counts().sessions_failed.load(Relaxed), 0);
     let intake = node.intake();
     let state = async |id| intake.delivery(id).await.unwrap().unwrap().delivery.state;
     assert_eq!(state(draft_id).await, DeliveryState::Draft);
@@ -241,5 +243,24 @@ async fn a_stop_does_not_wait_for_ever() {
     let node = world.start();
     let counters = node.intake().counters(id).await.unwrap();
     assert_eq!((counters.accepted, counters.pending()), (3, 3), "{counters:?}");
+    world.end(node).await;
+}
+
+/// What `mailweir_sessions_failed_total` tells must be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_sessions_are_counted() {
+    let world = World::one(67, Mood { refuse_connection: true, ..Mood::default() });
+    let node = world.start();
+    let intake = node.intake();
+    let id = delivery(&intake, recipients(&["one.example"], 1)).await;
+    let questions = node.questions();
+    eventually("a failed session", async || {
+        (questions.counts().sessions_failed.load(Relaxed) > 0).then_some(())
+    })
+    .await;
+    let before = questions.counts().sessions_failed.load(Relaxed);
+    world.set_mood("one", Mood::default());
+    assert_eq!(settled(&intake, id).await.sent, 1);
+    assert!(questions.counts().sessions_failed.load(Relaxed) >= before);
     world.end(node).await;
 }

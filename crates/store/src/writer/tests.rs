@@ -162,3 +162,17 @@ fn a_sick_writer_shuts_down_and_answers_everybody() {
     let answers: Vec<_> = answers.iter().map(|(_, answer)| answer).collect();
     assert_eq!(answers, vec![Err(full()); 50]);
 }
+
+#[test]
+fn a_thread_that_has_ended_is_not_healthy() {
+    let store = Box::new(MemoryStore::new("a"));
+    let writer = Writer::start(store, quick()).unwrap();
+    let handle = writer.handle();
+    assert_eq!(handle.health(), Health::Healthy);
+    handle.send(
+        Write::RenewLeases { until: mail::time::Timestamp::EPOCH },
+        Box::new(|_| panic!("for this test")),
+    );
+    assert!(writer.shutdown().is_none(), "a reply has panicked");
+    assert_eq!(handle.health(), Health::Sick(StoreFault::Closed));
+}

@@ -33,11 +33,17 @@ async fn a_store_that_takes_nothing_is_told_as_try_again() {
     let mut client = site.greeted().await;
     assert_eq!(&client.deliver("").await[..3], "250");
     let Site { node, intake, address: _, counts, shutdown, running, folder } = site;
+    // The store goes while a message comes, and is gone when the next one is offered.
+    assert_eq!(client.say("MAIL FROM:<a@shop.example>").await, "250 2.1.0 sender ok");
+    assert_eq!(client.say("RCPT TO:<b@one.example>").await, "250 2.1.5 recipient ok");
+    assert_eq!(&client.say("DATA").await[..3], "354");
     node.shutdown().await;
-    let answer = client.deliver("").await;
-    assert_eq!(answer, "451 4.3.0 the queue takes nothing now, try again later");
+    let not_now = "451 4.3.0 the queue takes nothing now, try again later";
+    assert_eq!(client.say("Subject: hello\r\n\r\ntext\r\n.").await, not_now);
+    assert_eq!(client.say("MAIL FROM:<a@shop.example>").await, "250 2.1.0 sender ok");
+    assert_eq!(client.say("RCPT TO:<b@one.example>").await, not_now);
     assert_eq!(counts.messages_accepted.load(Ordering::Relaxed), 1);
-    assert_eq!(counts.replies_temporary.load(Ordering::Relaxed), 1);
+    assert_eq!(counts.replies_temporary.load(Ordering::Relaxed), 2);
     shutdown.cancel();
     running.await.unwrap();
     drop((intake, folder));
