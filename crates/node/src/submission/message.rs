@@ -269,8 +269,6 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
             // An operator has ended the stream: nothing is wrong with the message.
             RefusedWrite::WrongState { .. } => refusal(451, "4.3.2", &refused.to_string()),
             RefusedWrite::UnknownDelivery(_)
-            | RefusedWrite::UnknownText(_)
-            | RefusedWrite::UnknownTask(_)
             | RefusedWrite::NoContent(_)
             | RefusedWrite::WrongContent(_)
             | RefusedWrite::BadOptions(_)
