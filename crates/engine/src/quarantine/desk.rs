@@ -9,9 +9,7 @@ use mail::time::Timestamp;
 use super::admission::{AdmissionSet, Mark};
 use super::evidence::{Evidence, Finding};
 use super::guard::{GuardAlert, OutageGuard};
-use super::ledger::{
-    AddressRecord, Author, HoldEnd, HoldRecord, LedgerWrite, MetText, NewEntry, SeenKey, Stray,
-};
+use super::ledger::{Author, HoldEnd, HoldRecord, LedgerWrite, MetText, NewEntry, SeenKey, Stray};
 use super::policy::Policy;
 use super::state::State;
 use super::suppression::{AddressHash, Suppressed};
@@ -71,9 +69,9 @@ impl Desk {
         &mut self.guard
     }
 
-    /// Takes in what the store knows about an address, at the start.
-    pub fn load(&mut self, record: &AddressRecord) {
-        self.set.put(&AddressHash::of(&record.address), Some(Mark::from(&record.condition)));
+    /// Takes in what the store knows about a folded address, at the start.
+    pub fn load(&mut self, folded: &str, mark: Mark) {
+        self.set.put(&AddressHash::of(folded), Some(mark));
     }
 
     /// Takes in what is on the suppression list, at the start and after a durable change.

@@ -4,10 +4,13 @@ use core::fmt;
 use core::str::FromStr;
 use std::sync::Arc;
 
-use mail::failure::{FailureType, Reason, UnknownWord};
+use mail::failure::{Reason, UnknownWord};
 use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
+use rules::bounce::Verdict;
 use serde::{Deserialize, Serialize};
+
+pub use rules::bounce::{Qualification, QualificationStatus as TextStatus};
 
 /// The key of a text: the MD5 of its normalised form in UTF-8. Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,49 +51,10 @@ impl<'de> Deserialize<'de> for TextKey {
     }
 }
 
-/// How far a text is qualified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum TextStatus {
-    /// Nobody has said what it means: it counts against no address.
-    #[serde(rename = "To qualify")]
-    ToQualify,
-    /// Qualified.
-    Keep,
-    /// Qualified as of no consequence: it never counts against an address.
-    Ignore,
-}
-
-impl TextStatus {
-    /// Every status.
-    pub const ALL: [Self; 3] = [Self::ToQualify, Self::Keep, Self::Ignore];
-
-    /// The words in files, logs and answers.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::ToQualify => "To qualify",
-            Self::Keep => "Keep",
-            Self::Ignore => "Ignore",
-        }
+impl From<rules::bounce::Key> for TextKey {
+    fn from(key: rules::bounce::Key) -> Self {
+        Self(*key.octets())
     }
-}
-
-impl fmt::Display for TextStatus {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.word())
-    }
-}
-
-/// What a text means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Qualification {
-    /// Why the mail was not delivered.
-    pub reason: Reason,
-    /// How strong that is against the address.
-    #[serde(rename = "type")]
-    pub failure_type: FailureType,
-    /// Whether that is settled, and whether it may count.
-    pub status: TextStatus,
 }
 
 /// How we learned of it.
@@ -116,6 +80,26 @@ pub struct Failure {
     pub rule: Arc<str>,
     /// The version of the rules.
     pub version: Arc<str>,
+}
+
+impl Failure {
+    /// A failure as the bounce rules judged it.
+    #[must_use]
+    pub fn judged(text: TextKey, reply: &str, verdict: &Verdict) -> Self {
+        Self {
+            text,
+            reply: reply.into(),
+            qualification: meaning(verdict),
+            rule: Arc::clone(&verdict.rule),
+            version: Arc::clone(&verdict.version),
+        }
+    }
+}
+
+/// What a verdict of the bounce rules says of a text.
+pub(super) const fn meaning(verdict: &Verdict) -> Qualification {
+    let Verdict { reason, failure_type, status, .. } = verdict;
+    Qualification { reason: *reason, failure_type: *failure_type, status: *status }
 }
 
 /// What happened.

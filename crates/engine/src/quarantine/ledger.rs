@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mail::failure::Reason;
 use mail::time::Timestamp;
+use rules::bounce::Verdict;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -85,6 +86,28 @@ pub struct MetText {
     pub version: Arc<str>,
     /// When.
     pub at: Timestamp,
+}
+
+impl MetText {
+    /// A text as the bounce rules judged it. `normalised` must be what the key was made of.
+    #[must_use]
+    pub fn judged(
+        key: TextKey,
+        normalised: &str,
+        raw: &str,
+        verdict: &Verdict,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            key,
+            normalised: normalised.into(),
+            raw: raw.into(),
+            qualification: super::evidence::meaning(verdict),
+            rule: Arc::clone(&verdict.rule),
+            version: Arc::clone(&verdict.version),
+            at,
+        }
+    }
 }
 
 /// A text with what is known about it.

@@ -49,6 +49,13 @@ impl Default for Selection {
 }
 
 impl Selection {
+    /// Whether a moment lies in the window. Entries are kept in milliseconds, rounded down; so are the
+    /// ends of the window.
+    #[must_use]
+    pub fn window_contains(&self, at: Timestamp) -> bool {
+        (self.from.as_millis()..self.to.as_millis()).contains(&at.as_millis())
+    }
+
     /// Whether an entry is meant. Deliveries never are.
     #[must_use]
     pub fn takes(&self, entry: &Entry) -> bool {
@@ -57,8 +64,7 @@ impl Selection {
         let domain = evidence.address.rsplit_once('@').map_or("", |(_, domain)| domain);
         let of_provider =
             |wanted: &str| wanted == domain || wanted.eq_ignore_ascii_case(&evidence.provider);
-        self.from <= evidence.at
-            && evidence.at < self.to
+        self.window_contains(evidence.at)
             && self.provider.as_deref().is_none_or(of_provider)
             && self.text.is_none_or(|key| key == failure.text)
             && self.rule.as_deref().is_none_or(|rule| rule == &*failure.rule)

@@ -104,11 +104,10 @@ impl LedgerRows for Shelf {
         };
         Ok(match work {
             Work::Undo { selection } | Work::Hold { selection, .. } => {
-                let in_window = |at: Timestamp| selection.from <= at && at < selection.to;
                 let mut places: Vec<Cursor> = self
                     .entries
                     .iter()
-                    .filter(|(_, (_, entry))| in_window(entry.evidence.at))
+                    .filter(|(_, (_, entry))| selection.window_contains(entry.evidence.at))
                     .map(|(id, (_, entry))| (millis(entry.evidence.at), *id))
                     .filter(|place| *place > after)
                     .collect();

@@ -2,7 +2,7 @@
 
 -- One row for each address of which anything is recorded. What it holds is judged from the ledger.
 CREATE TABLE address (
-  id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, domain TEXT NOT NULL, state INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT NOT NULL UNIQUE, domain TEXT NOT NULL, state INTEGER NOT NULL,
   reason INTEGER, since INTEGER NOT NULL, until INTEGER, counts BLOB NOT NULL,
   last_counted_at INTEGER, cause INTEGER NOT NULL, cause_id INTEGER NOT NULL, changes_at INTEGER,
   created_at INTEGER NOT NULL, changed_at INTEGER NOT NULL, last_entry_at INTEGER NOT NULL

@@ -288,4 +288,6 @@ mod support {
 
 mod files;
 mod histories;
+mod ledger;
+mod ledger_histories;
 mod semantics;

@@ -275,9 +275,9 @@ impl Tables<'_> {
              JOIN address a ON a.id = e.address_id LEFT JOIN text t ON t.key = e.text \
              WHERE (e.at, e.id) > (?1, ?2) AND e.at < ?3 ORDER BY e.at, e.id LIMIT ?4"
         );
-        // Rounded up, as the comparison of microseconds with times rounded down to milliseconds does.
-        let from = column(selection.from.as_micros().div_ceil(1_000));
-        let end = column(selection.to.as_micros().div_ceil(1_000));
+        // As `Selection::window_contains` compares them.
+        let from = floor_ms(selection.from);
+        let end = floor_ms(selection.to);
         let after = if after.0 < from { (from - 1, i64::MAX) } else { (after.0, column(after.1)) };
         self.scan_rows(&statement, params![after.0, after.1, end, limit], true)
     }
