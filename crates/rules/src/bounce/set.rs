@@ -409,12 +409,18 @@ fn any(patterns: &[Lazy], text: &str) -> bool {
 
 /// What the remote server said, without the words before it of the server that reports it: in `host
 /// mx.example said: 550 no such user` from `550` on. The whole text where nothing is quoted, and where
-/// it was said to MAIL FROM, because that is the point then.
+/// the words before it say that it is about the sender, because that is the point then.
 fn heart(folded: &str) -> &str {
+    const SENDER: [&str; 7] = [
+        "after mail from",
+        "sender address",
+        "sender was rejected",
+        "sender rejected",
+        "sender verif",
+        "verifying sender",
+        "for sender",
+    ];
     let octets = folded.as_bytes();
-    if memchr::memmem::find(octets, b"after mail from").is_some() {
-        return folded;
-    }
     let quoted = memchr::memmem::find_iter(octets, b": ").map(|at| at + 2);
     let said = memchr::memmem::find_iter(octets, b"said ").map(|at| at + 5);
     let shown = memchr::memmem::find_iter(octets, b"<<< ").map(|at| at + 4);
@@ -424,7 +430,13 @@ fn heart(folded: &str) -> &str {
             // A code alone is not what was said.
             && rest.len() > 10
     };
-    &folded[quoted.chain(said).chain(shown).filter(begins).max().unwrap_or(0)..]
+    let start = quoted.chain(said).chain(shown).filter(begins).max().unwrap_or(0);
+    let before = &octets[..start];
+    let of_sender = |words: &&str| memchr::memmem::find(before, words.as_bytes()).is_some();
+    if start == 0 || SENDER.iter().any(|words| of_sender(words)) {
+        return folded;
+    }
+    &folded[start..]
 }
 
 /// `text` folded into a buffer that is emptied first.

@@ -77,6 +77,38 @@ fn a_deferral_is_never_hard() {
 }
 
 #[test]
+fn who_is_unknown_decides() {
+    for (text, kind, reason) in [
+        (
+            "host mx.example.com[192.0.2.1] said: 550 5.1.1 User unknown (in reply to RCPT TO command)",
+            FailureType::Hard,
+            Reason::UserUnknown,
+        ),
+        (
+            "host mx.example.com[192.0.2.1] said: 550 User unknown (in reply to MAIL FROM command)",
+            FailureType::Soft,
+            Reason::Refused,
+        ),
+        (
+            "Connected to 192.0.2.1 but sender was rejected.\nRemote host said: 550 unknown user",
+            FailureType::Soft,
+            Reason::Refused,
+        ),
+        (
+            "550-Verification failed for <a@example.net>\n550-Response: 550 5.1.1 User unknown\n550 Sender verify failed",
+            FailureType::Soft,
+            Reason::Refused,
+        ),
+        ("421 Too many unknown recipients", FailureType::Soft, Reason::Unreachable),
+        ("535 5.7.8 Invalid user name or password", FailureType::Soft, Reason::Refused),
+        ("550 No PTR record found for your address", FailureType::Soft, Reason::Refused),
+        ("550 Absenderadresse existiert nicht", FailureType::Soft, Reason::Refused),
+    ] {
+        assert_eq!(judged(text), (kind, reason), "{text}");
+    }
+}
+
+#[test]
 fn the_body_is_asked_when_the_diagnostic_says_nothing() {
     let rules = BounceRules::shipped();
     let evidence = Evidence {
