@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
 use mail::time::Timestamp;
 use rules::RuleSet;
+use rules::bounce::BounceRules;
 
 use crate::connection::{Connection, ConnectionState};
 use crate::domain::{Domain, DomainIx, RouteState, SCAN_DOMAINS};
@@ -17,6 +18,7 @@ use crate::event::{Command, Event, QuotaWait};
 use crate::group::Group;
 use crate::line::{LineKey, Lines};
 use crate::path::Path;
+use crate::qualify::Qualifier;
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -54,6 +56,7 @@ pub struct Engine {
     pub(crate) settings: Settings,
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) sources: Sources,
+    pub(crate) qualifier: Qualifier,
     pub(crate) random: Random,
     pub(crate) deliveries: BTreeMap<DeliveryId, Delivery>,
     /// Per priority: deliveries that may send, with the end of their open waves; `None`: to be made anew.
@@ -122,6 +125,7 @@ impl Engine {
             settings,
             rules,
             sources,
+            qualifier: Qualifier::new(BounceRules::shipped()),
             random,
             deliveries: BTreeMap::new(),
             open_deliveries: [None, None, None],
@@ -228,6 +232,8 @@ impl Engine {
                 self.store_sick = sick;
                 self.all_dirty();
             }
+            Event::BounceRulesReplaced(rules) => self.qualifier.replace_rules(rules),
+            Event::TextQualified { key, said } => self.qualifier.qualify(key, said),
             Event::Drain => self.drain(),
         }
     }

@@ -7,6 +7,7 @@ use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use rules::RuleSet;
+use rules::bounce::{BounceRules, Key, Qualification};
 use serde::{Deserialize, Serialize};
 
 use crate::work::{Attempt, Delivery, QueuedMessage, SendMode, Settled};
@@ -98,6 +99,15 @@ pub enum Event {
     /// The store cannot commit (`true`) or can again (`false`). While it cannot, nothing is sent: a delivery
     /// whose outcome cannot be kept would be repeated.
     StoreSick(bool),
+    /// Other bounce rules are in force from now on.
+    BounceRulesReplaced(Arc<BounceRules>),
+    /// A person has said what a text means, or (`None`) takes that back.
+    TextQualified {
+        /// The text.
+        key: Key,
+        /// What it means.
+        said: Option<Qualification>,
+    },
     /// Finish what is on the wire, give the rest back, begin nothing new.
     Drain,
 }
@@ -315,6 +325,14 @@ pub enum Command {
         delivery: DeliveryId,
         /// Only those accepted earlier.
         accepted_before: Option<Timestamp>,
+    },
+    /// Pause a delivery: servers refuse it for a fault of its own (its authentication, its content), and what
+    /// is not sent yet would fare no better. A person must look at it.
+    StopDelivery {
+        /// Which.
+        delivery: DeliveryId,
+        /// What was said, for the person.
+        why: Box<str>,
     },
     /// Cancel all queued messages of a delivery.
     CancelQueued {

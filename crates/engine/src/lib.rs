@@ -28,6 +28,7 @@ mod opening;
 mod outcome;
 mod pass;
 mod path;
+pub mod qualify;
 pub mod quarantine;
 mod quota_words;
 mod random;

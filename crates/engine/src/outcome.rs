@@ -3,27 +3,32 @@
 //! | verdict | the message | the path |
 //! |---|---|---|
 //! | sent | at its end | well |
-//! | 5yz to RCPT TO, DATA or the content | failed | well |
-//! | 4yz to RCPT TO, DATA or the content | put off by the schedule, attempt counted | well |
+//! | refused at RCPT TO, DATA or the content: for good | failed | well |
+//! | the same: may work later (a full mailbox, a throttle, every 4yz) | put off by the schedule, attempt counted | well |
+//! | the same: this source is refused | goes to another path, attempt not counted | rests |
+//! | the same: the delivery is at fault (its authentication) | put off; at the third in a row the delivery is stopped | well |
 //! | greylisted | put off for ten minutes, same source | well |
 //! | 421 before the content | goes to another path, attempt not counted | rests |
 //! | MAIL FROM refused | put off, attempt not counted | rests after the third in a row |
 //! | answer to the final dot lost | put off by the schedule: it may have been delivered | as the end says |
 //! | not tried | back to the window, token given back | as the end says |
+//!
+//! What a refusal is taken for is the judgement of the bounce rules ([`crate::qualify`]), not the class of the reply.
 
 use core::time::Duration;
 use std::sync::Arc;
 
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
-use mail::id::ConnectionId;
+use mail::id::{ConnectionId, DeliveryId};
 use mail::reply::{Reply, ReplyClass};
 use mail::time::Timestamp;
 
-use quota::PathKey;
+use rules::bounce::Action;
 
 use crate::connection::{Assigned, ConnectionState};
 use crate::engine::Engine;
 use crate::event::{Command, DoneResult, MessageDone};
+use crate::qualify::{DELIVERY_FAULTS_MAX, Judgement};
 use crate::shaping::depth_max;
 use crate::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 
@@ -156,11 +161,18 @@ impl Engine {
     fn judge(&mut self, now: Timestamp, id: ConnectionId, assigned: Assigned, done: MessageDone) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (ix, key) = (connection.group, connection.path);
+        let mx_host = Arc::clone(&connection.mx_host);
         if done.started_at.is_none() {
             self.token_unused(now, id, &assigned);
         }
         let message = Arc::clone(&assigned.message);
         let mut note = Box::<str>::default();
+        let judgement = match &done.result {
+            DoneResult::Verdict(Verdict::Refused { reply, .. }) => {
+                Some(self.judge_reply(reply, &mx_host))
+            }
+            _ => None,
+        };
         let (fate, counted) = match &done.result {
             DoneResult::PrepareFailed { why } => {
                 note = why.as_str().into();
@@ -170,7 +182,8 @@ impl Engine {
                 if done.started_at.is_some() {
                     // Its token is spent, so the log must show it.
                     let note = "the conversation ended before an answer; it goes to another path";
-                    self.record(now, id, &message, &done, None, note.into());
+                    let words = Words { note: note.into(), judgement: None };
+                    self.record(now, id, &message, &done, None, words);
                 }
                 return self.back_to_window(now, ix, assigned, done.started_at.is_none());
             }
@@ -184,10 +197,12 @@ impl Engine {
                 (self.put_off(now, &message, None), true)
             }
             DoneResult::Verdict(Verdict::Refused { stage, reply }) => {
-                match self.refused(now, &message, &assigned, *stage, reply, key) {
+                let meaning = judgement.as_deref().map_or(Action::Retry, |found| found.action);
+                match self.refused(now, id, &assigned, (*stage, reply), meaning) {
                     Some(decision) => decision,
                     None => {
-                        self.record(now, id, &message, &done, None, Box::default());
+                        let words = Words { judgement, ..Words::default() };
+                        self.record(now, id, &message, &done, None, words);
                         // Perhaps it is just this message: the others go before it is tried again.
                         return self.back_to_window(now, ix, assigned, false);
                     }
@@ -203,7 +218,10 @@ impl Engine {
         let asked_of_server = done.started_at.is_some();
         if let Some(group) = self.groups[ix].as_mut() {
             match fate {
-                Fate::Final(FinalState::Sent) => group.counts.sent += 1,
+                Fate::Final(FinalState::Sent) => {
+                    group.counts.sent += 1;
+                    group.delivery_faults.remove(&message.delivery);
+                }
                 Fate::Final(_) => group.counts.failed += 1,
                 Fate::Requeued { .. } => group.counts.deferred += 1,
             }
@@ -220,20 +238,29 @@ impl Engine {
             _ => note.clone(),
         };
         let attempts = message.attempts + u32::from(counted);
-        self.record(now, id, &message, &done, Some(fate), note);
+        self.record(now, id, &message, &done, Some(fate), Words { note, judgement });
         self.settle_counted(now, &message, fate, attempts, words);
     }
 
-    /// What a refusal means; `None`: it was the conversation's fault, the message goes to another path.
+    /// What becomes of a refused message; `None`: it was the conversation's or the path's fault, the message goes to
+    /// another path.
     fn refused(
         &mut self,
         now: Timestamp,
-        message: &QueuedMessage,
+        id: ConnectionId,
         assigned: &Assigned,
-        stage: Stage,
-        reply: &Reply,
-        key: PathKey,
+        (stage, reply): (Stage, &Reply),
+        meaning: Action,
     ) -> Option<(Fate, bool)> {
+        let message = &assigned.message;
+        let connection = self.connections.get(&id)?;
+        let (ix, key) = (connection.group, connection.path);
+        let campaign =
+            self.deliveries.get(&message.delivery).is_some_and(|delivery| !delivery.options.stream);
+        let at_fault = meaning == Action::StopDelivery && campaign;
+        if at_fault {
+            self.delivery_at_fault(ix, message.delivery, reply);
+        }
         if stage == Stage::MailFrom {
             if let Some(path) = self.paths.get_mut(&key) {
                 path.senders_refused += 1;
@@ -250,14 +277,40 @@ impl Engine {
         if reply.code() == 421 && stage != Stage::Content {
             return None;
         }
-        Some(match reply.class() {
-            ReplyClass::Permanent => (Fate::Final(FinalState::Failed), true),
-            _ => {
-                let pinned = is_greylisting(reply).then_some(key.source);
-                debug_assert!(assigned.message.id == message.id, "one message, one assignment");
-                (self.put_off(now, message, pinned), true)
+        match meaning {
+            // It waits until a person has mended the delivery and let it go on.
+            Action::StopDelivery if at_fault => Some((self.put_off(now, message, None), true)),
+            Action::GiveUp => Some((Fate::Final(FinalState::Failed), true)),
+            // Of a stream each message is on its own.
+            Action::StopDelivery if reply.class() == ReplyClass::Permanent => {
+                Some((Fate::Final(FinalState::Failed), true))
             }
-        })
+            Action::OtherPath => {
+                if let Some(path) = self.paths.get_mut(&key) {
+                    path.last_fault = reply.to_string().into_boxed_str();
+                    path.rest_cause = crate::path::RestCause::Refused;
+                    path.rest(now, &self.settings);
+                }
+                self.close(id);
+                None
+            }
+            Action::Retry | Action::StopDelivery => {
+                let pinned = is_greylisting(reply).then_some(key.source);
+                Some((self.put_off(now, message, pinned), true))
+            }
+        }
+    }
+
+    /// A server refuses what is the fault of a delivery as a whole; not the first time, the delivery is stopped.
+    fn delivery_at_fault(&mut self, ix: usize, delivery: DeliveryId, reply: &Reply) {
+        let Some(group) = self.groups[ix].as_mut() else { return };
+        let faults = group.delivery_faults.entry(delivery).or_default();
+        *faults += 1;
+        if *faults >= DELIVERY_FAULTS_MAX {
+            group.delivery_faults.remove(&delivery);
+            let why = reply.to_string().into_boxed_str();
+            self.commands.push_back(Command::StopDelivery { delivery, why });
+        }
     }
 
     /// The next try by the delivery's schedule, or the end when none fits into the validity.
@@ -397,6 +450,7 @@ impl Engine {
             ended_at: now,
             verdict: None,
             note: why.into(),
+            judgement: Some(Arc::new(self.qualifier.judge(why, ""))),
             fate,
         });
         self.settle(now, &message, fate, why);
@@ -450,7 +504,7 @@ impl Engine {
         message: &Arc<QueuedMessage>,
         done: &MessageDone,
         fate: Option<Fate>,
-        note: Box<str>,
+        words: Words,
     ) {
         let Some(connection) = self.connections.get(&id) else { return };
         let verdict = match &done.result {
@@ -469,10 +523,20 @@ impl Engine {
             started_at: done.started_at,
             ended_at: now,
             verdict,
-            note,
+            note: words.note,
+            judgement: words.judgement,
             fate: fate.unwrap_or(requeued),
         });
     }
+}
+
+/// What is written down beside the verdict of an attempt.
+#[derive(Default)]
+struct Words {
+    /// Our own words.
+    note: Box<str>,
+    /// What the refusal means.
+    judgement: Option<Arc<Judgement>>,
 }
 
 /// Whether the server answered in words about this message.

@@ -11,6 +11,8 @@ use mail::id::{DeliveryId, MessageId, Priority, SourceId};
 use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::qualify::Judgement;
+
 /// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -268,6 +270,8 @@ pub struct Attempt {
     pub verdict: Option<Verdict>,
     /// Our own words, where no server spoke; else empty.
     pub note: Box<str>,
+    /// What the refusal means; `None`: nothing was refused.
+    pub judgement: Option<Arc<Judgement>>,
     /// What became of the message.
     pub fate: Fate,
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use engine::Engine;
 use engine::event::{Command, Event};
-use engine::work::Settled;
+use engine::work::{DeliveryState, Settled};
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use rules::RuleSet;
@@ -540,8 +540,27 @@ impl Runner {
             Command::CancelQueued { delivery } => {
                 self.sweep(sweep_of(delivery, None, now, "cancelled"), true);
             }
+            Command::StopDelivery { delivery, why } => self.stop_delivery(now, delivery, &why),
             Command::Drained => self.drained = true,
         }
+    }
+
+    /// Pauses a delivery that servers refuse for a fault of its own. A fault of the store changes nothing: the engine
+    /// asks again after the next refusals.
+    fn stop_delivery(&mut self, now: Timestamp, delivery: DeliveryId, why: &str) {
+        tracing::error!(%delivery, why, "ALERT: servers refuse this delivery for its own fault; it is paused");
+        let inputs = self.inputs.clone();
+        let reply = Box::new(move |_| {
+            let _ = inputs.send(Input::DeliveryTouched(delivery));
+        });
+        let write = Write::SetState {
+            delivery,
+            state: DeliveryState::Paused,
+            who: "mailweir".into(),
+            why: format!("servers refuse it for its own fault: {why}").into(),
+            at: now,
+        };
+        self.writer.send(write, reply);
     }
 
     fn expire(&mut self, now: Timestamp, delivery: DeliveryId, before: Option<Timestamp>) {

@@ -416,7 +416,8 @@ impl Run {
             Command::Expire { delivery, .. } | Command::CancelQueued { delivery } => {
                 self.tell(Event::SweepDone { delivery, more: false });
             }
-            Command::Record(_) | Command::Drained => {}
+            // Here every server takes everything, so no delivery is ever at fault.
+            Command::Record(_) | Command::StopDelivery { .. } | Command::Drained => {}
         }
     }
 

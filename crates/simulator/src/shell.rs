@@ -69,6 +69,12 @@ impl World {
                 }
             }
             Command::CancelQueued { delivery } => self.sweep(delivery, false, None),
+            Command::StopDelivery { delivery, .. } => {
+                let number = self.deliveries.iter().find(|(_, id)| **id == delivery);
+                if let Some(number) = number.map(|(number, _)| *number) {
+                    self.set_state(number, DeliveryState::Paused);
+                }
+            }
             Command::AskPermit { connection, path, mx_host } => {
                 let answer = self.ask_permit(connection, path, &mx_host);
                 answers.push(Event::PermitAnswered { connection, answer });

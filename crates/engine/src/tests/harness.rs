@@ -93,6 +93,8 @@ pub(super) struct Bench {
     pub(super) most_claimed_from: usize,
     /// Messages that went back to the queue.
     pub(super) requeued: usize,
+    /// Deliveries that the engine stopped, and why.
+    pub(super) stopped: Vec<(DeliveryId, Box<str>)>,
     owner: Owner,
 }
 
@@ -143,9 +145,11 @@ impl Bench {
         let now = Timestamp::from_secs(START);
         let owner = Owner { node: NodeId(1), incarnation: 1 };
         let ruling = Arc::clone(&rules);
+        let mut engine = Engine::new(settings, sources, rules, now);
+        engine.handle(now, Event::BounceRulesReplaced(bounce_rules()));
         Self {
             now,
-            engine: Engine::new(settings, sources, rules, now),
+            engine,
             ledger: Ledger::restore(quota::Settings::default(), ruling, owner, now, []),
             rows: BTreeMap::new(),
             deliveries: BTreeMap::new(),
@@ -166,6 +170,7 @@ impl Bench {
             claims: 0,
             most_claimed_from: 0,
             requeued: 0,
+            stopped: Vec::new(),
             owner,
         }
     }
@@ -434,6 +439,13 @@ impl Bench {
                 self.sweep(delivery, accepted_before, FinalState::Expired);
             }
             Command::CancelQueued { delivery } => self.sweep(delivery, None, FinalState::Cancelled),
+            Command::StopDelivery { delivery, why } => {
+                self.stopped.push((delivery, why));
+                let stopped = self.deliveries.get_mut(&delivery).unwrap();
+                stopped.state = DeliveryState::Paused;
+                let changed = Event::DeliveryChanged(Box::new(stopped.clone()));
+                self.tell(changed);
+            }
             Command::Drained => self.drained = true,
         }
     }
@@ -605,4 +617,40 @@ fn verdict(stage: Stage, reply: Reply) -> Verdict {
     } else {
         Verdict::Refused { stage, reply }
     }
+}
+
+/// Bounce rules of the tests' own: they do not follow the shipped data.
+fn bounce_rules() -> std::sync::Arc<rules::bounce::BounceRules> {
+    let text = r#"
+        schema_version = 1
+        version = "test"
+        [[rule]]
+        name = "unknown"
+        text = ["user unknown"]
+        reason = "User unknown"
+        matches = ["550 5.1.1 user unknown"]
+        matches_not = ["552 mailbox full"]
+        [[rule]]
+        name = "full"
+        text = ["mailbox full"]
+        reason = "Mailbox full"
+        matches = ["552 mailbox full"]
+        matches_not = ["550 user unknown"]
+        [[rule]]
+        name = "listed"
+        text = ["is blocked here"]
+        reason = "Refused"
+        action = "other-path"
+        matches = ["550 192.0.2.1 is blocked here"]
+        matches_not = ["550 user unknown"]
+        [[rule]]
+        name = "unauthenticated"
+        text = ["unauthenticated"]
+        reason = "Refused"
+        action = "stop-delivery"
+        matches = ["550 5.7.26 unauthenticated"]
+        matches_not = ["550 user unknown"]
+    "#;
+    let file = rules::bounce::BounceRuleFile::parse("test.toml", text.as_bytes()).unwrap();
+    std::sync::Arc::new(rules::bounce::BounceRules::compile(&file))
 }

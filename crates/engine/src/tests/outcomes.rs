@@ -3,13 +3,15 @@
 use core::time::Duration;
 
 use mail::attempt::{EndCause, Stage};
+use mail::failure::{FailureType, Reason};
 use mail::id::SourceId;
 use mail::reply::Reply;
+use rules::bounce::{Key, Qualification, QualificationStatus};
 
 use super::harness::{Answer, Bench, RowState, accept, route, rules, sources};
-use crate::event::TlsUse;
+use crate::event::{Event, TlsUse};
 use crate::reason::WaitReason;
-use crate::work::{DeliveryOptions, FinalState};
+use crate::work::{DeliveryOptions, DeliveryState, FinalState};
 use crate::{BreakerSettings, Settings};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -178,4 +180,80 @@ fn test_mode_is_passed_on_with_each_message() {
     bench.run(MINUTE);
     assert_eq!(bench.sent(), 1);
     assert_eq!(bench.begun.len(), 1, "a real conversation");
+}
+
+#[test]
+fn the_reason_decides_and_not_the_class() {
+    let mut bench = Bench::simple("");
+    bench.exchanger =
+        Box::new(|_, _, _| Answer::Reply(Stage::RcptTo, Reply::line(552, "mailbox full")));
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 2);
+    bench.run(MINUTE * 90);
+    assert_eq!(bench.message(ids[0]).attempts, 2, "a full mailbox is tried again");
+    let judgement = bench.attempts[0].judgement.clone().unwrap();
+    assert_eq!((judgement.reason, &*judgement.rule), (Reason::MailboxFull, "full"));
+    bench.exchanger = Box::new(|_, _, _| accept());
+    bench.run(MINUTE * 90);
+    assert_eq!(bench.sent(), 2);
+}
+
+#[test]
+fn what_a_person_says_about_a_text_decides() {
+    let mut bench = Bench::simple("");
+    bench.exchanger =
+        Box::new(|_, _, _| Answer::Reply(Stage::RcptTo, Reply::line(550, "5.1.1 user unknown")));
+    let key = Key::of(&rules::bounce::normalise("550 5.1.1 user unknown"));
+    let said = Qualification {
+        reason: Reason::MailboxFull,
+        failure_type: FailureType::Soft,
+        status: QualificationStatus::Keep,
+    };
+    let now = bench.now;
+    bench.engine.handle(now, Event::TextQualified { key, said: Some(said) });
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 1);
+    bench.run(MINUTE * 10);
+    assert_eq!(bench.state(ids[0]), RowState::Queued);
+    assert_eq!(&*bench.attempts[0].judgement.clone().unwrap().rule, "qualification");
+    let now = bench.now;
+    bench.engine.handle(now, Event::TextQualified { key, said: None });
+    bench.run(MINUTE * 90);
+    assert_eq!(bench.state(ids[0]), RowState::Final(FinalState::Failed));
+}
+
+#[test]
+fn a_source_that_is_refused_is_not_the_message_s_fault() {
+    let mut bench = Bench::new(rules(""), sources(&[1, 1]), Settings::default());
+    bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+    bench.exchanger = Box::new(|_, plan, _| match plan.path.source.0 {
+        1 => Answer::Reply(Stage::RcptTo, Reply::line(550, "192.0.2.1 is blocked here")),
+        _ => accept(),
+    });
+    let delivery = bench.plain(1);
+    bench.queue(delivery, "a.example", 100);
+    bench.run(MINUTE * 30);
+    assert_eq!(bench.sent(), 100, "the other source takes them all");
+    let refused = bench.attempts.iter().filter(|attempt| attempt.judgement.is_some()).count();
+    assert!(refused < 20, "{refused} tries over a path that refuses");
+}
+
+#[test]
+fn a_delivery_at_fault_is_stopped_and_loses_nothing() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, _, _| {
+        Answer::Reply(Stage::Content, Reply::line(550, "5.7.26 unauthenticated"))
+    });
+    let delivery = bench.plain(1);
+    bench.queue(delivery, "a.example", 300);
+    bench.run(MINUTE * 10);
+    assert_eq!(bench.stopped[0].0, delivery);
+    assert!(bench.stopped[0].1.contains("5.7.26"), "{:?}", bench.stopped);
+    let tried = bench.begun.len();
+    assert!(tried < 100, "{tried} were still tried");
+    assert_eq!(bench.count(RowState::Queued), 300);
+    bench.exchanger = Box::new(|_, _, _| accept());
+    bench.change(delivery, |d| d.state = DeliveryState::Running);
+    bench.run(MINUTE * 120);
+    assert_eq!(bench.sent(), 300, "after the mending all of it goes");
 }

@@ -6,7 +6,8 @@
 //!
 //! A line has: `at` and `started_at` (RFC 3339, UTC; the latter is the moment that the hourly limits
 //! count), `message`, `delivery`, `recipient`, `source`, `target`, `mx_host`, `rule`, `rules_version`,
-//! `attempt`, `outcome`, `next_at`, `stage`, `reply`, `note`. The auditor (`mailweir stat audit`) needs nothing else.
+//! `attempt`, `outcome`, `next_at`, `stage`, `reply`, `note`; of a refusal also `type`, `reason` and `bounce_rule` (with
+//! its version behind `@`): what it was taken for. The auditor (`mailweir stat audit`) needs nothing else.
 //!
 //! When the disk is full the line is lost and counted; mail is not held up by its log. What was written of it is
 //! taken back, and what a crash left of a line is ended at the next start: no line runs into another.
@@ -70,6 +71,15 @@ pub struct LogLine {
     /// The reply, lines joined by LF, control octets escaped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reply: Option<String>,
+    /// Why it was not delivered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// `Hard`, `Soft` or `Ignored`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
+    pub failure_type: Option<String>,
+    /// The bounce rule that said so, `name@version`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bounce_rule: Option<String>,
     /// Our own words, where no server spoke.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub note: String,
@@ -87,6 +97,7 @@ impl From<&Attempt> for LogLine {
             Some(Verdict::PossiblyDelivered) => (Some("content"), None),
             _ => (None, None),
         };
+        let judgement = attempt.judgement.as_deref();
         Self {
             at: attempt.ended_at.to_string(),
             started_at: attempt.started_at.as_ref().map(Timestamp::to_string),
@@ -104,6 +115,9 @@ impl From<&Attempt> for LogLine {
             next_at,
             stage: stage.map(str::to_string),
             reply: reply.map(ToString::to_string),
+            reason: judgement.map(|found| found.reason.to_string()),
+            failure_type: judgement.map(|found| found.failure_type.to_string()),
+            bounce_rule: judgement.map(|found| format!("{}@{}", found.rule, found.version)),
             note: attempt.note.to_string(),
         }
     }
