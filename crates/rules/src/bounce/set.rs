@@ -433,7 +433,7 @@ fn heart(folded: &str) -> &str {
     let start = quoted.chain(said).chain(shown).filter(begins).max().unwrap_or(0);
     let before = &octets[..start];
     let of_sender = |words: &&str| memchr::memmem::find(before, words.as_bytes()).is_some();
-    if start == 0 || SENDER.iter().any(|words| of_sender(words)) {
+    if start == 0 || SENDER.iter().any(of_sender) {
         return folded;
     }
     &folded[start..]
