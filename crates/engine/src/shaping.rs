@@ -398,9 +398,8 @@ impl Engine {
             if blocked_long {
                 group.want = FIRST_WANT;
             }
-            if gives_back {
-                group.claims_held_until = waiting.until;
-            }
+            // An answer to a claim that was on its way when messages were given back may go at once after all.
+            group.claims_held_until = if gives_back { waiting.until } else { Timestamp::EPOCH };
             group.waiting = Some(waiting);
         }
         if gives_back {
