@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 const HELP: &str = "\
 cargo xtask tidy                     check what the compiler does not
 cargo xtask simulate --seeds N       run N seeds of the simulator in release mode
-cargo xtask simulate --seed K        replay one seed, verbosely
+cargo xtask simulate --seed K        replay one seed, with --verbose step by step
+cargo xtask simulate --shrink K      make a failing seed small
 cargo xtask bench path [--quick]     measure the mail path; writes a table and JSON
 cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core";
 

@@ -1,16 +1,19 @@
-//! Runs simulated worlds: `--seeds N [--from K]`, or one again: `--seed K [--verbose]`.
+//! Runs simulated worlds: `--seeds N [--from K]`, or one again: `--seed K [--verbose]`, or makes a failing one small:
+//! `--shrink K`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut seeds, mut from, mut seed, mut verbose) = (1_000, 1, None, false);
+    let mut small = None;
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
         let read = match argument.as_str() {
             "--seeds" => number().map(|value| seeds = value),
             "--from" => number().map(|value| from = value),
             "--seed" => number().map(|value| seed = Some(value)),
+            "--shrink" => number().map(|value| small = Some(value)),
             "--verbose" => {
                 verbose = true;
                 Some(())
@@ -18,15 +21,26 @@ fn main() -> ExitCode {
             _ => None,
         };
         if read.is_none() {
-            eprintln!("usage: simulate [--seeds N] [--from K] | --seed K [--verbose]");
+            eprintln!("usage: simulate [--seeds N] [--from K] | --seed K [--verbose] | --shrink K");
             return ExitCode::from(2);
         }
     }
-    let guilty = match seed {
-        Some(seed) => replay(seed, verbose),
-        None => many(from, seeds),
+    let guilty = match (small, seed) {
+        (Some(seed), _) => shrink(seed),
+        (None, Some(seed)) => replay(seed, verbose),
+        (None, None) => many(from, seeds),
     };
     if guilty { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn shrink(seed: u64) -> bool {
+    let plan = mailweir_simulator::Plan::default();
+    let Some((cuts, outcome)) = mailweir_simulator::shrink(seed, &plan) else {
+        println!("seed {seed} holds what must always hold");
+        return false;
+    };
+    println!("{outcome:#?}\nthe same with run_cut({seed}, &Plan::default(), &{cuts:?})");
+    true
 }
 
 fn replay(seed: u64, verbose: bool) -> bool {

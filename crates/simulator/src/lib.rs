@@ -21,6 +21,7 @@ mod node;
 mod plan;
 mod sabotage;
 mod shell;
+mod shrink;
 mod world;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::time::Instant;
 pub use ahead::{AheadCourse, AheadGroup, AheadInput, AheadReport, Latency, Left, Waiting, ahead};
 pub use plan::Plan;
 pub use sabotage::Sabotage;
+pub use shrink::{Cut, shrink};
 
 use chance::Chance;
 use plan::Script;
@@ -56,13 +58,23 @@ pub struct Outcome {
 /// Lets one world run to its end.
 #[must_use]
 pub fn run(seed: u64, plan: &Plan) -> Outcome {
-    live(seed, plan, false).0
+    live(seed, plan, &[], false).0
+}
+
+/// Lets one world run without some things that were drawn for it.
+#[must_use]
+pub fn run_cut(seed: u64, plan: &Plan, cuts: &[Cut]) -> Outcome {
+    live(seed, plan, cuts, false).0
+}
+
+fn script(seed: u64, plan: &Plan) -> Script {
+    Script::draw(&mut Chance::new(seed), plan)
 }
 
 /// Lets a world of the default plan run again, to be looked at; `verbose`: with every event and command.
 #[must_use]
 pub fn replay(seed: u64, verbose: bool) -> (Outcome, Vec<String>) {
-    live(seed, &Plan::default(), verbose)
+    live(seed, &Plan::default(), &[], verbose)
 }
 
 /// Lets one world run twice and compares the histories (checker 8).
@@ -76,9 +88,10 @@ pub fn run_twice(seed: u64, plan: &Plan) -> Outcome {
     first
 }
 
-fn live(seed: u64, plan: &Plan, verbose: bool) -> (Outcome, Vec<String>) {
+fn live(seed: u64, plan: &Plan, cuts: &[Cut], verbose: bool) -> (Outcome, Vec<String>) {
     let mut chance = Chance::new(seed);
-    let script = Script::draw(&mut chance, plan);
+    let mut script = Script::draw(&mut chance, plan);
+    shrink::apply(&mut script, cuts);
     let mut world = World::new(seed, script, chance, verbose);
     if verbose {
         let script = format!("{:#?}", world.script);

@@ -9,6 +9,37 @@ fn hundred_worlds(from: u64) {
     assert!(summary.messages > 5_000 && summary.duplicates > 0, "{summary:?}");
 }
 
+/// So many worlds, each lived once.
+fn worlds(from: u64, count: u64) {
+    let plan = Plan::default();
+    let guilty = (from..from + count).map(|seed| run(seed, &plan));
+    let guilty: Vec<Outcome> = guilty.filter(|outcome| !outcome.violations.is_empty()).collect();
+    assert!(guilty.is_empty(), "{guilty:#?}");
+}
+
+#[test]
+fn four_hundred_worlds_lived_once() {
+    worlds(201, 400);
+}
+
+#[test]
+fn another_four_hundred_worlds_lived_once() {
+    worlds(601, 400);
+}
+
+#[test]
+fn a_failing_world_is_made_small() {
+    let plan = Plan { sabotage: Sabotage::EarlyWaves, ..Plan::default() };
+    let fails = |seed: &u64| !run(*seed, &plan).violations.is_empty();
+    let seed = (1..=60).find(fails).expect("some world has waves");
+    let whole = run(seed, &plan);
+    let (cuts, small) = shrink(seed, &plan).expect("it fails");
+    assert!(small.violations[0].contains("9: before its wave"), "{small:?}");
+    assert!(small.messages * 4 < whole.messages, "{} of {}", small.messages, whole.messages);
+    assert!(cuts.contains(&Cut::Names) && cuts.contains(&Cut::Mood(0)), "{cuts:?}");
+    assert_eq!(run_cut(seed, &plan, &cuts), small, "it can be run again");
+}
+
 #[test]
 fn a_hundred_worlds_hold_what_must_always_hold() {
     hundred_worlds(1);
