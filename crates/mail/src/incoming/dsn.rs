@@ -217,7 +217,11 @@ pub fn unfold(raw: &str) -> String {
         if !out.is_empty() {
             out.push(' ');
         }
-        out.extend(word.chars().filter(|character| *character != '\0'));
+        if word.contains('\0') {
+            out.extend(word.chars().filter(|character| *character != '\0'));
+        } else {
+            out.push_str(word);
+        }
     }
     out
 }
