@@ -134,7 +134,8 @@ pub fn header<'a>(octets: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a
 }
 
 /// Whether a header goes on here: a field that mail has stands in the next lines, before any empty one.
-fn goes_on(octets: &[u8]) -> bool {
+#[must_use]
+pub fn goes_on(octets: &[u8]) -> bool {
     const USUAL: [&[u8]; 16] = [
         b"received",
         b"from",

@@ -63,6 +63,15 @@ struct Candidate<'a> {
     strength: u8,
     /// What stands on the same line and belongs to the reason.
     tail: &'a str,
+    /// The address that led to this one: to it the mail was sent.
+    alias: Option<&'a str>,
+}
+
+impl<'a> Candidate<'a> {
+    /// The address that the mail was sent to, as far as it is known.
+    fn sent_to(&self) -> &'a str {
+        self.alias.unwrap_or(self.address)
+    }
 }
 
 /// The recipients of a bounce's text, in their order; the text is the report's half.
@@ -95,7 +104,7 @@ pub fn recipients(text: &str, known: Known<'_>, limits: &mut Vec<Limit>) -> Vec<
             stops[at + 1..].iter().copied().find(|line| *line > one.line).unwrap_or(lines.len());
         let reason = reason(&lines, one, next);
         let key =
-            if candidates.len() > 1 { one.address.to_ascii_lowercase() } else { String::new() };
+            if candidates.len() > 1 { one.sent_to().to_ascii_lowercase() } else { String::new() };
         if let Some(place) = index.get(&key) {
             let entry: &mut Recipient = &mut found[*place];
             merge(&mut entry.reason, &reason);
@@ -106,7 +115,7 @@ pub fn recipients(text: &str, known: Known<'_>, limits: &mut Vec<Limit>) -> Vec<
             break;
         }
         index.insert(key, found.len());
-        found.push(Recipient { address: one.address.to_owned(), reason, strength: one.strength });
+        found.push(Recipient { address: one.sent_to().to_owned(), reason, strength: one.strength });
     }
     complete(&lines, &mut found, alone);
     found
@@ -117,6 +126,7 @@ fn of_header(lines: &[&str], candidates: &[Candidate<'_>], failed: &[String]) ->
     let mut found = Vec::with_capacity(failed.len());
     for address in failed {
         let mut words = String::new();
+        let mut sent_to = address.as_str();
         for (at, one) in candidates
             .iter()
             .enumerate()
@@ -133,8 +143,9 @@ fn of_header(lines: &[&str], candidates: &[Candidate<'_>], failed: &[String]) ->
                 })
                 .map_or(lines.len(), |other| other.line);
             merge(&mut words, &reason(lines, one, next));
+            sent_to = one.alias.unwrap_or(sent_to);
         }
-        found.push(Recipient { address: address.clone(), reason: words, strength: REFUSED });
+        found.push(Recipient { address: sent_to.to_owned(), reason: words, strength: REFUSED });
     }
     let alone = found.len() == 1;
     complete(lines, &mut found, alone);

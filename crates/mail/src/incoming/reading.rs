@@ -28,7 +28,11 @@ struct Reading<'a> {
 pub fn read_at(octets: &[u8], depth: usize, limits: &mut Vec<Limit>) -> IncomingMail {
     let start =
         octets.iter().take(4096).position(|octet| !octet.is_ascii_whitespace()).unwrap_or(0);
-    let (fields, body) = mime::header(&octets[start..], limits);
+    let (mut fields, mut body) = mime::header(&octets[start..], limits);
+    if !fields.has("from") && !fields.has("content-type") && mime::goes_on(body) {
+        // An empty line within the header.
+        (fields, body) = mime::header(body, limits);
+    }
     let from_field = fields.text("from", 1000);
     let mut mail = IncomingMail {
         subject: fields.text("subject", 2000),

@@ -4,6 +4,9 @@ use super::super::address::{self, Found};
 use super::super::{RECIPIENTS_MAXIMUM, codes, signs};
 use super::{ANSWERS, Candidate, Known, LISTED, MENTIONED, NAMED, REFUSED, REPLIED, TOLD, said};
 
+/// An address that led to another: no strength, but a mark for the address above it.
+const ALIAS: u8 = u8::MAX;
+
 /// Every address of the text with how it stands there.
 pub fn candidates<'a>(lines: &[&'a str], known: Known<'_>) -> Vec<Candidate<'a>> {
     let mut out = Vec::new();
@@ -36,8 +39,26 @@ pub fn candidates<'a>(lines: &[&'a str], known: Known<'_>) -> Vec<Candidate<'a>>
             let Some(strength) = strength else { continue };
             before = Some((strength, found.end));
             let address = &line[found.start..found.end];
+            if strength == ALIAS {
+                // It belongs to the address above, which it led to.
+                match out.last_mut() {
+                    Some(Candidate {
+                        alias: alias @ None, line: above, strength: LISTED, ..
+                    }) if *above + 4 > number => {
+                        *alias = Some(address);
+                    }
+                    _ => out.push(Candidate {
+                        address,
+                        line: number,
+                        strength: TOLD,
+                        tail: "",
+                        alias: None,
+                    }),
+                }
+                continue;
+            }
             let strength = discount(address, strength, known);
-            out.push(Candidate { address, line: number, strength, tail });
+            out.push(Candidate { address, line: number, strength, tail, alias: None });
         }
     }
     out
@@ -99,7 +120,7 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         .iter()
         .any(|words| spoken.trim_end_matches([':', ' ']).ends_with(words))
     {
-        return (Some(TOLD), "");
+        return (Some(ALIAS), "");
     }
     if is_foreign(spoken) {
         return (None, "");

@@ -2,6 +2,7 @@
 
 use core::cell::OnceCell;
 
+use super::super::mime::Kind;
 use super::super::signs::{self, Sign};
 use super::super::text::{self, is_answered, is_mailbox, is_quoted, one_line};
 use super::super::{
@@ -117,6 +118,12 @@ impl Reading<'_> {
         let sender = 2 * u32::from(envelope.daemon)
             + 2 * u32::from(envelope.null_return)
             + u32::from(envelope.mailer_daemon);
+        // Some servers answer with `Re:`, but they quote a reply code and enclose the message.
+        let said = codes::find(head, false);
+        let formal = said.reply.is_some()
+            && fails > 0
+            && (self.leaf(Kind::Message).is_some() || self.leaf(Kind::MessageHeader).is_some());
+        let answered = answered && !formal;
         if sender == 0 {
             // Nothing in the header says that a mail system speaks: the mail has to look like it.
             if envelope.list || answered || fails == 0 || answers > fails || self.is_personal(head)
@@ -124,17 +131,19 @@ impl Reading<'_> {
                 return false;
             }
             let at_once = matches!(self.subject_sign, Some((Sign::Failure | Sign::Delay, 0..=24)));
-            return subject_fails && at_once && (mail.returned.is_some() || listed(2))
+            return formal && listed(2)
+                || subject_fails && at_once && (mail.returned.is_some() || listed(2))
                 || signs::is_machine(&mail.from) && first_failure < 400 && listed(4);
         }
         // What a server said by numbers needs no language.
-        let said = codes::find(head, false);
         fails += u32::from(said.reply.is_some() || said.status.is_some());
         if fails < 2 && (subject_fails || envelope.daemon) && listed(4) {
             fails += 1;
         }
         let against = 2 * u32::from(envelope.list)
-            + 2 * u32::from(envelope.answer && !envelope.null_return && !envelope.mailer_daemon)
+            + 2 * u32::from(
+                envelope.answer && !formal && !envelope.null_return && !envelope.mailer_daemon,
+            )
             + 2 * u32::from(answers > fails)
             + 2 * u32::from(answered)
             + 2 * u32::from(away);
