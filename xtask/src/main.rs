@@ -1,6 +1,7 @@
-//! Chores of the project: `cargo xtask tidy | simulate | bench`.
+//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate`.
 
 mod bench;
+mod evaluate;
 mod tidy;
 
 use std::path::PathBuf;
@@ -14,7 +15,8 @@ cargo xtask simulate --seeds N       run N seeds of the simulator in release mod
 cargo xtask simulate --seed K        replay one seed, with --verbose step by step
 cargo xtask simulate --shrink K      make a failing seed small
 cargo xtask bench path [--quick]     measure the mail path; writes a table and JSON
-cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core";
+cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core
+cargo xtask evaluate --corpus DIR     accuracy on labelled bounce mails (labels.jsonl and eml/)";
 
 /// The folder of the workspace.
 fn workspace() -> PathBuf {
@@ -48,6 +50,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         }
         Some((task, rest)) if task == "simulate" => simulate(rest),
         Some((task, rest)) if task == "bench" => bench::run(&workspace(), rest),
+        Some((task, rest)) if task == "evaluate" => evaluate::run(&workspace(), rest),
         _ => {
             println!("{HELP}");
             Ok(())
