@@ -334,12 +334,16 @@ pub fn leaves<'a>(
         }
         let content = fields.first("content-type").unwrap_or_default();
         let media = media_type(content);
-        if media.len() > 10 && media[..10].eq_ignore_ascii_case(b"multipart/") {
+        let named = media.len() > 10 && media[..10].eq_ignore_ascii_case(b"multipart/");
+        // Whoever loses `Content-Type` leaves the boundary lines: soon in the text, or they are those
+        // of a message that the text returns.
+        let lines = if named { 60 } else { 6 };
+        if named || media.is_empty() && depth == 0 {
             if depth == DEPTH_MAXIMUM {
                 Limit::Depth.note(limits);
             } else {
                 let start = waiting.len();
-                split(content, body, |part| {
+                split(content, body, lines, |part| {
                     if waiting.len() < start + LEAVES_MAXIMUM {
                         let (fields, body) = part_header(part, limits);
                         waiting.push((fields, body, depth + 1));
@@ -373,15 +377,15 @@ fn part_header<'a>(part: &'a [u8], limits: &mut Vec<Limit>) -> (Fields<'a>, &'a 
 }
 
 /// Gives the parts between the boundary lines of a multipart to `part`. Where the boundary is not
-/// named, or no line has it, the first line that looks like one is taken.
-fn split<'a>(content: &'a [u8], body: &'a [u8], mut part: impl FnMut(&'a [u8])) {
+/// named, or no line has it, the first line that looks like one is taken, if it is among the first `lines`.
+fn split<'a>(content: &'a [u8], body: &'a [u8], lines: usize, mut part: impl FnMut(&'a [u8])) {
     let named = parameter(content, b"boundary").filter(|found| !found.is_empty());
     if let Some(named) = named
         && split_at(&named, body, &mut part)
     {
         return;
     }
-    let lines = body.split(|octet| *octet == b'\n').take(60);
+    let lines = body.split(|octet| *octet == b'\n').take(lines);
     let mut lines = lines.map(<[u8]>::trim_ascii);
     while let Some(line) = lines.next() {
         let looks = line.len() > 8 && line.starts_with(b"--") && !line.contains(&b' ');

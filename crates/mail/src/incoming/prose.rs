@@ -21,6 +21,8 @@ const REASON_MAXIMUM: usize = 1500;
 
 /// Recipients of one text whose reasons are completed from elsewhere in it.
 const COMPLETED_MAXIMUM: usize = 50;
+/// The marks of our side's commands in transcripts.
+const COMMANDS: [&str; 3] = [">>>", "-->", "=>"];
 /// The marks of the other side's answers in transcripts.
 const ANSWERS: [&str; 3] = ["<<<", "<--", "<="];
 
@@ -264,7 +266,8 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
     }
     for line in &lines[(one.line + 1).min(next)..next] {
         let line = line.trim();
-        if out.len() > REASON_MAXIMUM {
+        // The next command of a transcript is about something else.
+        if out.len() > REASON_MAXIMUM || said(line, &COMMANDS).is_some() {
             break;
         }
         if line.is_empty() || is_rule(line) || is_heading(line) {
@@ -322,14 +325,21 @@ fn is_heading(line: &str) -> bool {
 /// With `remote` only what the other server said, not what ours made of it.
 fn transcript(lines: &[&str], wanted: &str, alone: bool, remote: bool) -> String {
     let mut out = String::new();
-    let mut asked = false;
+    // What is said before any command, or to one that names nobody, is said to every recipient.
+    let (mut asked, mut ignored) = (true, false);
     for line in lines {
         let trimmed = line.trim();
-        if let Some(command) = said(trimmed, &[">>>", "-->", "=>"]) {
-            asked = contains(command, wanted);
+        if let Some(command) = said(trimmed, &COMMANDS) {
+            let verb = command.as_bytes().get(..4).unwrap_or_default();
+            asked = !verb.eq_ignore_ascii_case(b"rcpt") || contains(command, wanted);
+            // A refused EHLO is followed by a HELO.
+            ignored = verb.eq_ignore_ascii_case(b"ehlo");
             continue;
         }
         let given = said(trimmed, &ANSWERS);
+        if remote && given.is_none() {
+            continue;
+        }
         let answer = given.unwrap_or(trimmed);
         let digits = answer.as_bytes();
         let coded = digits.len() > 3
@@ -337,12 +347,17 @@ fn transcript(lines: &[&str], wanted: &str, alone: bool, remote: bool) -> String
             && digits[1..3].iter().all(u8::is_ascii_digit)
             && matches!(digits[3], b' ' | b'-');
         let coded = coded || answer.contains("said: 4") || answer.contains("said: 5");
-        if remote && given.is_none() {
-            continue;
-        }
-        let success = given.is_some() && matches!(digits.first(), Some(b'2' | b'3'));
-        if (coded || given.is_some() && !success)
-            && (alone || asked || contains(answer, wanted))
+        let refused = match given {
+            Some(_) => !matches!(digits.first(), Some(b'2' | b'3')),
+            None => coded,
+        };
+        // `503 Need RCPT` only says that every recipient had been refused before.
+        let follows = answer.starts_with("503") && contains(answer, "rcpt");
+        let concerns = alone || given.is_some() && asked || contains(answer, wanted);
+        if refused
+            && concerns
+            && !follows
+            && !(ignored && given.is_some())
             && out.len() < REASON_MAXIMUM
         {
             push_words(&mut out, answer);

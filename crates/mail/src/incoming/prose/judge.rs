@@ -2,7 +2,9 @@
 
 use super::super::address::{self, Found};
 use super::super::{RECIPIENTS_MAXIMUM, codes, signs};
-use super::{ANSWERS, Candidate, Known, LISTED, MENTIONED, NAMED, REFUSED, REPLIED, TOLD, said};
+use super::{
+    ANSWERS, COMMANDS, Candidate, Known, LISTED, MENTIONED, NAMED, REFUSED, REPLIED, TOLD, said,
+};
 
 /// An address that led to another: no strength, but a mark for the address above it.
 const ALIAS: u8 = u8::MAX;
@@ -201,7 +203,7 @@ fn is_dated(text: &str) -> bool {
 fn judge_rcpt(lines: &[&str], number: usize) -> u8 {
     for line in lines[number + 1..].iter().take(3) {
         let line = line.trim();
-        if said(line, &[">>>", "-->"]).is_some() {
+        if said(line, &COMMANDS).is_some() {
             return TOLD;
         }
         if let Some(answer) = said(line, &ANSWERS) {
