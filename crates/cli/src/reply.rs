@@ -1,9 +1,9 @@
 //! `mailweir reply`: what the replies of servers mean. Needs no server and no configuration.
 //!
-//! Replies are read from standard input and answered in the order in which they come, each as soon as
+//! Replies are read from a file or standard input and answered in the order in which they come, each as soon as
 //! it was read, whatever their number. A line longer than [`LONGEST_LINE`] is cut there.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -29,15 +29,17 @@ pub struct ReplyArguments {
 enum ReplyCommand {
     /// Say what replies mean: reason, type, and the rule that decided
     ///
-    /// Reads replies from standard input, one a line, or JSON objects {"id","text"} with
-    /// --input jsonl, whose text may hold several lines ("provider", the MX host or recipient
+    /// Reads replies, one a line, or JSON objects {"id","text"} with --input jsonl, whose text may hold several lines ("provider", the MX host or recipient
     /// domain, may be given too).
     Classify(ClassifyArguments),
 }
 
 #[derive(Debug, Args)]
 struct ClassifyArguments {
-    /// What standard input holds
+    /// A file of replies, or - for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+    /// What the input holds
     #[arg(long, value_enum, default_value_t = Input::Lines)]
     input: Input,
     /// Local bounce rules, put before the shipped ones
@@ -94,7 +96,15 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
         None => BounceRules::shipped(),
     };
     let mut judge = BounceJudge::new(rules);
-    let mut input = BufReader::with_capacity(64 * 1024, std::io::stdin().lock());
+    let name = arguments.file.display();
+    let source: Box<dyn Read> = match arguments.file.as_os_str() == "-" {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(
+            std::fs::File::open(&arguments.file)
+                .map_err(|fault| Failure::environment(format!("{name}: {fault}")))?,
+        ),
+    };
+    let mut input = BufReader::with_capacity(64 * 1024, source);
     let mut out = std::io::BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
     let mut line = Vec::new();
     let mut number = 0_u64;
@@ -110,7 +120,7 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
             }
             Input::Jsonl => serde_json::from_str(&text).map_err(|fault| {
                 Failure::environment(format!(
-                    "standard input, line {number}: {fault}; one object {{\"id\",\"text\"}} a line is wanted"
+                    "{name}, line {number}: {fault}; one object {{\"id\",\"text\"}} a line is wanted"
                 ))
             })?,
         };
