@@ -51,7 +51,7 @@ pub(crate) trait LedgerRows {
     fn find_address(&self, folded: &str) -> Result<Option<(u64, AddressRecord)>, Self::Fault>;
     fn address_by_id(&self, id: u64) -> Result<Option<AddressRecord>, Self::Fault>;
     /// Entries with what a person has said of their texts, and deeds.
-    fn history_of(&self, id: u64) -> Result<History, Self::Fault>;
+    fn history_of(&self, id: u64, address: &str) -> Result<History, Self::Fault>;
     fn address_of_entry(&self, entry: EntryId) -> Result<Option<u64>, Self::Fault>;
     fn find_text(&self, key: TextKey) -> Result<Option<TextRecord>, Self::Fault>;
     fn find_task(&self, task: u64) -> Result<Option<StoredTask>, Self::Fault>;

@@ -31,7 +31,7 @@ impl LedgerReads for MemoryStore {
 
     fn history(&self, folded: &str) -> Answer<History> {
         let found = sure(self.shelf.find_address(folded));
-        Ok(found.map_or_else(History::default, |(id, _)| sure(self.shelf.history_of(id))))
+        Ok(found.map_or_else(History::default, |(id, _)| sure(self.shelf.history_of(id, folded))))
     }
 
     fn addresses(

@@ -69,7 +69,7 @@ impl LedgerRows for Shelf {
         Ok(self.addresses.get(&id).cloned())
     }
 
-    fn history_of(&self, id: u64) -> Answer<History> {
+    fn history_of(&self, id: u64, _: &str) -> Answer<History> {
         let entries = self.entries.values().filter(|(address, _)| *address == id);
         let actions = self.actions.values().filter(|(address, _)| *address == id);
         Ok(History {

@@ -16,6 +16,22 @@ use super::{Halt, LedgerRowsMut, condition_in_millis, in_millis};
 use crate::limits::cut;
 use crate::words::{AuditEntry, RefusedWrite};
 
+/// How a text was met in one write.
+struct Meeting<'a> {
+    first: &'a MetText,
+    last: &'a MetText,
+    count: u32,
+}
+
+/// The texts that were met in one write.
+type MetTexts<'a> = BTreeMap<TextKey, Meeting<'a>>;
+
+fn note_text<'a>(met: &mut MetTexts<'a>, text: &'a MetText) {
+    let meeting = met.entry(text.key).or_insert(Meeting { first: text, last: text, count: 0 });
+    meeting.last = text;
+    meeting.count += 1;
+}
+
 /// The changes of one write, one for each address.
 #[derive(Default)]
 pub(super) struct Changes {
@@ -64,7 +80,9 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 self.record(entries, policy, in_millis(*now)).map(LedgerWritten::Recorded)
             }
             LedgerWrite::Meet(texts) => {
-                texts.iter().try_for_each(|text| self.meet(text))?;
+                let mut met = MetTexts::new();
+                texts.iter().for_each(|text| note_text(&mut met, text));
+                self.meet(met)?;
                 Ok(LedgerWritten::Done)
             }
             LedgerWrite::Stray { kind, count, at } => {
@@ -132,6 +150,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
     ) -> Done<Recorded, R> {
         let mut recorded = Recorded::default();
         let mut changes = Changes::default();
+        let mut met = MetTexts::new();
         for (place, new) in (0..).zip(entries) {
             if self.is_repeated(new, now)? {
                 self.stray(Stray::Repeated, 1, now)?;
@@ -139,7 +158,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 continue;
             }
             if let Some(text) = &new.text {
-                self.meet(text)?;
+                note_text(&mut met, text);
             }
             if !new.evidence.authentic {
                 self.stray(Stray::Forged, 1, now)?;
@@ -149,6 +168,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 recorded.recorded += 1;
             }
         }
+        self.meet(met)?;
         recorded.changes = changes.finish();
         Ok(recorded)
     }
@@ -184,7 +204,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
             _ => Standing::Live,
         };
         self.rows.insert_entry(id, &evidence, standing)?;
-        let mut history = self.rows.history_of(id)?;
+        let mut history = self.rows.history_of(id, &record.address)?;
         while history.entries.len() > ENTRIES_KEPT {
             let oldest = || history.entries.iter().map(|entry| entry.id).min();
             let Some(entry) = oldest_without_weight(&history, policy, now).or_else(oldest) else {
@@ -250,34 +270,37 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         Ok(())
     }
 
-    /// Counts a text.
-    fn meet(&mut self, met: &MetText) -> Done<(), R> {
-        let at = in_millis(met.at);
-        let Some(mut record) = self.rows.find_text(met.key)? else {
-            if self.rows.text_count()? >= TEXTS_KEPT {
-                return self.stray(Stray::TextLeftOut, 1, at);
+    /// Counts texts, each once for all that met it in this write.
+    fn meet(&mut self, met: MetTexts<'_>) -> Done<(), R> {
+        for (key, Meeting { first, last, count }) in met {
+            let (first_at, last_at) = (in_millis(first.at), in_millis(last.at));
+            let found = self.rows.find_text(key)?;
+            let new = found.is_none();
+            if new && self.rows.text_count()? >= TEXTS_KEPT {
+                self.stray(Stray::TextLeftOut, count, last_at)?;
+                continue;
             }
-            let record = TextRecord {
-                key: met.key,
-                normalised: cut(&met.normalised, TEXT_LIMIT).into(),
-                first_raw: cut(&met.raw, TEXT_LIMIT).into(),
-                by_rule: met.qualification,
-                rule: (&*met.rule).into(),
-                version: (&*met.version).into(),
+            let mut record = found.unwrap_or_else(|| TextRecord {
+                key,
+                normalised: cut(&first.normalised, TEXT_LIMIT).into(),
+                first_raw: cut(&first.raw, TEXT_LIMIT).into(),
+                by_rule: last.qualification,
+                rule: "".into(),
+                version: "".into(),
                 by_person: None,
                 qualified_by: "".into(),
-                occurrences: 1,
-                first_at: at,
-                last_at: at,
-            };
-            return Ok(self.rows.put_text(&record, true)?);
-        };
-        record.occurrences = record.occurrences.saturating_add(1).min(OCCURRENCES_LIMIT);
-        record.last_at = record.last_at.max(at);
-        record.by_rule = met.qualification;
-        record.rule = (&*met.rule).into();
-        record.version = (&*met.version).into();
-        Ok(self.rows.put_text(&record, false)?)
+                occurrences: 0,
+                first_at,
+                last_at,
+            });
+            record.occurrences = record.occurrences.saturating_add(count).min(OCCURRENCES_LIMIT);
+            record.last_at = record.last_at.max(last_at);
+            record.by_rule = last.qualification;
+            record.rule = (&*last.rule).into();
+            record.version = (&*last.version).into();
+            self.rows.put_text(&record, new)?;
+        }
+        Ok(())
     }
 
     fn act(
@@ -305,7 +328,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
             let (id, record) = self.known(found, address, now)?;
             let (who, why) = (author.who.clone(), author.why.clone());
             self.rows.insert_action(id, &Action { id: 0, at: now, deed, who, why })?;
-            let mut history = self.rows.history_of(id)?;
+            let mut history = self.rows.history_of(id, &record.address)?;
             if history.actions.len() > ACTIONS_KEPT
                 && let Some(oldest) = history.actions.iter().map(|action| action.id).min()
             {
@@ -363,7 +386,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         let mut changes = Changes::default();
         for id in addresses {
             if let Some(record) = self.rows.address_by_id(id)? {
-                let history = self.rows.history_of(id)?;
+                let history = self.rows.history_of(id, &record.address)?;
                 self.settle(id, record, &history, policy, now, &mut changes)?;
             }
         }
@@ -441,7 +464,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 changes.note(gone(record));
                 continue;
             }
-            let history = self.rows.history_of(id)?;
+            let history = self.rows.history_of(id, &record.address)?;
             self.settle(id, record, &history, policy, now, &mut changes)?;
         }
         cleaned.changes = changes.finish();

@@ -49,7 +49,7 @@ impl<R: LedgerRowsMut> Ledger<'_, R> {
         let mut changes = Changes::default();
         for scanned in way.iter().filter(|scanned| may_concern(work, scanned)) {
             let Some(record) = self.rows.address_by_id(scanned.address)? else { continue };
-            let mut history = self.rows.history_of(scanned.address)?;
+            let mut history = self.rows.history_of(scanned.address, &record.address)?;
             // Where entries are changed none is left to change after the first of an address; where they are
             // only judged anew the first of them does it.
             let first = first_concerned(&history, work);
@@ -94,7 +94,7 @@ pub(crate) fn preview<R: LedgerRows>(
     let way = rows.scan(work, (after.0, after.1), limit)?;
     for scanned in way.iter().filter(|scanned| may_concern(work, scanned)) {
         let Some(record) = rows.address_by_id(scanned.address)? else { continue };
-        let mut history = rows.history_of(scanned.address)?;
+        let mut history = rows.history_of(scanned.address, &record.address)?;
         if let Some(entry) = &scanned.entry
             && first_concerned(&history, work) != Some(entry.id)
         {

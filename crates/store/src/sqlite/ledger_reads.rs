@@ -29,7 +29,7 @@ impl LedgerReads for SqliteReads {
     fn history(&self, folded: &str) -> Answer<History> {
         self.tables(|tables| match tables.find_address(folded)? {
             None => Ok(History::default()),
-            Some((id, _)) => tables.history_of(id),
+            Some((id, _)) => tables.history_of(id, folded),
         })
     }
 

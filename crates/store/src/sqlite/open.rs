@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Seek, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::SqliteOptions;
@@ -155,6 +156,8 @@ pub(super) fn prepare_connection(
 ) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Otherwise some statements are compiled anew for each value that is bound to them.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Negative: kibibytes instead of pages.
     connection.pragma_update(None, "cache_size", -column(cache_bytes / 1_024))

@@ -151,18 +151,13 @@ impl LedgerRows for Tables<'_> {
         select.query_row([column(id)], |row| read_address(row, 0)).optional()
     }
 
-    fn history_of(&self, id: u64) -> Answer<History> {
-        let name = "SELECT address FROM address WHERE id = ?1";
-        let mut select = self.connection.prepare_cached(name)?;
-        let address: Option<Box<str>> =
-            select.query_row([column(id)], |row| row.get(0)).optional()?;
-        let Some(address) = address else { return Ok(History::default()) };
+    fn history_of(&self, id: u64, address: &str) -> Answer<History> {
         let statement = format!(
             "SELECT {ENTRY} FROM evidence e LEFT JOIN text t ON t.key = e.text \
              WHERE e.address_id = ?1 ORDER BY e.id"
         );
         let mut select = self.connection.prepare_cached(&statement)?;
-        let entries = select.query_map([column(id)], |row| read_entry(row, address.clone()))?;
+        let entries = select.query_map([column(id)], |row| read_entry(row, address.into()))?;
         let entries = entries.collect::<Answer<_>>()?;
         let mut select = self.connection.prepare_cached(
             "SELECT id, at, deed, who, why FROM action WHERE address_id = ?1 ORDER BY id",
