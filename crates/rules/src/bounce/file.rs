@@ -88,10 +88,13 @@ impl WrittenBounceRule {
     /// Whether it looks at codes only.
     #[must_use]
     pub fn is_of_codes(&self) -> bool {
-        self.text.is_empty()
-            && self.subject.is_empty()
-            && self.body.is_empty()
-            && self.header.is_empty()
+        self.text.is_empty() && !self.looks_at_mail()
+    }
+
+    /// Whether it has a condition for the subject, body or header of a mail.
+    #[must_use]
+    pub fn looks_at_mail(&self) -> bool {
+        !(self.subject.is_empty() && self.body.is_empty() && self.header.is_empty())
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::normal::Key;
-use super::set::{BounceRules, Room};
+use super::set::{BounceRules, Decided, Room};
 use super::verdict::{Action, Evidence, QualificationStatus, Qualifications, Verdict};
 
 /// Verdicts that are kept, in two halves: when the younger one is full the older one is dropped.
@@ -24,7 +24,7 @@ pub struct BounceJudge {
     old: Kept,
 }
 
-type Kept = HashMap<Asked, Verdict, BuildHasherDefault<KeyHasher>>;
+type Kept = HashMap<Asked, Decided, BuildHasherDefault<KeyHasher>>;
 
 /// What a verdict on a reply depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,33 +117,39 @@ impl BounceJudge {
 
     /// By the cache or the rules.
     fn by_rules(&mut self, evidence: &Evidence<'_>, key: Key) -> Verdict {
-        let whole_mail = [evidence.subject, evidence.body, evidence.header];
-        if whole_mail.iter().any(|part| !part.is_empty()) {
-            return self.rules.classify_normalised(evidence, &mut self.room);
+        let bare = Evidence { subject: "", body: "", header: "", ..*evidence };
+        let decided = self.by_diagnostic(&bare, key);
+        if decided.by_diagnostic || bare == *evidence {
+            return decided.verdict;
         }
+        self.rules.classify_normalised(evidence, &mut self.room).verdict
+    }
+
+    /// What follows from evidence that has a diagnostic only.
+    fn by_diagnostic(&mut self, bare: &Evidence<'_>, key: Key) -> Decided {
         let asked = Asked {
             key,
             codes: (
-                evidence.reply.unwrap_or(u16::MAX),
-                evidence.status.map_or(u8::MAX, |status| status.class),
-                evidence.status.map_or(u16::MAX, |status| status.subject),
-                evidence.status.map_or(u16::MAX, |status| status.detail),
+                bare.reply.unwrap_or(u16::MAX),
+                bare.status.map_or(u8::MAX, |status| status.class),
+                bare.status.map_or(u16::MAX, |status| status.subject),
+                bare.status.map_or(u16::MAX, |status| status.detail),
             ),
-            provider: provider_number(evidence.provider),
-            synchronous: evidence.synchronous,
+            provider: provider_number(bare.provider),
+            synchronous: bare.synchronous,
         };
-        if let Some(verdict) = self.young.get(&asked) {
-            return verdict.clone();
+        if let Some(decided) = self.young.get(&asked) {
+            return decided.clone();
         }
-        let verdict = match self.old.get(&asked) {
-            Some(verdict) => verdict.clone(),
-            None => self.rules.classify_normalised(evidence, &mut self.room),
+        let decided = match self.old.get(&asked) {
+            Some(decided) => decided.clone(),
+            None => self.rules.classify_normalised(bare, &mut self.room),
         };
         if self.young.len() >= KEPT / 2 {
             self.old = core::mem::take(&mut self.young);
         }
-        self.young.insert(asked, verdict.clone());
-        verdict
+        self.young.insert(asked, decided.clone());
+        decided
     }
 }
 

@@ -33,7 +33,18 @@ pub struct BounceRules {
     always: Vec<Candidate>,
     /// The rules that look at codes only.
     of_codes: Vec<Candidate>,
+    /// Whether any rule has a condition for the subject, body or header of a mail.
+    looks_at_mail: bool,
     unknown: Arc<str>,
+}
+
+/// A verdict, and what it rests on.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    pub(super) verdict: Verdict,
+    /// The diagnostic and the codes settle it: of evidence without subject, body and header it is the
+    /// same as with any.
+    pub(super) by_diagnostic: bool,
 }
 
 /// A rule that may match, by one of its patterns. In the order of the rules.
@@ -196,6 +207,7 @@ impl BounceRules {
             meaning,
             always,
             of_codes,
+            looks_at_mail: file.rules.iter().any(|rule| rule.looks_at_mail()),
             unknown: Arc::from("none"),
         }
     }
@@ -238,7 +250,7 @@ impl BounceRules {
     pub fn classify(&self, evidence: &Evidence<'_>) -> Verdict {
         let mut room = Room::default();
         room.normalise(evidence.diagnostic);
-        self.classify_normalised(evidence, &mut room)
+        self.classify_normalised(evidence, &mut room).verdict
     }
 
     /// The numbers of all rules that match, in order; those of last resort behind the others. For the
@@ -257,22 +269,27 @@ impl BounceRules {
     }
 
     /// Judges evidence whose diagnostic `room` holds normalised.
-    pub(super) fn classify_normalised(&self, evidence: &Evidence<'_>, room: &mut Room) -> Verdict {
+    pub(super) fn classify_normalised(&self, evidence: &Evidence<'_>, room: &mut Room) -> Decided {
         let mut winner = None;
-        let question = self.passes(evidence, room, |number| {
+        let (deferred, hopeful) = self.passes(evidence, room, |number| {
             winner = Some(number);
             true
         });
-        let deferred = question.0;
-        match winner {
-            Some(number) => self.verdict(&self.rules[number], deferred, question.1),
-            None => Verdict {
-                reason: Reason::NotDefined,
-                failure_type: FailureType::Soft,
-                rule: Arc::clone(&self.unknown),
-                version: Arc::clone(&self.version),
-                status: QualificationStatus::ToQualify,
-                action: Action::usual(Reason::NotDefined, deferred),
+        match winner.map(|number| &self.rules[number]) {
+            Some(rule) => Decided {
+                verdict: self.verdict(rule, deferred, hopeful),
+                by_diagnostic: !rule.written.last_resort && !self.looks_at_mail,
+            },
+            None => Decided {
+                verdict: Verdict {
+                    reason: Reason::NotDefined,
+                    failure_type: FailureType::Soft,
+                    rule: Arc::clone(&self.unknown),
+                    version: Arc::clone(&self.version),
+                    status: QualificationStatus::ToQualify,
+                    action: Action::usual(Reason::NotDefined, deferred),
+                },
+                by_diagnostic: false,
             },
         }
     }

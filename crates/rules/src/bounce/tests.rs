@@ -117,6 +117,13 @@ fn the_body_is_asked_when_the_diagnostic_says_nothing() {
         ..Evidence::default()
     };
     assert_eq!(rules.classify(&evidence).reason, Reason::MailboxFull);
+    // The cache asks the diagnostic alone first, and must come to the same.
+    let mut judge = BounceJudge::new(Arc::clone(&rules));
+    for evidence in [evidence, Evidence { diagnostic: "550 user unknown", ..evidence }] {
+        for _ in 0..2 {
+            assert_eq!(judge.judge(&evidence, &()).verdict, rules.classify(&evidence));
+        }
+    }
     let nothing = rules.classify(&Evidence { diagnostic: "qzx", ..Evidence::default() });
     assert_eq!((nothing.reason, &*nothing.rule), (Reason::NotDefined, "none"));
     assert_eq!(nothing.status, QualificationStatus::ToQualify);
