@@ -21,6 +21,8 @@ const REASON_MAXIMUM: usize = 1500;
 
 /// Recipients of one text whose reasons are completed from elsewhere in it.
 const COMPLETED_MAXIMUM: usize = 50;
+/// Octets after the sentence that names the recipient that are taken as reason too.
+const SENTENCES_MAXIMUM: usize = 400;
 /// The marks of our side's commands in transcripts.
 const COMMANDS: [&str; 3] = [">>>", "-->", "=>"];
 /// The marks of the other side's answers in transcripts.
@@ -123,6 +125,31 @@ pub fn recipients(text: &str, known: Known<'_>, limits: &mut Vec<Limit>) -> Vec<
     found
 }
 
+/// Recipients named by their local parts alone, each on an indented line below one that ends with
+/// a colon, or behind `User` or the like: addresses at `domain`.
+#[must_use]
+pub fn local_recipients(text: &str, domain: &str) -> Vec<Recipient> {
+    let lines: Vec<&str> = text.lines().take(LINES_MAXIMUM).collect();
+    let mut found = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        let word = line.trim();
+        let named = line.starts_with([' ', '\t'])
+            && (2..=64).contains(&word.len())
+            && word.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"._-+".contains(&octet))
+            && word.bytes().any(|octet| octet.is_ascii_lowercase());
+        let above =
+            lines[..number].iter().rev().map(|line| line.trim_end()).find(|line| !line.is_empty());
+        if named
+            && above.is_some_and(|above| above.ends_with(':'))
+            && found.len() < COMPLETED_MAXIMUM
+        {
+            let reason = paragraph_before(&lines, number + 1);
+            found.push(Recipient { address: format!("{word}@{domain}"), reason, strength: NAMED });
+        }
+    }
+    found
+}
+
 /// The recipients that the header names, each with its words.
 fn of_header(lines: &[&str], candidates: &[Candidate<'_>], failed: &[String]) -> Vec<Recipient> {
     let mut found = Vec::with_capacity(failed.len());
@@ -182,6 +209,18 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
         }
         if alone && letters(&one.reason) < 4 {
             one.reason = squeeze(lines.iter().copied());
+        }
+        if alone && one.strength == TOLD && !has_codes(&one.reason) {
+            // A sentence that names the recipient is seldom the one that says why.
+            let rest = squeeze(lines.iter().copied());
+            if let Some(at) = rest.find(one.reason.as_str()) {
+                let rest = &rest[at..];
+                let mut end = rest.len().min(one.reason.len() + SENTENCES_MAXIMUM);
+                while !rest.is_char_boundary(end) {
+                    end -= 1;
+                }
+                one.reason = rest[..end].to_owned();
+            }
         }
     }
 }

@@ -99,7 +99,8 @@ impl Returned {
                 b'l' if is("list-unsubscribe") => {
                     out.list_unsubscribe = super::decode::words(value, VALUE_MAXIMUM)
                 }
-                b'x' | b'd' | b'e' | b'o' if out.is_extension(name) => {
+                // Long ones hold signatures and scores of filters, nothing that leads back to us.
+                b'x' | b'd' | b'e' | b'o' if value.len() <= 400 && out.is_extension(name) => {
                     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
                     out.extensions.push((name, super::decode::words(value, VALUE_MAXIMUM)));
                 }

@@ -148,6 +148,9 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
             || rest.starts_with("on "))
         && before.trim_end().ends_with(['<', '(', ':']);
     if named && first && !spoken.ends_with([',', ';']) {
+        if speaks_of_failure(lead) {
+            return (Some(LISTED), line);
+        }
         let tail = rest.strip_prefix(':').unwrap_or("");
         return (Some(REPLIED), tail);
     }
@@ -175,7 +178,10 @@ fn judge_leading<'a>(before: &str, after: &'a str) -> (Option<u8>, &'a str) {
         return (Some(LISTED), "");
     }
     if let Some(reason) = trimmed.strip_prefix([':', ';', ',', '|', '：']) {
-        return (Some(LISTED), reason);
+        // A list on one line: what follows is the next address, no reason.
+        let next = reason.split_whitespace().next().unwrap_or_default();
+        let listed = trimmed.starts_with([',', ';']) && next.contains('@');
+        return (Some(LISTED), if listed { "" } else { reason });
     }
     if trimmed.starts_with(['.', '…', '#', '[', '(', '-', '=', '–', '—']) || rest.starts_with('\t')
     {

@@ -60,6 +60,12 @@ impl Reading<'_> {
         if found.iter().all(|one| one.strength < 2) {
             found = from_returned(mail, halves.report, found);
         }
+        // A provider knows its own users by their local parts.
+        if found.is_empty()
+            && let Some((_, domain)) = mail.from.rsplit_once('@')
+        {
+            found = prose::local_recipients(halves.report, domain);
+        }
         let text = one_line(halves.report, 2000);
         let delayed = signs::TEXTS.has(&signs::lower(text::head(halves.report, 4000)), Sign::Delay)
             || matches!(self.subject_sign, Some((Sign::Delay, _)))
