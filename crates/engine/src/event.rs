@@ -187,6 +187,12 @@ pub enum DoneResult {
         /// Why, for people.
         why: String,
     },
+    /// The message could not be prepared for a fault of this machine, and is tried again after
+    /// [`Settings::prepare_retry`](crate::Settings::prepare_retry). Nothing was sent.
+    PrepareLater {
+        /// Why, for people.
+        why: String,
+    },
 }
 
 /// What a connection must know of a message.

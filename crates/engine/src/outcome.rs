@@ -178,6 +178,11 @@ impl Engine {
                 note = why.as_str().into();
                 (Fate::Final(FinalState::Failed), false)
             }
+            DoneResult::PrepareLater { why } => {
+                note = why.as_str().into();
+                let due = now + self.settings.prepare_retry;
+                (self.expire_or(now, &message, due, message.pinned_source), false)
+            }
             DoneResult::Verdict(Verdict::NotTried) => {
                 if done.started_at.is_some() {
                     // Its token is spent, so the log must show it.
@@ -509,7 +514,7 @@ impl Engine {
         let Some(connection) = self.connections.get(&id) else { return };
         let verdict = match &done.result {
             DoneResult::Verdict(verdict) => Some(verdict.clone()),
-            DoneResult::PrepareFailed { .. } => None,
+            DoneResult::PrepareFailed { .. } | DoneResult::PrepareLater { .. } => None,
         };
         let requeued = Fate::Requeued { due: now, pinned_source: message.pinned_source };
         self.attempts.push(Attempt {

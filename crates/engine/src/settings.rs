@@ -50,6 +50,8 @@ pub struct Settings {
     /// Pause before a domain is looked up again after a temporary DNS failure; longer by itself each time, up to
     /// ten times.
     pub dns_retry: Duration,
+    /// Pause after a message could not be prepared for a fault of this machine.
+    pub prepare_retry: Duration,
     /// Pause after MAIL FROM itself was refused.
     pub sender_refused_pause: Duration,
     /// How often the store is asked for domains with due mail that the engine does not know of.
@@ -80,6 +82,7 @@ impl Default for Settings {
             broken_tls_pause: Duration::from_secs(600),
             broken_tls_remembered: Duration::from_secs(3 * 86_400),
             dns_retry: Duration::from_secs(60),
+            prepare_retry: Duration::from_secs(30),
             sender_refused_pause: Duration::from_secs(600),
             scan_interval: Duration::from_secs(5),
             stream_expiry_interval: Duration::from_secs(600),

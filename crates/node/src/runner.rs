@@ -612,11 +612,18 @@ impl Runner {
     ) {
         let id = match self.domain_ids.get(&domain) {
             Some(id) => Some(*id),
-            None => self.contents.read(|reads| reads.domain(&domain)).ok().flatten(),
+            None => match self.contents.read(|reads| reads.domain(&domain)) {
+                Ok(id) => id,
+                Err(fault) => {
+                    let answer = Err(fault);
+                    return self.take(now, Input::Claimed { domain, priority, answer });
+                }
+            },
         };
         let Some(id) = id else {
-            let answer = Err(StoreFault::Closed);
-            return self.take(now, Input::Claimed { domain, priority, answer });
+            // Nothing was ever queued for it.
+            let event = Event::Claimed { domain, priority, messages: Vec::new(), next_due: None };
+            return self.engine.handle(now, event);
         };
         let deliveries = deliveries
             .iter()

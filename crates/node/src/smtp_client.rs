@@ -83,12 +83,27 @@ pub trait Prepare: Send + 'static {
     /// Renders and signs the message.
     ///
     /// # Errors
-    /// Why it cannot be sent, for people; reported as [`MessageFate::PrepareFailed`].
-    fn prepare(self) -> Result<Prepared, String>;
+    /// Why it cannot be sent; reported as [`MessageFate::PrepareFailed`] or [`MessageFate::PrepareLater`].
+    fn prepare(self) -> Result<Prepared, PrepareFault>;
 }
 
-impl<F: FnOnce() -> Result<Prepared, String> + Send + 'static> Prepare for F {
-    fn prepare(self) -> Result<Prepared, String> {
+/// Why a message cannot be prepared, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareFault {
+    /// It is the message's fault, or its content's: another try would end the same way.
+    Message(String),
+    /// It is this machine's fault (its content cannot be read just now): it is tried again later.
+    Machine(String),
+}
+
+impl From<String> for PrepareFault {
+    fn from(why: String) -> Self {
+        Self::Message(why)
+    }
+}
+
+impl<F: FnOnce() -> Result<Prepared, PrepareFault> + Send + 'static> Prepare for F {
+    fn prepare(self) -> Result<Prepared, PrepareFault> {
         self()
     }
 }
@@ -114,6 +129,20 @@ pub enum MessageFate {
         /// Why, for people.
         why: String,
     },
+    /// It could not be prepared for a fault of this machine; the server was not asked anything.
+    PrepareLater {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+impl From<PrepareFault> for MessageFate {
+    fn from(fault: PrepareFault) -> Self {
+        match fault {
+            PrepareFault::Message(why) => Self::PrepareFailed { why },
+            PrepareFault::Machine(why) => Self::PrepareLater { why },
+        }
+    }
 }
 
 /// The one result of one message.

@@ -176,7 +176,10 @@ async fn hand_over(
     let started = accepted > 0 && !arguments.paused;
     if started {
         let body = json!({ "why": "mailweir delivery send" });
-        client.post(&["deliveries", id, "start"], &body).await?;
+        let started = client.post(&["deliveries", id, "start"], &body).await;
+        if let Err(fault) = started {
+            return Err(not_started(id, fault));
+        }
     }
     if globals.json() {
         let mut answer = totals.clone();
@@ -218,6 +221,18 @@ fn say_refusals(totals: &Value, refused: u64, file: Option<&Path>) {
             Some(path) => say(&format!("... and {more} more refused rows: {}", path.display())),
             None => say(&format!("... and {more} more refused rows; --refusals FILE writes all")),
         }
+    }
+}
+
+/// The list is in the queue, but whether the delivery has started is not known.
+fn not_started(id: &str, fault: CallFault) -> Failure {
+    let words = format!(
+        "{fault}; the recipients of {id} are in the queue: `mailweir delivery show {id}` says whether it has started, \
+         `mailweir delivery start {id}` starts it"
+    );
+    match Failure::from(fault) {
+        Failure::Refused(_) => Failure::refused(words),
+        _ => Failure::environment(words),
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Answer {
     Last(Stage, Reply),
     /// The conversation ends, nothing was asked about the message.
     End(EndCause),
+    /// The message could not be prepared for a fault of the machine.
+    NotPrepared(String),
 }
 
 pub(super) fn accept() -> Answer {
@@ -568,20 +570,26 @@ impl Bench {
                 } else {
                     (self.exchanger)(self.now, &plan, &assignment.message)
                 };
-                let (verdict, cause) = match answer {
-                    Answer::Reply(stage, reply) => (verdict(stage, reply), None),
+                let mut begun_at =
+                    (!plan.dry).then(|| Timestamp::from_micros(self.now.as_micros() - 1));
+                let (result, cause) = match answer {
+                    Answer::NotPrepared(why) => {
+                        begun_at = None;
+                        (DoneResult::PrepareLater { why }, None)
+                    }
+                    Answer::Reply(stage, reply) => {
+                        (DoneResult::Verdict(verdict(stage, reply)), None)
+                    }
                     Answer::Last(stage, reply) => {
                         let cause = EndCause::Refused { reply: reply.clone() };
-                        (verdict(stage, reply), Some(cause))
+                        (DoneResult::Verdict(verdict(stage, reply)), Some(cause))
                     }
-                    Answer::End(cause) => (Verdict::NotTried, Some(cause)),
+                    Answer::End(cause) => (DoneResult::Verdict(Verdict::NotTried), Some(cause)),
                 };
-                let begun_at =
-                    (!plan.dry).then(|| Timestamp::from_micros(self.now.as_micros() - 1));
                 let results = vec![MessageDone {
                     message: assignment.message.id,
                     started_at: begun_at,
-                    result: DoneResult::Verdict(verdict),
+                    result,
                 }];
                 self.tell(Event::MessagesDone { connection: id, results });
                 match cause {

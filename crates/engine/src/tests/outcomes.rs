@@ -257,3 +257,18 @@ fn a_delivery_at_fault_is_stopped_and_loses_nothing() {
     bench.run(MINUTE * 120);
     assert_eq!(bench.sent(), 300, "after the mending all of it goes");
 }
+
+#[test]
+fn a_fault_of_this_machine_costs_no_message() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, _, _| Answer::NotPrepared("the disk does not read".into()));
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 5);
+    bench.run(MINUTE);
+    assert_eq!(bench.count(RowState::Queued), 5);
+    assert_eq!(bench.message(ids[0]).attempts, 0);
+    assert!(bench.attempts.iter().all(|attempt| attempt.note.contains("disk")));
+    bench.exchanger = Box::new(|_, _, _| accept());
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 5);
+}

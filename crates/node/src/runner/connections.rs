@@ -20,7 +20,8 @@ use crate::clock::SteadyClock;
 use crate::config::{Config, SourceConfig, TlsVerify};
 use crate::prepare::RenderInput;
 use crate::smtp_client::{
-    ConnectPlan, ConnectionReport, Connector, MessageFate, Outgoing, Prepare, Prepared, ReportKind,
+    ConnectPlan, ConnectionReport, Connector, MessageFate, Outgoing, Prepare, PrepareFault,
+    Prepared, ReportKind,
 };
 
 /// Batches handed to one connection ahead; the engine assigns far fewer.
@@ -35,7 +36,7 @@ pub(super) struct Render {
 }
 
 impl Prepare for Render {
-    fn prepare(self) -> Result<Prepared, String> {
+    fn prepare(self) -> Result<Prepared, PrepareFault> {
         let message = &self.message;
         let input = RenderInput {
             message_id: message.id,
@@ -262,6 +263,7 @@ impl Connections {
                         result: match result.fate {
                             MessageFate::Verdict(verdict) => DoneResult::Verdict(verdict),
                             MessageFate::PrepareFailed { why } => DoneResult::PrepareFailed { why },
+                            MessageFate::PrepareLater { why } => DoneResult::PrepareLater { why },
                         },
                     })
                     .collect(),
@@ -321,7 +323,7 @@ impl DryRun {
                 let reply = Reply::line(250, "2.0.0 dry run: prepared, not sent");
                 (MessageFate::Verdict(Verdict::Sent { reply }), Some(started))
             }
-            Err(why) => (MessageFate::PrepareFailed { why }, None),
+            Err(fault) => (fault.into(), None),
         };
         crate::smtp_client::MessageResult { token, fate, started_at, ended_at: self.clock.now() }
     }

@@ -1,5 +1,6 @@
 //! The contents of deliveries, compiled once and shared by all connections.
 
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -7,6 +8,7 @@ use mail::id::DeliveryId;
 use store::{Reads, SqliteReads, StoreFault};
 
 use crate::prepare::{ContentSpec, Prepared, RenderInput, SenderSettings, Template};
+use crate::smtp_client::PrepareFault;
 
 /// Compiled templates held at a time; a delivery that is not among them is compiled again.
 const TEMPLATES_MAX: usize = 256;
@@ -17,10 +19,16 @@ const READERS: usize = 2;
 /// Readers for questions from outside, which may take long: mail does not wait for them.
 const QUESTION_READERS: usize = 2;
 
+/// A compiled template and when it was last used, counted in uses.
+struct Held {
+    template: Arc<Template>,
+    used: AtomicU64,
+}
+
 /// Some readers that take turns.
 struct Readers {
     readers: Vec<Mutex<SqliteReads>>,
-    next: core::sync::atomic::AtomicUsize,
+    next: AtomicUsize,
 }
 
 impl Readers {
@@ -29,11 +37,11 @@ impl Readers {
         open: &impl Fn() -> Result<SqliteReads, StoreFault>,
     ) -> Result<Self, StoreFault> {
         let readers = (0..count).map(|_| open().map(Mutex::new)).collect::<Result<_, _>>()?;
-        Ok(Self { readers, next: core::sync::atomic::AtomicUsize::new(0) })
+        Ok(Self { readers, next: AtomicUsize::new(0) })
     }
 
     fn ask<T>(&self, question: impl FnOnce(&dyn Reads) -> T) -> T {
-        let turn = self.next.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let reader = &self.readers[turn % self.readers.len()];
         // A panic while reading leaves nothing half done.
         let reads = reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +54,9 @@ pub struct Contents {
     readers: Readers,
     question_readers: Readers,
     settings: Arc<SenderSettings>,
-    templates: RwLock<BTreeMap<DeliveryId, Arc<Template>>>,
+    templates: RwLock<BTreeMap<DeliveryId, Held>>,
+    /// Counts the uses of templates.
+    uses: AtomicU64,
 }
 
 impl Contents {
@@ -63,6 +73,7 @@ impl Contents {
             question_readers: Readers::open(QUESTION_READERS, &open)?,
             settings,
             templates: RwLock::default(),
+            uses: AtomicU64::new(0),
         })
     }
 
@@ -86,11 +97,13 @@ impl Contents {
     /// The compiled content of a delivery.
     ///
     /// # Errors
-    /// It is not in the store or cannot be compiled any more, in words for people.
-    pub fn template(&self, delivery: DeliveryId) -> Result<Arc<Template>, String> {
+    /// It is not in the store or cannot be compiled any more; or (the machine's fault) it cannot be read just now.
+    pub fn template(&self, delivery: DeliveryId) -> Result<Arc<Template>, PrepareFault> {
         let known = self.templates.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(template) = known.get(&delivery) {
-            return Ok(Arc::clone(template));
+        let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
+        if let Some(held) = known.get(&delivery) {
+            held.used.store(use_number, Ordering::Relaxed);
+            return Ok(Arc::clone(&held.template));
         }
         drop(known);
         let stored = self
@@ -98,7 +111,9 @@ impl Contents {
                 let record = reads.delivery(delivery)?;
                 record.map_or(Ok(None), |record| reads.content(record.content))
             })
-            .map_err(|fault| format!("the content of {delivery} cannot be read: {fault}"))?;
+            .map_err(|fault| {
+                PrepareFault::Machine(format!("the content of {delivery} cannot be read: {fault}"))
+            })?;
         let body = stored.ok_or_else(|| format!("the content of {delivery} is missing"))?.body;
         let spec = ContentSpec::decode(&body)
             .map_err(|fault| format!("the content of {delivery} cannot be understood: {fault}"))?;
@@ -107,25 +122,31 @@ impl Contents {
         let template = Arc::new(template);
         let mut known = self.templates.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= TEMPLATES_MAX {
-            known.pop_first();
+            let oldest = known.iter().min_by_key(|(_, held)| held.used.load(Ordering::Relaxed));
+            if let Some(oldest) = oldest.map(|(delivery, _)| *delivery) {
+                known.remove(&oldest);
+            }
         }
-        known.insert(delivery, Arc::clone(&template));
+        let held = Held { template: Arc::clone(&template), used: AtomicU64::new(use_number) };
+        known.insert(delivery, held);
         Ok(template)
     }
 
     /// Prepares a single message of a stream.
     ///
     /// # Errors
-    /// Its content is missing, or is no message, in words for people.
-    pub fn single(&self, content: u64, input: &RenderInput<'_>) -> Result<Prepared, String> {
+    /// Its content is missing, or is no message; or (the machine's fault) it cannot be read just now.
+    pub fn single(&self, content: u64, input: &RenderInput<'_>) -> Result<Prepared, PrepareFault> {
         let stored = self
             .read(|reads| reads.content(content))
-            .map_err(|fault| format!("content {content} cannot be read: {fault}"))?
+            .map_err(|fault| {
+                PrepareFault::Machine(format!("content {content} cannot be read: {fault}"))
+            })?
             .ok_or_else(|| format!("content {content} is missing"))?;
         let spec = ContentSpec::single_message(stored.body.to_vec());
         Template::compile(&spec, Arc::clone(&self.settings))
             .map_err(|fault| fault.to_string())?
             .render(input)
-            .map_err(|fault| fault.to_string())
+            .map_err(|fault| fault.to_string().into())
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConnectPlan, ConnectionReport, Connector, MessageFate, MessageResult, Outgoing, Prepare,
-    ReportKind, TlsFacts,
+    PrepareFault, ReportKind, TlsFacts,
 };
 
 /// Octets read at once: dozens of replies.
@@ -231,7 +231,8 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             // A panic in a template must not take the connection's other messages with it.
             let prepared = catch_unwind(AssertUnwindSafe(|| outgoing.message.prepare()))
                 .unwrap_or_else(|_| {
-                    Err("preparing it panicked; this is a fault of Mailweir".into())
+                    let why = "preparing it panicked; this is a fault of Mailweir";
+                    Err(PrepareFault::Message(why.into()))
                 });
             match prepared {
                 Ok(prepared) => {
@@ -246,7 +247,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
                     };
                     session.enqueue(self.now(), envelope);
                 }
-                Err(why) => self.settle(token, MessageFate::PrepareFailed { why }, None),
+                Err(fault) => self.settle(token, fault.into(), None),
             }
         }
     }

@@ -14,7 +14,7 @@ use super::*;
 use crate::clock::SteadyClock;
 
 type Clock = fn() -> Timestamp;
-type Work = Box<dyn FnOnce() -> Result<Prepared, String> + Send>;
+type Work = Box<dyn FnOnce() -> Result<Prepared, PrepareFault> + Send>;
 
 static CLOCK: LazyLock<SteadyClock> = LazyLock::new(SteadyClock::start_at_wall);
 
@@ -188,6 +188,7 @@ fn shown(kind: &ReportKind) -> Vec<String> {
             let one = |result: &MessageResult| {
                 let fate = match &result.fate {
                     MessageFate::PrepareFailed { why } => format!("not prepared: {why}"),
+                    MessageFate::PrepareLater { why } => format!("later: {why}"),
                     MessageFate::Verdict(Verdict::Sent { reply }) => format!("sent: {reply}"),
                     MessageFate::Verdict(Verdict::NotTried) => "not tried".into(),
                     MessageFate::Verdict(other) => format!("{other:?}"),
@@ -436,7 +437,7 @@ fn what_cannot_be_prepared_never_reaches_the_wire() {
         |token, work: Work| Outgoing { token, send_before: Timestamp::NEVER, message: work };
     let expired = Outgoing { send_before: Timestamp::from_secs(1), ..message(3) };
     let messages = vec![
-        failing(1, Box::new(|| Err("`name` is not defined".into()))),
+        failing(1, Box::new(|| Err("`name` is not defined".to_string().into()))),
         failing(2, Box::new(|| panic!("a fault of ours"))),
         expired,
         message(4),
