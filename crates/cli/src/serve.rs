@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT end it in order: listeners close, conversations finish what is in flight, claimed messages go
 //! back to the queue. A second signal ends it at once; the next start recovers from the disk.
-//! SIGHUP reads the MX rules again.
+//! SIGHUP reads the MX rules and the bounce rules again.
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use control::HttpServer;
 use node::config::{Config, LogFormat, SourceConfig};
+use node::inmail::{Inmail, InmailBounds};
 use node::node::{Node, Questions, StartFault};
 use node::submission::{Submission, SubmissionBounds};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,10 +51,14 @@ fn log_to_standard_error(config: &Config) {
 
 /// Why the node does not start; faults of rules are shown one by one before.
 fn start_failure(fault: &StartFault) -> Failure {
-    let StartFault::Rules(faults) = fault else { return Failure::environment(fault.to_string()) };
+    let (which, faults) = match fault {
+        StartFault::Rules(faults) => ("MX", faults),
+        StartFault::BounceRules(faults) => ("bounce", faults),
+        other => return Failure::environment(other.to_string()),
+    };
     faults.iter().for_each(|fault| say(&format!("{}\n", fault.render())));
     let count = count(faults.len() as u64, "fault");
-    Failure::environment(format!("{count} in the MX rules; nothing was started"))
+    Failure::environment(format!("{count} in the {which} rules; nothing was started"))
 }
 
 /// Sources whose address no interface of this machine has. It may come later, so they are no reason not to start.
@@ -66,8 +71,11 @@ fn sources_elsewhere(sources: &[SourceConfig]) -> impl Iterator<Item = &SourceCo
 
 async fn reload(questions: Questions) {
     match questions.reload_rules().await {
-        Ok(rules) => tracing::info!(version = rules.version(), "the MX rules were read again"),
-        Err(fault) => tracing::error!("the MX rules in force stay: {fault}"),
+        Ok(rules) => tracing::info!(
+            version = rules.version(),
+            "the MX rules and the bounce rules were read again"
+        ),
+        Err(fault) => tracing::error!("the rules in force stay: {fault}"),
     }
 }
 
@@ -79,11 +87,24 @@ async fn serve(config: Config) -> Ended {
     let submission =
         Submission::bind(&config.submission, bounds).map_err(|fault| refused(&fault))?;
     let http_config = config.http.clone();
+    let inmail = Inmail::bind(&config, InmailBounds::default()).map_err(|fault| refused(&fault))?;
     let node = Node::start(config).map_err(|fault| start_failure(&fault))?;
     let questions = node.questions();
     let room = node.intake();
     let submission = submission
         .with_pressure(Arc::new(move || room.check_room().err().map(|short| short.to_string())));
+    let inmail = match inmail.open(&node.intake()) {
+        Ok(inmail) => inmail,
+        Err(fault) => {
+            node.shutdown().await;
+            return Err(refused(&fault));
+        }
+    };
+    let room = node.intake();
+    let inmail =
+        inmail.with_pressure(Arc::new(move || room.health().err().map(|sick| sick.to_string())));
+    let nondeliverables = node.nondeliverables();
+    nondeliverables.watch_inmail(inmail.counts());
     let http = HttpServer::bind(&http_config, node.intake(), node.questions());
     let http = match http {
         Ok(http) => http,
@@ -102,7 +123,12 @@ async fn serve(config: Config) -> Ended {
     for address in http.local_addresses()? {
         tracing::info!(%address, "HTTP listens");
     }
+    for address in inmail.smtp_addresses() {
+        tracing::info!(%address, "incoming mail listens");
+    }
     let submission = tokio::spawn(submission.run(node.intake(), stop.clone()));
+    // It ends before the node: what is in hand is recorded by it.
+    let inmail = tokio::spawn(inmail.run(nondeliverables.returned_mail(), stop.clone()));
     let http_stop = stop.clone();
     let http = tokio::spawn(async move {
         if let Err(fault) = http.run(http_stop).await {
@@ -133,7 +159,7 @@ async fn serve(config: Config) -> Ended {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
     let ended = async {
-        for listener in [submission, http] {
+        for listener in [submission, inmail, http] {
             if let Err(fault) = listener.await {
                 tracing::error!(%fault, "a listener has panicked");
             }

@@ -175,6 +175,7 @@ impl From<IntakeFault> for Problem {
                 .with("line", fault.line)
                 .with("column", fault.column),
             IntakeFault::Invalid(why) => Self::invalid(why),
+            IntakeFault::Quarantined(why) => Self::conflict("quarantined", why),
             IntakeFault::TryLater(_) | IntakeFault::NoRoom(_) => Self::try_later(fault.to_string()),
         }
     }

@@ -23,7 +23,7 @@ use crate::random::Random;
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::window::lane;
-use crate::work::{Attempt, Delivery, QueuedMessage, Settled};
+use crate::work::{Attempt, Delivery, QueuedMessage, SendMode, Settled};
 use quota::PathKey;
 
 /// What wants to be looked at when its time comes.
@@ -180,6 +180,12 @@ impl Engine {
     /// The next thing to be done.
     pub fn next_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
+    }
+
+    /// How the messages of a delivery are sent; as real ones where it is not known (any more).
+    #[must_use]
+    pub fn mode_of(&self, delivery: DeliveryId) -> SendMode {
+        self.deliveries.get(&delivery).map_or(SendMode::Real, |known| known.options.mode)
     }
 
     /// The MX rules in force.

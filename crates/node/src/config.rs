@@ -32,6 +32,7 @@ mod example;
 mod faults;
 mod inmail;
 pub mod network;
+mod quarantine;
 mod read;
 mod secret;
 mod sections;
@@ -42,6 +43,7 @@ mod tests;
 pub use example::MachineFacts;
 pub use inmail::{InmailConfig, LmtpAddress, MailboxConfig, MailboxProtocol};
 pub use network::IpNetwork;
+pub use quarantine::{BounceRulesConfig, QuarantineConfig};
 pub use read::SecretSource;
 pub use secret::Secret;
 pub use target_policy::{TargetPolicy, TargetRefused};
@@ -82,6 +84,10 @@ pub struct Config {
     pub submission: SubmissionConfig,
     /// `[inmail]` and `[[mailbox]]`.
     pub inmail: InmailConfig,
+    /// `[quarantine]`.
+    pub quarantine: QuarantineConfig,
+    /// `[bounce_rules]`.
+    pub bounce_rules: BounceRulesConfig,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[retry]`: the schedule.

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use engine::quarantine::Refusal;
 use engine::work::{DeliveryOptions, DeliveryState};
 use mail::address::Mailbox;
 use mail::id::{DeliveryId, MessageId, Priority};
@@ -21,6 +22,7 @@ use store::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SteadyClock;
+use crate::nondeliverables::{Admission, NonDeliverableCounts};
 use crate::prepare::{ContentSpec, Template, TemplateFault};
 use crate::room::Room;
 use crate::runner::Input;
@@ -38,6 +40,9 @@ pub enum IntakeFault {
     /// The caller's request cannot be fulfilled as it is.
     #[error("{0}")]
     Invalid(String),
+    /// A recipient may not be written to: quarantined, denylisted, unsubscribed or suppressed.
+    #[error("{0}")]
+    Quarantined(String),
     /// Nothing is wrong with the request; the store cannot take it now.
     #[error("not now: {0}; nothing was accepted, try again")]
     TryLater(String),
@@ -130,6 +135,8 @@ struct Inner {
     affinities: Vec<String>,
     permits: Semaphore,
     room: Room,
+    admission: Arc<Admission>,
+    counts: Arc<NonDeliverableCounts>,
     /// Held while rules are read again: two at a time could give one version to two rule sets.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -149,6 +156,7 @@ impl Intake {
         defaults: DeliveryOptions,
         affinities: Vec<String>,
         room: Room,
+        (admission, counts): (Arc<Admission>, Arc<NonDeliverableCounts>),
     ) -> Self {
         let inner = Inner {
             writer,
@@ -160,6 +168,8 @@ impl Intake {
             affinities,
             permits: Semaphore::new(REQUESTS_MAX),
             room,
+            admission,
+            counts,
             reloading: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -243,7 +253,8 @@ impl Intake {
     }
 
     /// Adds recipients to a delivery, at most [`store::APPEND_LIMIT`] at a time. Duplicates within the delivery are
-    /// not accepted and listed by their lines.
+    /// not accepted and listed by their lines. Recipients who may not be written to are not accepted either; they
+    /// are recorded among the refusals of the delivery, with line and reason.
     ///
     /// # Errors
     /// Wrong state, sick store.
@@ -253,6 +264,13 @@ impl Intake {
         recipients: Vec<Recipient>,
     ) -> Result<Appended, IntakeFault> {
         self.check_room()?;
+        let (recipients, refused) = self.admit(recipients).await?;
+        if !refused.is_empty() {
+            NonDeliverableCounts::add(&self.inner.counts.refused, refused.len() as u64);
+            // Before the others: who repeats the call after a fault in between counts them twice, but accepts nobody
+            // twice.
+            self.refuse(delivery, refused).await?;
+        }
         let recipients = recipients
             .into_iter()
             .map(|recipient| row(recipient.line, &recipient.mailbox, recipient.merge, ""))
@@ -266,6 +284,60 @@ impl Intake {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Those who may be written to, and the refusals of the others.
+    async fn admit(
+        &self,
+        recipients: Vec<Recipient>,
+    ) -> Result<(Vec<Recipient>, Vec<NewRefusal>), IntakeFault> {
+        let refusal = |recipient: &Recipient| self.refusal(&recipient.mailbox);
+        let Some(first) = recipients.iter().position(|recipient| refusal(recipient).is_some())
+        else {
+            return Ok((recipients, Vec::new()));
+        };
+        let mut admitted: Vec<Recipient> = Vec::with_capacity(recipients.len());
+        let mut refused = Vec::new();
+        for (place, recipient) in recipients.into_iter().enumerate() {
+            let found = if place < first { None } else { refusal(&recipient) };
+            match found {
+                None => admitted.push(recipient),
+                Some(found) => refused.push((recipient, found)),
+            }
+        }
+        let since = self.since(refused.iter().map(|(one, _)| &one.mailbox)).await?;
+        let refused = refused
+            .into_iter()
+            .zip(since)
+            .map(|((recipient, found), since)| NewRefusal {
+                line: recipient.line,
+                address: recipient.mailbox.as_str().into(),
+                reason: words(found, since).into(),
+            })
+            .collect();
+        Ok((admitted, refused))
+    }
+
+    /// Why an address may not be written to; `None`: it may.
+    fn refusal(&self, mailbox: &Mailbox) -> Option<Refusal> {
+        self.inner.admission.refuse(&mailbox.folded_key())
+    }
+
+    /// Why nothing is taken for this address, in words; `None`: it is.
+    #[must_use]
+    pub fn refused(&self, mailbox: &Mailbox) -> Option<String> {
+        self.refusal(mailbox).map(|found| words(found, None))
+    }
+
+    /// Since when each of these addresses is in its state, where that is known.
+    async fn since(
+        &self,
+        mailboxes: impl Iterator<Item = &Mailbox>,
+    ) -> Result<Vec<Option<Timestamp>>, IntakeFault> {
+        let keys: Vec<String> = mailboxes.map(|one| one.folded_key().into_owned()).collect();
+        let since = |record: engine::quarantine::AddressRecord| record.condition.since;
+        self.read(move |reads| keys.iter().map(|key| Ok(reads.address(key)?.map(since))).collect())
+            .await
     }
 
     /// Records recipients that were refused before they reached the store, with their reasons.
@@ -351,6 +423,19 @@ impl Intake {
         self.check_room()?;
         if message.recipients.is_empty() {
             return Err(IntakeFault::Invalid("the message has no recipients".into()));
+        }
+        let refused: Vec<&Mailbox> =
+            message.recipients.iter().filter(|one| self.refusal(one).is_some()).collect();
+        if !refused.is_empty() {
+            NonDeliverableCounts::add(&self.inner.counts.refused, refused.len() as u64);
+            let since = self.since(refused.iter().copied()).await?;
+            let why = |(mailbox, since): (&&Mailbox, Option<Timestamp>)| {
+                self.refusal(mailbox).map(|found| format!("{mailbox}: {}", words(found, since)))
+            };
+            let why: Vec<String> = refused.iter().zip(since).filter_map(why).collect();
+            if !why.is_empty() {
+                return Err(IntakeFault::Quarantined(why.join("; ")));
+            }
         }
         let delivery = self.stream(stream).await?;
         let content = NewContent { kind: ContentKind::Message, body: message.content.into() };
@@ -470,6 +555,16 @@ impl Intake {
 
     /// Sends a write and waits for its commit.
     pub(crate) async fn write(&self, write: Write) -> Result<Written, IntakeFault> {
+        self.write_then(write, |_| {}).await
+    }
+
+    /// The same; what was written is shown to `then` on the writer's thread, in the order of the commits and before
+    /// anybody else hears of it. It must be short.
+    pub(crate) async fn write_then(
+        &self,
+        write: Write,
+        then: impl FnOnce(&Written) + Send + 'static,
+    ) -> Result<Written, IntakeFault> {
         // Bounds what waits, so that a slow disk is felt by the callers and not by memory.
         let _permit = self
             .inner
@@ -480,7 +575,10 @@ impl Intake {
         let (sender, receiver) = oneshot::channel();
         let mut request: (Write, store::Reply) = (
             write,
-            Box::new(move |answer| {
+            Box::new(move |answer: Result<Written, StoreFault>| {
+                if let Ok(written) = &answer {
+                    then(written);
+                }
                 // Who asked may have gone; the commit stands.
                 let _ = sender.send(answer);
             }),
@@ -531,6 +629,23 @@ fn row(line: u64, mailbox: &Mailbox, merge: String, sender: &str) -> NewRecipien
         domain: mailbox.domain().into(),
         merge: merge.into(),
         sender: sender.into(),
+    }
+}
+
+/// A refusal in words, such as `quarantined: User unknown since 2026-03-01T08:00:00Z`.
+fn words(refusal: Refusal, since: Option<Timestamp>) -> String {
+    let (state, reason) = match refusal {
+        Refusal::Suppressed => return "suppressed: the address is on the suppression list".into(),
+        Refusal::DomainSuppressed => {
+            return "suppressed: the domain is on the suppression list".into();
+        }
+        Refusal::Denylisted(reason) => ("denylisted", reason),
+        Refusal::Quarantined(reason) => ("quarantined", reason),
+    };
+    let reason = reason.map_or_else(|| "by decision".to_owned(), |reason| reason.to_string());
+    match since.filter(|since| *since != Timestamp::EPOCH) {
+        Some(since) => format!("{state}: {reason} since {since}"),
+        None => format!("{state}: {reason}"),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod inmail;
 pub mod intake;
 mod listener;
 pub mod node;
+pub mod nondeliverables;
 pub mod prepare;
 pub mod recipients;
 pub mod retention;

@@ -20,6 +20,7 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
+use rules::bounce::{BounceRuleFile, SHIPPED_BOUNCE_TOML, shipped_bounce_rules};
 use rules::{Diagnostic, RuleSet};
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::data_dir;
 use crate::dns::Resolver;
 use crate::intake::Intake;
+use crate::nondeliverables::{self, BounceRulesInForce, NonDeliverables, Recorder};
 use crate::retention;
 use crate::room::Room;
 use crate::runner::connections::{Connections, NodeTime};
@@ -50,8 +52,11 @@ pub enum StartFault {
     #[error("{0}")]
     Store(#[from] StoreFault),
     /// The MX rules are faulty.
-    #[error("{}", rules_words(.0))]
+    #[error("{}", rules_words("MX", .0))]
     Rules(Vec<Diagnostic>),
+    /// The bounce rules are faulty.
+    #[error("{}", rules_words("bounce", .0))]
+    BounceRules(Vec<Diagnostic>),
     /// The data folder cannot be made.
     #[error("cannot make the data folder {}: {source}; set another data_dir", path.display())]
     DataDir {
@@ -91,11 +96,13 @@ pub enum StartFault {
 }
 
 /// Faults of rules in one line: how many, and the place of the first.
-fn rules_words(faults: &[Diagnostic]) -> String {
+fn rules_words(which: &str, faults: &[Diagnostic]) -> String {
     match faults {
-        [] => "the MX rules cannot be used".to_owned(),
-        [only] => format!("the MX rules have a fault: {only}"),
-        [first, ..] => format!("the MX rules have {} faults; the first: {first}", faults.len()),
+        [] => format!("the {which} rules cannot be used"),
+        [only] => format!("the {which} rules have a fault: {only}"),
+        [first, ..] => {
+            format!("the {which} rules have {} faults; the first: {first}", faults.len())
+        }
     }
 }
 
@@ -133,6 +140,27 @@ pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
     Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
 }
 
+/// Reads and checks the bounce rules of a configuration.
+///
+/// # Errors
+/// Unreadable or faulty local rules.
+fn read_bounce_rules(config: &Config) -> Result<Arc<BounceRulesInForce>, StartFault> {
+    let mut fingerprint = digest(SHIPPED_BOUNCE_TOML);
+    let local = match &config.bounce_rules.file {
+        None => None,
+        Some(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|source| StartFault::File { path: path.clone(), source })?;
+            let name = path.display().to_string();
+            let file = BounceRuleFile::parse(&name, &bytes).map_err(StartFault::BounceRules)?;
+            fingerprint.push_str(&digest(&bytes));
+            Some(file)
+        }
+    };
+    let file = BounceRuleFile::combine(local.as_ref(), shipped_bounce_rules());
+    Ok(BounceRulesInForce::new(&file, fingerprint))
+}
+
 fn digest(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
@@ -146,6 +174,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long [`Node::shutdown`] lets conversations go on.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long [`Node::shutdown`] waits for what conversations have said of addresses to be stored.
+const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Name of the store's setting with the version of the rules.
 const RULES_VERSION: &str = "rules_version";
@@ -163,6 +194,9 @@ pub struct Node {
     writer: Writer,
     clock: Arc<SteadyClock>,
     forgetting: Option<AbortHandle>,
+    nondeliverables: NonDeliverables,
+    recorder: Recorder,
+    accounts: [AbortHandle; 2],
 }
 
 /// What can be asked of a running node. Clones ask the same one.
@@ -175,6 +209,7 @@ pub struct Questions {
     log_lines_lost: Arc<AtomicU64>,
     config: Arc<Config>,
     clock: Arc<SteadyClock>,
+    nondeliverables: NonDeliverables,
 }
 
 impl Node {
@@ -185,6 +220,7 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, StartFault> {
         let config = Arc::new(config);
         let rules = read_rules(&config)?;
+        let bounce_rules = read_bounce_rules(&config)?;
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
         let sources = sources_of(&config)?;
@@ -198,6 +234,10 @@ impl Node {
         let (clock, ledger) = restore_ledger(&mut store, &rules, owner)?;
         let now = clock.now();
         release_parts(&mut store, now)?;
+        let admission = nondeliverables::load(&mut store, &config.quarantine, now)?;
+        let admission = Arc::new(admission);
+        let opening = nondeliverables::Opening::new();
+        let recorder = opening.recorder();
         let reader = || store.reader();
         let contents = Arc::new(Contents::new(settings, reader)?);
         let log = DeliveryLog::open(DeliveryLogSettings {
@@ -219,6 +259,7 @@ impl Node {
         let counts = Arc::new(Counts::default());
         let connections = Connections::new(
             connector,
+            Arc::clone(&admission),
             Arc::clone(&contents),
             Arc::clone(&clock),
             Arc::clone(&config),
@@ -226,6 +267,7 @@ impl Node {
             Arc::clone(&counts),
         );
         let mut engine = Engine::new(settings_of(&config), sources, rules, now);
+        engine.handle(now, Event::BounceRulesReplaced(Arc::clone(&bounce_rules.rules)));
         for delivery in open_deliveries(&contents)? {
             engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
         }
@@ -243,6 +285,8 @@ impl Node {
             resolver: Arc::clone(&resolver),
             connections,
             log,
+            admission: Arc::clone(&admission),
+            recorder: recorder.clone(),
             inputs: inputs.clone(),
             runtime,
             counts: Arc::clone(&counts),
@@ -268,7 +312,16 @@ impl Node {
             defaults,
             affinities,
             room.clone(),
+            (Arc::clone(&admission), opening.counts()),
         );
+        let (nondeliverables, accounts) = opening.begin(
+            intake.clone(),
+            Arc::clone(&contents),
+            admission,
+            config.quarantine.clone(),
+            bounce_rules,
+            inputs.clone(),
+        )?;
         let watch =
             room.watch(config.limits.clone(), config.data_dir.clone(), Arc::clone(&contents));
         tokio::spawn(watch);
@@ -287,6 +340,9 @@ impl Node {
             writer,
             clock,
             forgetting,
+            nondeliverables,
+            recorder,
+            accounts,
         })
     }
 
@@ -307,7 +363,14 @@ impl Node {
             log_lines_lost: Arc::clone(&self.log_lines_lost),
             config: Arc::clone(&self.config),
             clock: Arc::clone(&self.clock),
+            nondeliverables: self.nondeliverables.clone(),
         }
+    }
+
+    /// The way to everything about addresses that are not written to.
+    #[must_use]
+    pub fn nondeliverables(&self) -> NonDeliverables {
+        self.nondeliverables.clone()
     }
 
     /// The compiled contents of deliveries.
@@ -345,13 +408,15 @@ impl Node {
         if let Some(forgetting) = self.forgetting {
             forgetting.abort();
         }
-        let running = self.running;
-        let writer = self.writer;
-        let ended = tokio::task::spawn_blocking(move || {
-            running.shutdown(patience);
-            writer.shutdown().is_some()
-        });
-        if !matches!(ended.await, Ok(true)) {
+        let (running, writer) = (self.running, self.writer);
+        let engine = tokio::task::spawn_blocking(move || running.shutdown(patience)).await;
+        // What the last conversations said is written before the store is closed.
+        if tokio::time::timeout(RECORD_PATIENCE, self.recorder.stop()).await.is_err() {
+            tracing::error!("evidence about addresses could not be stored before the end");
+        }
+        self.accounts.iter().for_each(AbortHandle::abort);
+        let ended = tokio::task::spawn_blocking(move || writer.shutdown().is_some());
+        if engine.is_err() || !matches!(ended.await, Ok(true)) {
             tracing::error!("the node did not end in order; the next start recovers from the disk");
         }
     }
@@ -420,6 +485,12 @@ impl Questions {
     #[must_use]
     pub const fn intake(&self) -> &Intake {
         &self.intake
+    }
+
+    /// The way to everything about addresses that are not written to.
+    #[must_use]
+    pub const fn nondeliverables(&self) -> &NonDeliverables {
+        &self.nondeliverables
     }
 
     /// The configuration.
@@ -564,13 +635,15 @@ impl Questions {
         }))
     }
 
-    /// Reads the rules of the configuration again and puts them in force; the ledger loses no count.
+    /// Reads the MX rules and the bounce rules of the configuration again and puts them in force; the ledger loses
+    /// no count, and addresses are judged anew where other bounce rules say otherwise.
     ///
     /// # Errors
     /// Faulty rules: those in force stay.
     pub async fn reload_rules(&self) -> Result<Arc<RuleSet>, StartFault> {
         let _one_at_a_time = self.intake.reloading().await;
         let source = read_rules(&self.config)?;
+        let bounce_rules = read_bounce_rules(&self.config)?;
         let wanted = source.fingerprint.clone();
         let stored = self
             .intake
@@ -587,6 +660,8 @@ impl Questions {
         let rules = Arc::new(RuleSet::compile(&source.file, &source.levels, version));
         // A node that is ending needs no rules.
         let _ = self.inputs.send(Input::Rules(Arc::clone(&rules)));
+        let _ = self.inputs.send(Input::BounceRules(Arc::clone(&bounce_rules.rules)));
+        self.nondeliverables.replace_rules(bounce_rules);
         Ok(rules)
     }
 }

@@ -23,16 +23,18 @@ use std::time::Duration;
 
 use engine::Engine;
 use engine::event::{Command, Event};
-use engine::work::{DeliveryState, Settled};
+use engine::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use rules::RuleSet;
+use rules::bounce::BounceRules;
 use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SteadyClock;
 use crate::dns::Resolver;
+use crate::nondeliverables::{Admission, Recorder, folded, heard, withdrawn};
 use crate::smtp_client::ConnectionReport;
 use connections::Connections;
 use contents::Contents;
@@ -92,6 +94,8 @@ pub(crate) enum Input {
     Drain(Duration),
     /// Other rules are in force.
     Rules(Arc<RuleSet>),
+    /// Other bounce rules are in force.
+    BounceRules(Arc<BounceRules>),
     /// Somebody wants to know something.
     Ask(Question),
 }
@@ -106,6 +110,8 @@ pub(crate) struct Runner {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) connections: Connections,
     pub(crate) log: DeliveryLog,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) recorder: Recorder,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) counts: Arc<Counts>,
@@ -316,6 +322,7 @@ impl Runner {
                         (Vec::new(), Some(now + STORE_RETRY))
                     }
                 };
+                let messages = self.withdraw(now, messages);
                 let event = Event::Claimed { domain, priority, messages, next_due };
                 self.engine.handle(now, event);
             }
@@ -331,6 +338,9 @@ impl Runner {
             }
             Input::Swept { sweep, cancel, answer } => self.swept(now, sweep, cancel, answer),
             Input::DeliveryTouched(id) => self.delivery_touched(now, id),
+            Input::BounceRules(rules) => {
+                self.engine.handle(now, Event::BounceRulesReplaced(rules));
+            }
             Input::Drain(patience) => {
                 self.drain_until = Some(now + patience);
                 self.engine.handle(now, Event::Drain);
@@ -343,6 +353,56 @@ impl Runner {
                 question(&View { engine: &self.engine, ledger: self.ledger.ledger(), now });
             }
         }
+    }
+
+    /// Ends claimed messages whose recipients may not be written to any more, and gives back the others.
+    fn withdraw(&mut self, now: Timestamp, messages: Vec<QueuedMessage>) -> Vec<QueuedMessage> {
+        let (mut settled, mut attempts) = (Vec::new(), Vec::new());
+        let mut kept = Vec::with_capacity(messages.len());
+        for message in messages {
+            let Some(refusal) = self.admission.refuse(&folded(&message.recipient)) else {
+                kept.push(message);
+                continue;
+            };
+            let (fate, why) = (Fate::Final(FinalState::Failed), withdrawn(refusal));
+            settled.push(Settled {
+                id: message.id,
+                delivery: message.delivery,
+                fate,
+                attempts: message.attempts,
+                last_reply: why.as_str().into(),
+                at: now,
+            });
+            attempts.push(Attempt {
+                source: None,
+                target: None,
+                mx_host: Arc::from(""),
+                rule: Arc::from(""),
+                rules_version: self.engine.rules().version(),
+                number: message.attempts,
+                started_at: None,
+                ended_at: now,
+                verdict: None,
+                note: why.into(),
+                judgement: None,
+                fate,
+                message: Arc::new(message),
+            });
+        }
+        if !settled.is_empty() {
+            self.settle(settled);
+            self.record(attempts);
+        }
+        kept
+    }
+
+    /// Counts attempts, and lets everybody have them who keeps account.
+    fn record(&mut self, attempts: Vec<Attempt>) {
+        self.counts.count(&attempts);
+        let mode = |attempt: &Attempt| self.engine.mode_of(attempt.message.delivery);
+        let heard = attempts.iter().filter_map(|attempt| heard(attempt, mode(attempt)));
+        self.recorder.hand(heard.collect());
+        self.log.record(attempts);
     }
 
     fn remember_domain(&mut self, name: &str, id: DomainId) {
@@ -530,10 +590,7 @@ impl Runner {
             }
             Command::Close { connection } => self.connections.close(connection),
             Command::Settle(settled) => self.settle(settled),
-            Command::Record(attempts) => {
-                self.counts.count(&attempts);
-                self.log.record(attempts);
-            }
+            Command::Record(attempts) => self.record(attempts),
             Command::Expire { delivery, accepted_before } => {
                 self.expire(now, delivery, accepted_before);
             }

@@ -75,7 +75,11 @@ impl Desk for Submitting {
         if let Some(why) = self.pressure.as_ref().and_then(|pressure| pressure()) {
             return Some(Reply::line(452, &format!("4.3.1 {}", message::one_line(&why))));
         }
-        self.intake.health().err().map(|fault| message::reply_to(&fault.into()))
+        if let Err(fault) = self.intake.health() {
+            return Some(message::reply_to(&fault.into()));
+        }
+        let mailbox = mail::address::Mailbox::parse(offered.recipient).ok()?;
+        self.intake.refused(&mailbox).map(|why| message::not_written_to(&why))
     }
 
     fn may_log_in(&self, user: &str, password: &str) -> bool {

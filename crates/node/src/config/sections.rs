@@ -15,6 +15,7 @@ use toml::de::DeTable;
 use super::check::{self, PlacedSource};
 use super::faults::Faults;
 use super::inmail::{Surroundings, read_inmail};
+use super::quarantine::{read_bounce_rules, read_quarantine};
 use super::read::{Found, Reading, SecretReader, Section, suggestion};
 use super::{
     CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig, HttpConfig, HttpToken,
@@ -81,6 +82,8 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         sender: &sender,
     };
     let inmail = read_inmail(root.section("inmail"), root.sections("mailbox"), &surroundings);
+    let quarantine = read_quarantine(root.section("quarantine"));
+    let bounce_rules = read_bounce_rules(root.section("bounce_rules"), folder);
     let http = read_http(root.section("http"));
     let (retry, validity) = read_retry(root.section("retry"));
     let circuit_breaker = read_circuit_breaker(root.section("circuit_breaker"));
@@ -104,6 +107,8 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         dkim,
         submission,
         inmail,
+        quarantine,
+        bounce_rules,
         http,
         retry,
         validity,

@@ -18,6 +18,7 @@ use super::Counts;
 use super::contents::Contents;
 use crate::clock::SteadyClock;
 use crate::config::{Config, SourceConfig, TlsVerify};
+use crate::nondeliverables::{Admission, folded, withdrawn};
 use crate::prepare::RenderInput;
 use crate::smtp_client::{
     ConnectPlan, ConnectionReport, Connector, MessageFate, Outgoing, Prepare, PrepareFault,
@@ -29,6 +30,7 @@ const BATCHES_MAX: usize = 1_024;
 
 /// Renders one message on the task of its connection.
 pub(super) struct Render {
+    admission: Arc<Admission>,
     contents: Arc<Contents>,
     message: Arc<QueuedMessage>,
     mode: SendMode,
@@ -38,6 +40,10 @@ pub(super) struct Render {
 impl Prepare for Render {
     fn prepare(self) -> Result<Prepared, PrepareFault> {
         let message = &self.message;
+        // The last moment: what became durable before this is heeded.
+        if let Some(refusal) = self.admission.refuse(&folded(&message.recipient)) {
+            return Err(withdrawn(refusal));
+        }
         let input = RenderInput {
             message_id: message.id,
             delivery: message.delivery,
@@ -84,6 +90,7 @@ pub(crate) struct Connections {
     /// would hand it to the same connection again and again if it heard of it earlier.
     too_late: HashMap<ConnectionId, Vec<MessageDone>>,
     connector: Arc<Connector<NodeTime>>,
+    admission: Arc<Admission>,
     contents: Arc<Contents>,
     clock: Arc<SteadyClock>,
     sources: HashMap<SourceId, SourceConfig>,
@@ -101,6 +108,7 @@ pub(crate) type NodeTime = Box<dyn Fn() -> Timestamp + Send + Sync>;
 impl Connections {
     pub(crate) fn new(
         connector: Connector<NodeTime>,
+        admission: Arc<Admission>,
         contents: Arc<Contents>,
         clock: Arc<SteadyClock>,
         settings: Arc<Config>,
@@ -113,6 +121,7 @@ impl Connections {
             open: HashMap::new(),
             too_late: HashMap::new(),
             connector: Arc::new(connector),
+            admission,
             contents,
             clock,
             sources,
@@ -187,6 +196,7 @@ impl Connections {
         self.open.insert(connection, Open::Dry { work });
         let dry = DryRun {
             connection,
+            admission: Arc::clone(&self.admission),
             contents: Arc::clone(&self.contents),
             clock: Arc::clone(&self.clock),
             reports: self.reports.clone(),
@@ -210,6 +220,7 @@ impl Connections {
                         token: assigned.message.id.0,
                         send_before: assigned.use_before,
                         message: Render {
+                            admission: Arc::clone(&self.admission),
                             contents: Arc::clone(&self.contents),
                             message: assigned.message,
                             mode: assigned.mode,
@@ -290,6 +301,7 @@ impl Connections {
 /// A connection that is none: every message is prepared, nothing is sent.
 struct DryRun {
     connection: ConnectionId,
+    admission: Arc<Admission>,
     contents: Arc<Contents>,
     clock: Arc<SteadyClock>,
     reports: mpsc::UnboundedSender<ConnectionReport>,
@@ -313,6 +325,7 @@ impl DryRun {
         let started = self.clock.now();
         let token = assigned.message.id.0;
         let render = Render {
+            admission: Arc::clone(&self.admission),
             contents: Arc::clone(&self.contents),
             message: assigned.message,
             mode: assigned.mode,

@@ -262,6 +262,7 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
         IntakeFault::Template(_) | IntakeFault::Invalid(_) => {
             refusal(554, "5.6.0", &fault.to_string())
         }
+        IntakeFault::Quarantined(why) => not_written_to(why),
         IntakeFault::Refused(refused) => match refused {
             RefusedWrite::KeyReused => refusal(554, "5.5.4", &refused.to_string()),
             RefusedWrite::TooLarge { .. } => refusal(552, "5.3.4", &refused.to_string()),
@@ -279,6 +280,11 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
             }
         },
     }
+}
+
+/// What a client is told about a recipient to whom nothing is sent.
+pub(super) fn not_written_to(why: &str) -> Reply {
+    refusal(550, "5.7.1", &format!("nothing is sent to this recipient, {why}"))
 }
 
 /// What a client is told when there is no room for its message. The words may name files of this machine.

@@ -1,0 +1,699 @@
+//! What servers say about addresses, and what follows from it: quarantine, denylist, unsubscription.
+//!
+//! **Promise.** Every refusal that speaks of a recipient, every genuine bounce and every genuine complaint
+//! becomes evidence in the ledger, judged by the same rules and the same qualifications. What admission
+//! refuses is what is durable, nothing more and nothing less: before, during and after a restart. No attempt
+//! begins for an address after its quarantine is durable. What is forged or not ours is counted and
+//! changes nothing.
+//!
+//! **How.** The engine's loop hands its attempts to a bounded queue and never waits; mail that came
+//! back is read by [`ReturnedMail`]. One recorder takes both, asks the desk (policy and outage guard), and
+//! writes in batches. The admission set learns of a change on the writer's thread, right after its commit,
+//! so that the order is that of the disk. It is asked at intake, when messages are claimed, and right before one is
+//! sent. Chores end what ends by itself, work off tasks and keep the guard's memory.
+//!
+//! **Absences.** A crash between the commit of an outcome and that of its evidence loses this piece of
+//! evidence: the address will say it again. When the queue is full (the store is very slow), evidence is left out and
+//! counted; mail does not wait for it.
+
+mod admission;
+mod chores;
+mod counts;
+mod matching;
+mod people;
+mod recorder;
+mod returned;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use engine::quarantine::{
+    AddressFilter, AddressRecord, Assumption, Change, CleanUpReport, Deed, Desk, Difference, Entry,
+    Explanation, HOLDS_KEPT, History, HoldRecord, LedgerWrite, LedgerWritten, OutageGuard, Policy,
+    Qualification, Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter,
+    TextKey, TextRecord, Work, explain,
+};
+use mail::address::Mailbox;
+use mail::failure::Reason;
+use mail::time::Timestamp;
+use mail::verp::{Purpose, Verp, VerpFault};
+use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key};
+use store::{LedgerPlace, Store, StoreFault, Write, Written};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::config::QuarantineConfig;
+use crate::inmail::InmailCounts;
+use crate::intake::{Intake, IntakeFault};
+use crate::runner::Input;
+use crate::runner::contents::Contents;
+
+pub(crate) use admission::{Admission, folded, withdrawn};
+pub use counts::{NonDeliverableCounts, Snapshot};
+pub use engine::quarantine::Author;
+pub(crate) use recorder::{Recorder, heard};
+pub use returned::ReturnedMail;
+
+/// Entries or addresses looked at in one step of a task or a preview.
+const STEP: u32 = 1_000;
+
+/// Addresses read at a time at the start.
+const MARKS: u32 = 10_000;
+
+/// Everything about one address.
+#[derive(Clone, Debug)]
+pub struct AddressExplained {
+    /// The folded address.
+    pub address: String,
+    /// Its row; `None`: nothing is recorded about it.
+    pub record: Option<AddressRecord>,
+    /// Its entries and deeds.
+    pub history: History,
+    /// What each entry did, under the policy in force.
+    pub explanation: Explanation,
+    /// Why it is refused, in words; `None`: it is not.
+    pub refused: Option<String>,
+}
+
+/// Why an unsubscription did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsubscribeFault {
+    /// The token was not made here, or was changed.
+    #[error("this is not a link of ours: {0}")]
+    Token(#[from] VerpFault),
+    /// The message is not known any more.
+    #[error("the message of this link is not known any more")]
+    Forgotten,
+    /// The store cannot take it now.
+    #[error("{0}")]
+    Intake(#[from] IntakeFault),
+}
+
+/// The message to which a text leads back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Its number, and that of its delivery.
+    pub verp: Verp,
+    /// The address as it was written to.
+    pub address: String,
+}
+
+/// The way to everything about addresses that are not written to. Clones are the same.
+#[derive(Clone)]
+pub struct NonDeliverables {
+    inner: Arc<Inner>,
+}
+
+/// The bounce rules in force.
+#[derive(Debug)]
+pub(crate) struct BounceRulesInForce {
+    pub(crate) rules: Arc<BounceRules>,
+    /// The names of all rules.
+    names: HashSet<Box<str>>,
+    /// A text that is different for different rules.
+    fingerprint: String,
+}
+
+impl BounceRulesInForce {
+    /// `fingerprint` must be different for different rules.
+    pub(crate) fn new(file: &BounceRuleFile, fingerprint: String) -> Arc<Self> {
+        let names = file.rules().iter().map(|rule| rule.name.as_ref().into()).collect();
+        Arc::new(Self { rules: Arc::new(BounceRules::compile(file)), names, fingerprint })
+    }
+}
+
+struct Inner {
+    intake: Intake,
+    admission: Arc<Admission>,
+    contents: Arc<Contents>,
+    config: QuarantineConfig,
+    people: people::People,
+    judge: Mutex<BounceJudge>,
+    recorder: mpsc::Sender<recorder::Handed>,
+    tasks_wait: Notify,
+    rules: RwLock<Arc<BounceRulesInForce>>,
+    rules_changed: Notify,
+    counts: Arc<NonDeliverableCounts>,
+    inmail: OnceLock<Arc<InmailCounts>>,
+    snapshot: RwLock<Snapshot>,
+}
+
+impl core::fmt::Debug for NonDeliverables {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.debug_struct("NonDeliverables").finish_non_exhaustive()
+    }
+}
+
+/// Takes up what an earlier run knew: the admission set, the guard's memory. Where the policy is another one than
+/// that by which the ledger was judged, a task to judge it anew is started.
+///
+/// # Errors
+/// The store cannot be read or written.
+pub(crate) fn load(
+    store: &mut dyn Store,
+    config: &QuarantineConfig,
+    now: Timestamp,
+) -> Result<Admission, StoreFault> {
+    let reads = store.reads();
+    let mut guard = OutageGuard::new(config.guard);
+    let holds = reads.holds(HOLDS_KEPT)?;
+    let last = holds.iter().map(|hold| hold.hold).max().unwrap_or(0);
+    let open = holds.into_iter().filter(|hold| hold.ended.is_none());
+    let open: Vec<_> = open.map(|hold| (hold.hold, hold.provider)).collect();
+    guard.restore(chores::provider_days(reads, now)?, open, last);
+    let mut desk = Desk::new(Arc::new(config.policy.clone()), guard);
+    let mut after = 0;
+    loop {
+        let page = reads.marks(after, MARKS)?;
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        page.iter().for_each(|known| desk.load(&known.address, known.mark));
+    }
+    let mut after = None;
+    loop {
+        let page = reads.suppressions(after.as_ref(), MARKS)?;
+        page.iter().for_each(|known| desk.suppress(&known.entry, true));
+        match page.into_iter().next_back() {
+            Some(last) => after = Some(last.entry),
+            None => break,
+        }
+    }
+    // A policy is plain data: writing it as JSON cannot fail.
+    let policy: Box<str> = serde_json::to_string(&config.policy).unwrap_or_default().into();
+    let before = reads.setting(chores::POLICY)?;
+    if before.as_deref() != Some(&*policy) {
+        let mut writes = vec![Write::PutSetting { key: chores::POLICY.into(), value: policy }];
+        if before.is_some() {
+            let why = "the policy of the configuration is another one".into();
+            let author = Author { who: "configuration".into(), why };
+            let start = LedgerWrite::Start { work: Work::Everyone, author, now };
+            writes.push(Write::Quarantine(Box::new(start)));
+        }
+        store.apply(&writes)?;
+    }
+    Ok(Admission::new(desk, config.enabled))
+}
+
+/// The queue before anybody works on it.
+pub(crate) struct Opening {
+    recorder: Recorder,
+    handed: mpsc::Receiver<recorder::Handed>,
+}
+
+impl Opening {
+    pub(crate) fn new() -> Self {
+        let (sender, handed) = recorder::channel();
+        Self { recorder: Recorder { sender, counts: Arc::default() }, handed }
+    }
+
+    /// Where the engine hands over.
+    pub(crate) fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Figures for metrics, live.
+    pub(crate) fn counts(&self) -> Arc<NonDeliverableCounts> {
+        Arc::clone(&self.recorder.counts)
+    }
+
+    /// Begins to work. The tasks end when they are aborted; the recorder also by [`Recorder::stop`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) fn begin(
+        self,
+        intake: Intake,
+        contents: Arc<Contents>,
+        admission: Arc<Admission>,
+        config: QuarantineConfig,
+        rules: Arc<BounceRulesInForce>,
+        engine: mpsc::UnboundedSender<Input>,
+    ) -> Result<(NonDeliverables, [AbortHandle; 2]), StoreFault> {
+        let people = contents.ask(|reads| people::People::load(reads, engine))?;
+        let all = NonDeliverables {
+            inner: Arc::new(Inner {
+                intake,
+                admission,
+                contents,
+                config,
+                people,
+                judge: Mutex::new(BounceJudge::new(Arc::clone(&rules.rules))),
+                recorder: self.recorder.sender,
+                tasks_wait: Notify::new(),
+                rules: RwLock::new(rules),
+                rules_changed: Notify::new(),
+                counts: self.recorder.counts,
+                inmail: OnceLock::new(),
+                snapshot: RwLock::default(),
+            }),
+        };
+        let recorder = tokio::spawn(recorder::record(all.clone(), self.handed));
+        let chores = tokio::spawn(chores::keep(all.clone()));
+        Ok((all, [recorder.abort_handle(), chores.abort_handle()]))
+    }
+}
+
+impl NonDeliverables {
+    // ------------------------------------------------------------------ addresses
+
+    /// Addresses with a number above `after` (0: from the beginning), by number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn addresses(
+        &self,
+        filter: AddressFilter,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, AddressRecord)>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.addresses(&filter, after, limit)).await
+    }
+
+    /// Everything about one address.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn explain(&self, mailbox: &Mailbox) -> Result<AddressExplained, IntakeFault> {
+        let address = mailbox.folded_key().into_owned();
+        let asked = address.clone();
+        let (record, history) = self
+            .inner
+            .intake
+            .read(move |reads| Ok((reads.address(&asked)?, reads.history(&asked)?)))
+            .await?;
+        let explanation = explain(&history, &self.policy(), self.inner.intake.now());
+        let refused = self.inner.admission.refuse(&address).map(|refusal| refusal.to_string());
+        Ok(AddressExplained { address, record, history, explanation, refused })
+    }
+
+    /// How many addresses are in which state for which reason.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn address_counts(&self) -> Result<Vec<(State, Option<Reason>, u64)>, IntakeFault> {
+        self.inner.intake.read(|reads| reads.address_counts()).await
+    }
+
+    /// Does something to single addresses: deny, allow, quarantine, release, import. At most
+    /// [`engine::quarantine::WRITE_LIMIT`] at a time. Answers what changed; in force when this returns.
+    ///
+    /// # Errors
+    /// Too many, words too long, or the store takes nothing.
+    pub async fn act(
+        &self,
+        deeds: Vec<(Mailbox, Deed)>,
+        author: Author,
+    ) -> Result<Vec<Change>, IntakeFault> {
+        let fold = |(mailbox, deed): (Mailbox, Deed)| (mailbox.folded_key().into(), deed);
+        self.act_folded(deeds.into_iter().map(fold).collect(), author).await
+    }
+
+    /// The same for rows of an import ([`engine::quarantine::csv::import`]), whose addresses are folded already.
+    ///
+    /// # Errors
+    /// As [`NonDeliverables::act`].
+    pub async fn act_folded(
+        &self,
+        deeds: Vec<(Box<str>, Deed)>,
+        author: Author,
+    ) -> Result<Vec<Change>, IntakeFault> {
+        let (policy, now) = (self.policy(), self.inner.intake.now());
+        match self.carry_out(LedgerWrite::Act { deeds, author, policy, now }).await? {
+            LedgerWritten::Changed(changes) => Ok(changes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Forgets everything about an address; its hash goes on the suppression list. `author` must not name it.
+    ///
+    /// # Errors
+    /// The store takes nothing.
+    pub async fn forget(
+        &self,
+        mailbox: &Mailbox,
+        author: Author,
+    ) -> Result<Vec<Change>, IntakeFault> {
+        let address: Box<str> = mailbox.folded_key().into();
+        let now = self.inner.intake.now();
+        match self.carry_out(LedgerWrite::Forget { address, author, now }).await? {
+            LedgerWritten::Changed(changes) => Ok(changes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    // ------------------------------------------------------------------ entries and tasks
+
+    /// Entries that a selection takes, by time, among the next `limit` of its window; and where to go on.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn entries(
+        &self,
+        selection: Selection,
+        after: LedgerPlace,
+        limit: u32,
+    ) -> Result<(Vec<Entry>, Option<LedgerPlace>), IntakeFault> {
+        self.inner.intake.read(move |reads| reads.entries(&selection, after, limit)).await
+    }
+
+    /// What a task would do; nothing is changed. Reads in steps, so that it may be dropped half-way.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn preview(&self, work: Work) -> Result<Difference, IntakeFault> {
+        let policy = (*self.policy()).clone();
+        self.preview_with(work, Assumption { policy, qualification: None }).await
+    }
+
+    /// What would follow if a text were qualified so (`None`: as the rules say).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn preview_qualification(
+        &self,
+        key: TextKey,
+        qualification: Option<Qualification>,
+    ) -> Result<Difference, IntakeFault> {
+        let policy = (*self.policy()).clone();
+        let assumption = Assumption { policy, qualification: Some((key, qualification)) };
+        self.preview_with(Work::Text { key }, assumption).await
+    }
+
+    /// As [`NonDeliverables::preview`], under another policy or qualification.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn preview_with(
+        &self,
+        work: Work,
+        assumption: Assumption,
+    ) -> Result<Difference, IntakeFault> {
+        let (work, assumption) = (Arc::new(work), Arc::new(assumption));
+        let now = self.inner.intake.now();
+        let mut whole = Difference::default();
+        let mut after = LedgerPlace::default();
+        loop {
+            let (work, assumption) = (Arc::clone(&work), Arc::clone(&assumption));
+            let (part, next) = self
+                .inner
+                .intake
+                .read(move |reads| reads.preview(&work, &assumption, after, STEP, now))
+                .await?;
+            whole.join(part);
+            match next {
+                Some(next) => after = next,
+                None => return Ok(whole),
+            }
+        }
+    }
+
+    /// Starts a task ([`Work::Undo`], [`Work::Restore`], [`Work::Everyone`]); it goes on by itself, over restarts
+    /// too. Answers its number.
+    ///
+    /// # Errors
+    /// The store takes nothing.
+    pub async fn start(&self, work: Work, author: Author) -> Result<u64, IntakeFault> {
+        let now = self.inner.intake.now();
+        match self.carry_out(LedgerWrite::Start { work, author, now }).await? {
+            LedgerWritten::Started(task) => Ok(task),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tasks that are not done, by number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn tasks(&self) -> Result<Vec<TaskRecord>, IntakeFault> {
+        self.inner.intake.read(|reads| reads.tasks()).await
+    }
+
+    // ------------------------------------------------------------------ texts
+
+    /// Texts, the most frequent first, after the one with these occurrences and this key.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn texts(
+        &self,
+        filter: TextFilter,
+        after: Option<(u32, TextKey)>,
+        limit: u32,
+    ) -> Result<Vec<TextRecord>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.texts(filter, after, limit)).await
+    }
+
+    /// One text.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn text(&self, key: TextKey) -> Result<Option<TextRecord>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.text(key)).await
+    }
+
+    /// Says what a text means; `None`: what the rules say. In force for the next reply at once; the addresses with
+    /// this text are judged anew by a task, whose number is answered.
+    ///
+    /// # Errors
+    /// The text was never met, or the store takes nothing.
+    pub async fn qualify(
+        &self,
+        key: TextKey,
+        qualification: Option<Qualification>,
+        author: Author,
+    ) -> Result<u64, IntakeFault> {
+        let now = self.inner.intake.now();
+        let write = LedgerWrite::Qualify { key, qualification, author, now };
+        match self.carry_out(write).await? {
+            LedgerWritten::Started(task) => Ok(task),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    // ------------------------------------------------------------------ alerts
+
+    /// Holds of the outage guard, the newest first: its alerts. Those without an end are in force.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn holds(&self, limit: u32) -> Result<Vec<HoldRecord>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.holds(limit)).await
+    }
+
+    /// Ends a hold: its replies were true (`confirmed`), or they were not.
+    ///
+    /// # Errors
+    /// The store takes nothing.
+    pub async fn end_hold(
+        &self,
+        hold: u64,
+        confirmed: bool,
+        author: Author,
+    ) -> Result<(), IntakeFault> {
+        let now = self.inner.intake.now();
+        let writes = self.inner.admission.desk_mut().end_hold(hold, confirmed, author, now);
+        for write in writes {
+            self.carry_out(write).await?;
+        }
+        Ok(())
+    }
+
+    /// Daily counts of what changed nothing, from a day (since 1970-01-01) on.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn strays(&self, since_day: u32) -> Result<Vec<(u32, Stray, u64)>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.strays(since_day)).await
+    }
+
+    // ------------------------------------------------------------------ suppression
+
+    /// The suppression list after an entry: hashes first, then domains.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn suppressions(
+        &self,
+        after: Option<Suppressed>,
+        limit: u32,
+    ) -> Result<Vec<SuppressionRecord>, IntakeFault> {
+        self.inner.intake.read(move |reads| reads.suppressions(after.as_ref(), limit)).await
+    }
+
+    /// Puts on the suppression list (or takes off, with `suppressed` false); in force when this returns.
+    ///
+    /// # Errors
+    /// Too many, or the store takes nothing.
+    pub async fn suppress(
+        &self,
+        entries: Vec<Suppressed>,
+        suppressed: bool,
+        author: Author,
+    ) -> Result<(), IntakeFault> {
+        let now = self.inner.intake.now();
+        let write = match suppressed {
+            true => LedgerWrite::Suppress { entries, author, now },
+            false => LedgerWrite::Unsuppress { entries, author, now },
+        };
+        self.carry_out(write).await.map(drop)
+    }
+
+    // ------------------------------------------------------------------ unsubscription
+
+    /// Whose token this is. Changes nothing.
+    ///
+    /// # Errors
+    /// It is not ours, or its message is not known any more.
+    pub async fn read_unsubscribe(&self, token: &str) -> Result<Recipient, UnsubscribeFault> {
+        let verp = self.inner.contents.settings().return_path.decode_name(token)?;
+        if verp.purpose != Purpose::Unsubscribe {
+            return Err(VerpFault::NotOurs.into());
+        }
+        self.recipient(verp).await?.ok_or(UnsubscribeFault::Forgotten)
+    }
+
+    /// Unsubscribes the recipient of the message to which this token belongs: nothing is sent to the address any more,
+    /// not even what is queued. Answers whom. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// It is not ours, its message is not known any more, or the store takes nothing.
+    pub async fn unsubscribe(&self, token: &str) -> Result<Recipient, UnsubscribeFault> {
+        let found = self.read_unsubscribe(token).await?;
+        self.unsubscribe_recipient(&found, "one-click link").await?;
+        Ok(found)
+    }
+
+    async fn unsubscribe_recipient(&self, found: &Recipient, why: &str) -> Result<(), IntakeFault> {
+        let address = folded(&found.address);
+        let out_already = self.inner.admission.is_denylisted(&address);
+        if out_already {
+            return Ok(());
+        }
+        let author = Author {
+            who: "recipient".into(),
+            why: format!("{why} of {}", found.verp.message).into(),
+        };
+        self.act_folded(vec![(address.into(), Deed::Unsubscribe)], author).await?;
+        NonDeliverableCounts::add(&self.inner.counts.unsubscribed, 1);
+        Ok(())
+    }
+
+    /// The recipient of a message; `None`: it is not known any more.
+    async fn recipient(&self, verp: Verp) -> Result<Option<Recipient>, IntakeFault> {
+        let record = self.inner.intake.read(move |reads| reads.message(verp.message)).await?;
+        Ok(record
+            .filter(|record| record.delivery == verp.delivery)
+            .map(|record| Recipient { verp, address: record.address.to_string() }))
+    }
+
+    // ------------------------------------------------------------------ the rest
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(self.inner.admission.desk().policy())
+    }
+
+    /// Does the whole clean-up now; else it is done once a day.
+    pub async fn clean_up(&self) -> CleanUpReport {
+        chores::clean_up(self).await
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counts(&self) -> &NonDeliverableCounts {
+        &self.inner.counts
+    }
+
+    /// Sizes of the lists as of a few minutes ago at most.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Addresses in the admission set.
+    #[must_use]
+    pub fn known_addresses(&self) -> usize {
+        self.inner.admission.desk().admission().len()
+    }
+
+    /// Lets metrics show the figures of incoming mail.
+    pub fn watch_inmail(&self, counts: Arc<InmailCounts>) {
+        // Only the first one counts: a node has one.
+        let _ = self.inner.inmail.set(counts);
+    }
+
+    /// The figures of incoming mail; `None`: none comes in.
+    #[must_use]
+    pub fn inmail(&self) -> Option<&Arc<InmailCounts>> {
+        self.inner.inmail.get()
+    }
+
+    /// Whoever reads mail that came in: for [`crate::inmail::Inmail::run`].
+    #[must_use]
+    pub fn returned_mail(&self) -> ReturnedMail {
+        ReturnedMail::new(self.clone())
+    }
+
+    /// Other bounce rules are in force: what comes next is judged by them, and the ledger is looked through.
+    pub(crate) fn replace_rules(&self, in_force: Arc<BounceRulesInForce>) {
+        let rules = Arc::clone(&in_force.rules);
+        *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = in_force;
+        self.inner.judge.lock().unwrap_or_else(PoisonError::into_inner).replace_rules(rules);
+        self.inner.rules_changed.notify_one();
+    }
+
+    /// Has a write made durable. The admission set and what people have said are up to date when this returns.
+    async fn carry_out(&self, write: LedgerWrite) -> Result<LedgerWritten, IntakeFault> {
+        let starts_task = matches!(write, LedgerWrite::Start { .. } | LedgerWrite::Qualify { .. });
+        let learn = self.lesson(&write);
+        let write = Write::Quarantine(Box::new(write));
+        let written = self.inner.intake.write_then(write, learn).await?;
+        if starts_task {
+            self.inner.tasks_wait.notify_one();
+        }
+        match written {
+            Written::Quarantine(written) => Ok(*written),
+            other => Err(IntakeFault::TryLater(format!("the store answered otherwise: {other:?}"))),
+        }
+    }
+
+    /// What memory learns when a write is durable. Called on the writer's thread, so that its order is that of the
+    /// disk.
+    fn lesson(&self, write: &LedgerWrite) -> impl FnOnce(&Written) + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        let suppressed = match write {
+            LedgerWrite::Suppress { entries, .. } => Some((entries.clone(), true)),
+            LedgerWrite::Unsuppress { entries, .. } => Some((entries.clone(), false)),
+            LedgerWrite::Forget { address, .. } => {
+                let hash = engine::quarantine::AddressHash::of(address);
+                Some((vec![Suppressed::Address(hash)], true))
+            }
+            _ => None,
+        };
+        let said = match write {
+            LedgerWrite::Qualify { key, qualification, .. } => Some((*key, *qualification)),
+            _ => None,
+        };
+        move |written| {
+            let Written::Quarantine(written) = written else { return };
+            inner.counts.count_changes(written.changes());
+            let mut desk = inner.admission.desk_mut();
+            desk.learn(written.changes());
+            for entry in suppressed.iter().flat_map(|(entries, _)| entries) {
+                desk.suppress(entry, suppressed.as_ref().is_some_and(|(_, on)| *on));
+            }
+            drop(desk);
+            if let Some((key, said)) = said {
+                inner.people.learn(key, said);
+            }
+        }
+    }
+}
+
+/// Qualifications by people, by key.
+type Said = BTreeMap<Key, Qualification>;
+
+fn unexpected(written: &LedgerWritten) -> IntakeFault {
+    IntakeFault::TryLater(format!("the store answered with something else: {written:?}"))
+}

@@ -1,0 +1,64 @@
+//! Who may be written to, asked by many threads.
+
+use std::borrow::Cow;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use engine::quarantine::{AddressHash, Desk, Refusal, State};
+
+/// The desk behind a lock that is held for microseconds.
+pub(crate) struct Admission {
+    desk: RwLock<Desk>,
+    quarantines: bool,
+}
+
+impl core::fmt::Debug for Admission {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.debug_struct("Admission").finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    /// `quarantines`: whether quarantined addresses are refused. What recipients and people have decided holds in any
+    /// case.
+    pub(crate) fn new(desk: Desk, quarantines: bool) -> Self {
+        Self { desk: RwLock::new(desk), quarantines }
+    }
+
+    pub(crate) fn desk(&self) -> RwLockReadGuard<'_, Desk> {
+        // A panic leaves the desk with what is durable, which is what counts.
+        self.desk.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn desk_mut(&self) -> RwLockWriteGuard<'_, Desk> {
+        self.desk.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a folded address is not written to; `None`: it is.
+    pub(crate) fn refuse(&self, folded: &str) -> Option<Refusal> {
+        match self.desk().admission().admit_address(folded) {
+            Ok(()) => None,
+            Err(Refusal::Quarantined(_)) if !self.quarantines => None,
+            Err(refusal) => Some(refusal),
+        }
+    }
+
+    /// Whether nothing that anybody says makes a difference any more.
+    pub(crate) fn is_denylisted(&self, folded: &str) -> bool {
+        let mark = self.desk().admission().mark(&AddressHash::of(folded));
+        mark.state() == Some(State::Denylisted)
+    }
+}
+
+/// The key of an address in the form of the queue; see [`mail::address::Mailbox::folded_key`].
+pub(crate) fn folded(address: &str) -> Cow<'_, str> {
+    if address.bytes().any(|octet| octet.is_ascii_uppercase() || !octet.is_ascii()) {
+        Cow::Owned(address.to_lowercase())
+    } else {
+        Cow::Borrowed(address)
+    }
+}
+
+/// The words at the end of a queued message whose recipient may not be written to any more.
+pub(crate) fn withdrawn(refusal: Refusal) -> String {
+    format!("quarantined: {refusal}; it was not sent")
+}

@@ -1,0 +1,386 @@
+//! The queue of what happened, and the one who writes it down.
+//!
+//! **Promise.** The engine's thread never waits. What was handed over is written in the order in which it came,
+//! many pieces to a commit, and repeated until it is durable. Who handed over a report hears when its effect is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::qualify::Judgement;
+use engine::quarantine::{
+    Alert, Channel, Evidence, Failure, Finding, GuardAlert, LedgerWrite, LedgerWritten, MetText,
+    NewEntry, Qualification, SeenKey, Stray,
+};
+use engine::work::{Attempt, Fate, FinalState, QueuedMessage, SendMode};
+use mail::attempt::{Stage, Verdict};
+use mail::failure::Reason;
+use mail::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{NonDeliverableCounts, NonDeliverables, folded};
+use crate::intake::IntakeFault;
+
+/// Batches and reports that may wait.
+const WAITING_MAX: usize = 2_048;
+
+/// Batches and reports that are taken at a time.
+const TAKEN_MAX: usize = 256;
+
+/// Entries or texts of one write.
+const WRITE_MAX: usize = 2_000;
+
+/// Pieces handed to the desk while nobody else may ask it.
+const DESK_MAX: usize = 128;
+
+/// Pause before something that the store did not take is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Recipient domains whose provider is remembered.
+const DOMAINS_MAX: usize = 200_000;
+
+/// What an attempt says of its recipient.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    message: Arc<QueuedMessage>,
+    /// The MX group; empty: just the domain.
+    group: Arc<str>,
+    at: Timestamp,
+    /// `None`: the server took the message.
+    refusal: Option<Refused>,
+}
+
+#[derive(Clone, Debug)]
+struct Refused {
+    judgement: Arc<Judgement>,
+    words: Box<str>,
+    /// Whether it speaks of the recipient; else of the path, and only its text is counted.
+    of_recipient: bool,
+    /// Whether it was the last word about this message.
+    last: bool,
+}
+
+/// A report about a message of ours.
+#[derive(Debug)]
+pub(super) struct NewReport {
+    pub(super) evidence: Evidence,
+    pub(super) text: Option<MetText>,
+    pub(super) seen: Vec<SeenKey>,
+}
+
+/// What waits.
+pub(super) enum Handed {
+    /// Of the engine.
+    Attempts(Vec<Heard>),
+    /// Of returned mail; the answer comes when it is durable: whether it was a repetition.
+    Report(Box<NewReport>, oneshot::Sender<Result<bool, String>>),
+    /// Something that changes nothing.
+    Stray(Stray),
+    /// Everything before this is durable when it is answered; nothing is taken afterwards.
+    Stop(oneshot::Sender<()>),
+}
+
+/// The end at which the engine hands over.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    pub(super) sender: mpsc::Sender<Handed>,
+    pub(super) counts: Arc<NonDeliverableCounts>,
+}
+
+/// What an attempt says of its recipient; `None`: nothing.
+pub(crate) fn heard(attempt: &Attempt, mode: SendMode) -> Option<Heard> {
+    let heard = |refusal| {
+        let group = match &*attempt.rule {
+            // The generic rule and DNS hold for everybody: they name no provider.
+            "default" | "dns" => Arc::from(""),
+            _ => Arc::clone(&attempt.rule),
+        };
+        let message = Arc::clone(&attempt.message);
+        Some(Heard { message, group, at: attempt.ended_at, refusal })
+    };
+    if mode == SendMode::Dry {
+        return None;
+    }
+    if let Some(Verdict::Sent { .. }) = &attempt.verdict {
+        // A test ends before the message: nothing was delivered.
+        return if mode == SendMode::Real { heard(None) } else { None };
+    }
+    let judgement = Arc::clone(attempt.judgement.as_ref()?);
+    let (words, of_recipient): (Box<str>, bool) = match &attempt.verdict {
+        Some(Verdict::Refused { stage, reply }) => {
+            let words = String::from_utf8_lossy(reply.raw()).trim_end().into();
+            (words, matches!(stage, Stage::RcptTo | Stage::Data | Stage::Content))
+        }
+        None => (attempt.note.clone(), true),
+        Some(_) => return None,
+    };
+    let last = attempt.fate == Fate::Final(FinalState::Failed);
+    heard(Some(Refused { judgement, words, of_recipient, last }))
+}
+
+impl Recorder {
+    /// Hands over what attempts said. Never waits: what the queue has no room for is counted.
+    pub(crate) fn hand(&self, heard: Vec<Heard>) {
+        if heard.is_empty() {
+            return;
+        }
+        let count = heard.len() as u64;
+        if self.sender.try_send(Handed::Attempts(heard)).is_err() {
+            NonDeliverableCounts::add(&self.counts.left_out, count);
+            tracing::warn!(count, "the store is too slow: evidence about addresses is left out");
+        }
+    }
+
+    /// Has everything written that was handed over.
+    pub(crate) async fn stop(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.sender.send(Handed::Stop(sender)).await.is_ok() {
+            // When it has ended there is nothing left to wait for.
+            let _ = receiver.await;
+        }
+    }
+}
+
+pub(super) fn channel() -> (mpsc::Sender<Handed>, mpsc::Receiver<Handed>) {
+    mpsc::channel(WAITING_MAX)
+}
+
+/// What is to be written next.
+#[derive(Default)]
+struct Page {
+    entries: Vec<NewEntry>,
+    /// Who waits for which entry.
+    waiting: Vec<(usize, oneshot::Sender<Result<bool, String>>)>,
+    /// Reports that led to no entry (they were not authentic).
+    without_entry: Vec<oneshot::Sender<Result<bool, String>>>,
+    texts: Vec<MetText>,
+    strays: [u32; Stray::ALL.len()],
+    others: Vec<LedgerWrite>,
+}
+
+/// Writes down what comes, until it is told to stop.
+pub(super) async fn record(all: NonDeliverables, mut handed: mpsc::Receiver<Handed>) {
+    let mut providers = HashMap::new();
+    let mut taken = Vec::with_capacity(TAKEN_MAX);
+    while handed.recv_many(&mut taken, TAKEN_MAX).await > 0 {
+        let mut page = Page::default();
+        for one in taken.drain(..) {
+            match one {
+                Handed::Attempts(attempts) => {
+                    for some in attempts.chunks(DESK_MAX) {
+                        page.take_attempts(&all, some, &mut providers);
+                    }
+                }
+                Handed::Report(report, answer) => {
+                    page.take_report(&all, *report, answer, &providers);
+                }
+                Handed::Stray(kind) => page.strays[kind as usize] += 1,
+                Handed::Stop(answer) => {
+                    page.write(&all).await;
+                    // Who asked may have gone.
+                    let _ = answer.send(());
+                    return;
+                }
+            }
+            if page.entries.len() >= WRITE_MAX || page.texts.len() >= WRITE_MAX {
+                core::mem::take(&mut page).write(&all).await;
+            }
+        }
+        page.write(&all).await;
+    }
+}
+
+/// Recipient domains and the MX groups that answer for them.
+type Providers = HashMap<Box<str>, Arc<str>>;
+
+impl Page {
+    fn take_attempts(&mut self, all: &NonDeliverables, some: &[Heard], providers: &mut Providers) {
+        let now = all.inner.intake.now();
+        let mut desk = all.inner.admission.desk_mut();
+        for heard in some {
+            let address = folded(&heard.message.recipient);
+            let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+            if !heard.group.is_empty() && !providers.contains_key(domain) {
+                if providers.len() >= DOMAINS_MAX {
+                    // They are learned again with the next attempts.
+                    providers.clear();
+                }
+                providers.insert(domain.into(), Arc::clone(&heard.group));
+            }
+            let provider: Box<str> =
+                if heard.group.is_empty() { domain.into() } else { (&*heard.group).into() };
+            let (finding, text) = match &heard.refusal {
+                None => (Finding::Delivered, None),
+                Some(refused) => {
+                    let judged = &refused.judgement;
+                    let met = met(judged, &refused.words, heard.at);
+                    let channel = Channel::Synchronous;
+                    all.inner.counts.failed(judged.reason, judged.failure_type, channel);
+                    let threshold = desk.policy().of(judged.reason).threshold(judged.failure_type);
+                    let matters = refused.last
+                        || threshold.is_some()
+                        || desk.policy().of(judged.reason).denylist
+                        || judged.reason == Reason::NotDefined;
+                    if !refused.of_recipient || !matters {
+                        self.texts.push(met);
+                        continue;
+                    }
+                    let failure = Failure {
+                        text: met.key,
+                        reply: refused.words.clone(),
+                        qualification: met.qualification,
+                        rule: Arc::clone(&met.rule),
+                        version: Arc::clone(&met.version),
+                    };
+                    (Finding::Failed(failure), Some(met))
+                }
+            };
+            let evidence = Evidence {
+                address: address.into(),
+                provider,
+                at: heard.at,
+                delivery: Some(heard.message.delivery),
+                message: Some(heard.message.id),
+                channel: Channel::Synchronous,
+                authentic: true,
+                finding,
+            };
+            let outcome = desk.record(evidence, text, Vec::new(), now);
+            self.take_writes(outcome.writes);
+            tell(all, &outcome.alerts);
+        }
+    }
+
+    fn take_report(
+        &mut self,
+        all: &NonDeliverables,
+        report: NewReport,
+        answer: oneshot::Sender<Result<bool, String>>,
+        providers: &Providers,
+    ) {
+        let NewReport { mut evidence, text, seen } = report;
+        if let Some(group) = providers.get(&*evidence.provider) {
+            evidence.provider = (&**group).into();
+        }
+        let now = all.inner.intake.now();
+        let outcome = all.inner.admission.desk_mut().record(evidence, text, seen, now);
+        let before = self.entries.len();
+        self.take_writes(outcome.writes);
+        match self.entries.len() > before {
+            true => self.waiting.push((before, answer)),
+            false => self.without_entry.push(answer),
+        }
+        tell(all, &outcome.alerts);
+    }
+
+    /// Sorts what the desk wants written. What a hold covers is written before the hold begins its work.
+    fn take_writes(&mut self, writes: Vec<LedgerWrite>) {
+        for write in writes {
+            match write {
+                LedgerWrite::Record { entries, .. } => self.entries.extend(entries),
+                LedgerWrite::Meet(texts) => self.texts.extend(texts),
+                LedgerWrite::Stray { kind, count, .. } => self.strays[kind as usize] += count,
+                other => self.others.push(other),
+            }
+        }
+    }
+
+    /// Makes everything durable and answers who waits.
+    async fn write(self, all: &NonDeliverables) {
+        let now = all.inner.intake.now();
+        let mut repeated = Vec::new();
+        let mut fault = None;
+        if !self.entries.is_empty() {
+            let (entries, policy) = (self.entries, all.policy());
+            match until_durable(all, LedgerWrite::Record { entries, policy, now }).await {
+                Ok(LedgerWritten::Recorded(recorded)) => repeated = recorded.repeated,
+                Ok(other) => fault = Some(format!("the store answered otherwise: {other:?}")),
+                Err(why) => fault = Some(why),
+            }
+        }
+        NonDeliverableCounts::add(&all.inner.counts.repeated, repeated.len() as u64);
+        let mut rest: Vec<LedgerWrite> = Vec::new();
+        if !self.texts.is_empty() {
+            rest.push(LedgerWrite::Meet(self.texts));
+        }
+        for (kind, count) in Stray::ALL.into_iter().zip(self.strays) {
+            if count > 0 {
+                rest.push(LedgerWrite::Stray { kind, count, at: now });
+            }
+        }
+        rest.extend(self.others);
+        for write in rest {
+            // What the store refuses has been logged; nobody waits for these.
+            let _ = until_durable(all, write).await;
+        }
+        for (place, answer) in self.waiting {
+            let again = u32::try_from(place).is_ok_and(|place| repeated.contains(&place));
+            let _ = answer.send(fault.clone().map_or(Ok(again), Err));
+        }
+        for answer in self.without_entry {
+            let _ = answer.send(Ok(false));
+        }
+    }
+}
+
+/// Has a write made durable, however long it takes. An error: the store will never take it.
+async fn until_durable(all: &NonDeliverables, write: LedgerWrite) -> Result<LedgerWritten, String> {
+    loop {
+        match all.carry_out(write.clone()).await {
+            Ok(written) => return Ok(written),
+            Err(IntakeFault::TryLater(why) | IntakeFault::NoRoom(why)) => {
+                tracing::warn!(why, "evidence about addresses waits for the store");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "the store refuses evidence about addresses");
+                return Err(fault.to_string());
+            }
+        }
+    }
+}
+
+/// Tells people what the desk wants told.
+fn tell(all: &NonDeliverables, alerts: &[Alert]) {
+    for alert in alerts {
+        match alert {
+            Alert::Guard(GuardAlert::Tripped {
+                hold,
+                provider,
+                usual_permille,
+                sudden_permille,
+                ..
+            }) => {
+                NonDeliverableCounts::add(&all.inner.counts.guard_alerts, 1);
+                tracing::error!(
+                    hold,
+                    %provider,
+                    usual_permille,
+                    sudden_permille,
+                    "ALERT: a provider suddenly calls far more recipients unknown than usual; nobody there is \
+                     quarantined for it until somebody confirms it or it calms down"
+                );
+            }
+            Alert::Guard(GuardAlert::CalmedDown { hold, provider, held }) => {
+                tracing::warn!(hold, %provider, held, "a provider has calmed down; what it said is void");
+            }
+        }
+    }
+}
+
+/// A judged text, to be counted.
+fn met(judged: &Judgement, words: &str, at: Timestamp) -> MetText {
+    MetText {
+        key: judged.key.into(),
+        normalised: judged.normalised.clone(),
+        raw: words.into(),
+        qualification: Qualification {
+            reason: judged.reason,
+            failure_type: judged.failure_type,
+            status: judged.status,
+        },
+        rule: Arc::clone(&judged.rule),
+        version: Arc::clone(&judged.version),
+        at,
+    }
+}

@@ -1,0 +1,298 @@
+//! What comes of mail that came back.
+//!
+//! A bounce is judged like a reply and becomes evidence about the recipient of the message that it certainly
+//! speaks of, whatever address it names itself: mail that was forwarded fails elsewhere. A complaint puts this recipient on the
+//! denylist, an unsubscription too. Notices of delay, automatic answers and reports of success change nothing. What
+//! proves nothing is counted and changes nothing. Ordinary mail is kept aside for people.
+
+use std::sync::PoisonError;
+
+use engine::quarantine::{
+    Channel, Evidence, Failure, Finding, MetText, Qualification, SeenKey, Stray, TextKey,
+    TextStatus,
+};
+use mail::failure::{FailureType, Reason};
+use mail::incoming::{self, IncomingMail, MailKind, Report};
+use mail::verp::Purpose;
+use rules::bounce::{Evidence as Question, Key};
+use tokio::sync::oneshot;
+
+use super::matching::{Found, find};
+use super::recorder::{Handed, NewReport};
+use super::{NonDeliverableCounts, NonDeliverables, Recipient, folded};
+use crate::inmail::{Arrived, Outcome, Processor};
+use crate::intake::IntakeFault;
+
+/// A larger mail is read on a thread that may take its time.
+const READ_AT_ONCE: usize = 64 << 10;
+
+/// Messages to one address that are looked at for one that a report may speak of.
+const NEWEST: u32 = 10;
+
+/// The rule that stands for complaints.
+const COMPLAINT_RULE: &str = "feedback-report";
+
+/// Reads mail that came in, for [`crate::inmail::Inmail::run`].
+#[derive(Clone, Debug)]
+pub struct ReturnedMail {
+    all: NonDeliverables,
+}
+
+impl Processor for ReturnedMail {
+    async fn process(&self, mail: Arrived) -> Outcome {
+        let octets = mail.octets.clone();
+        let read = if octets.len() > READ_AT_ONCE {
+            match tokio::task::spawn_blocking(move || incoming::read(&octets)).await {
+                Ok(read) => read,
+                Err(fault) => return Outcome::KeepAside(format!("it cannot be read: {fault}")),
+            }
+        } else {
+            incoming::read(&octets)
+        };
+        match self.judge(&mail, &read).await {
+            Ok(outcome) => outcome,
+            Err(fault @ (IntakeFault::TryLater(_) | IntakeFault::NoRoom(_))) => {
+                Outcome::TryLater(fault.to_string())
+            }
+            Err(fault) => Outcome::KeepAside(fault.to_string()),
+        }
+    }
+}
+
+impl ReturnedMail {
+    pub(super) const fn new(all: NonDeliverables) -> Self {
+        Self { all }
+    }
+
+    async fn judge(&self, arrived: &Arrived, mail: &IncomingMail) -> Result<Outcome, IntakeFault> {
+        let inner = &self.all.inner;
+        inner.counts.mail(mail.kind);
+        let paths = &inner.contents.settings().return_path;
+        let found = find(paths, &arrived.origin.recipients, mail);
+        let to_unsubscribe = found.genuine.is_some_and(|verp| verp.purpose == Purpose::Unsubscribe);
+        match mail.kind {
+            MailKind::Bounce => self.bounce(arrived, mail, found).await,
+            MailKind::Feedback => self.feedback(arrived, mail, found).await,
+            MailKind::Unsubscribe => self.unsubscribe(found).await,
+            MailKind::Other if to_unsubscribe => self.unsubscribe(found).await,
+            MailKind::Delayed | MailKind::AutoReply | MailKind::Challenge | MailKind::Delivered => {
+                Ok(Outcome::Done)
+            }
+            MailKind::Other => {
+                NonDeliverableCounts::add(&inner.counts.unreadable, 1);
+                self.stray(Stray::Unreadable).await;
+                Ok(Outcome::KeepAside(
+                    "it is neither a bounce nor a complaint nor an answer to one".into(),
+                ))
+            }
+        }
+    }
+
+    /// A failure that was reported later.
+    async fn bounce(
+        &self,
+        arrived: &Arrived,
+        mail: &IncomingMail,
+        found: Found,
+    ) -> Result<Outcome, IntakeFault> {
+        let Some(recipient) = self.proven(mail, found).await? else { return Ok(Outcome::Done) };
+        let report = report_about(mail, &recipient.address);
+        let (failure, text) = self.judged(arrived, mail, &report);
+        self.all.inner.counts.failed(
+            failure.qualification.reason,
+            failure.qualification.failure_type,
+            Channel::Asynchronous,
+        );
+        self.record(arrived, &recipient, failure, Some(text), MailKind::Bounce).await
+    }
+
+    /// What the rules and people say of a report.
+    fn judged(
+        &self,
+        arrived: &Arrived,
+        mail: &IncomingMail,
+        report: &Report,
+    ) -> (Failure, MetText) {
+        let inner = &self.all.inner;
+        let question = Question {
+            reply: report.reply,
+            status: report.status,
+            diagnostic: &report.diagnostic,
+            subject: &mail.subject,
+            body: &mail.text,
+            provider: match report.recipient.as_deref().and_then(|text| text.rsplit_once('@')) {
+                _ if !report.remote_mta.is_empty() => &report.remote_mta,
+                Some((_, domain)) => domain,
+                None => "",
+            },
+            ..Question::default()
+        };
+        let mut judge = inner.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        let people = |key: &Key| inner.people.find(key);
+        let judged = judge.judge(&question, &people);
+        let key = TextKey::from(judged.key);
+        let failure = Failure::judged(key, &report.diagnostic, &judged.verdict);
+        let at = arrived.origin.at();
+        let text = MetText::judged(key, judged.normalised, &report.diagnostic, &judged.verdict, at);
+        (failure, text)
+    }
+
+    /// A report of a feedback loop.
+    async fn feedback(
+        &self,
+        arrived: &Arrived,
+        mail: &IncomingMail,
+        found: Found,
+    ) -> Result<Outcome, IntakeFault> {
+        let kind = mail.reports.first().map_or("", |report| report.feedback_type.as_str());
+        match kind {
+            "" | "abuse" | "fraud" | "virus" | "other" | "miscategorized" => {}
+            "opt-out" | "opt-out-list" => return self.unsubscribe(found).await,
+            // The user took it back, or it is about signatures: neither is about the address.
+            "not-spam" | "auth-failure" | "dmarc" => return Ok(Outcome::Done),
+            other => {
+                let other: String = other.chars().take(60).collect();
+                return Ok(Outcome::KeepAside(format!("a feedback report of the kind {other:?}")));
+            }
+        }
+        let Some(recipient) = self.proven(mail, found).await? else { return Ok(Outcome::Done) };
+        let words = format!("complaint: {}", if kind.is_empty() { "abuse" } else { kind });
+        let version = {
+            let judge = self.all.inner.judge.lock().unwrap_or_else(PoisonError::into_inner);
+            judge.rules().version().clone()
+        };
+        let qualification = Qualification {
+            reason: Reason::Complaint,
+            failure_type: FailureType::Hard,
+            status: TextStatus::Keep,
+        };
+        let failure = Failure {
+            text: Key::of(&words).into(),
+            reply: words.into(),
+            qualification,
+            rule: COMPLAINT_RULE.into(),
+            version,
+        };
+        let counts = &self.all.inner.counts;
+        counts.failed(Reason::Complaint, FailureType::Hard, Channel::Asynchronous);
+        self.record(arrived, &recipient, failure, None, MailKind::Feedback).await
+    }
+
+    /// Somebody wants no more mail.
+    async fn unsubscribe(&self, found: Found) -> Result<Outcome, IntakeFault> {
+        if found.genuine.is_none() && !found.forged {
+            let why =
+                "it asks for no more mail, but does not say to which message of ours it belongs";
+            return Ok(Outcome::KeepAside(why.into()));
+        }
+        let recipient = match found.genuine {
+            None => None,
+            Some(verp) => self.all.recipient(verp).await?,
+        };
+        match recipient {
+            Some(recipient) => self.all.unsubscribe_recipient(&recipient, "mail in answer").await?,
+            None if found.genuine.is_some() => {
+                let why = "it asks for no more mail, but its message is not known any more";
+                return Ok(Outcome::KeepAside(why.into()));
+            }
+            None => self.forged().await,
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The recipient of whom a report certainly speaks; else it is counted.
+    async fn proven(
+        &self,
+        mail: &IncomingMail,
+        found: Found,
+    ) -> Result<Option<Recipient>, IntakeFault> {
+        if let Some(verp) = found.genuine
+            && let Some(recipient) = self.all.recipient(verp).await?
+        {
+            return Ok(Some(recipient));
+        }
+        if found.forged || found.named.is_some() || self.may_be_ours(mail).await? {
+            self.forged().await;
+        } else {
+            NonDeliverableCounts::add(&self.all.inner.counts.foreign, 1);
+            self.stray(Stray::Foreign).await;
+        }
+        Ok(None)
+    }
+
+    async fn forged(&self) {
+        NonDeliverableCounts::add(&self.all.inner.counts.forged, 1);
+        self.stray(Stray::Forged).await;
+    }
+
+    /// Whether a message went to the address it names not long ago.
+    async fn may_be_ours(&self, mail: &IncomingMail) -> Result<bool, IntakeFault> {
+        let named = mail.reports.iter().find_map(|report| report.recipient.as_deref());
+        let Some(named) = named.map(|address| folded(address.trim()).into_owned()) else {
+            return Ok(false);
+        };
+        let intake = &self.all.inner.intake;
+        let since = intake.now().saturating_sub(self.all.inner.config.bounce_window);
+        let recent = intake.read(move |reads| reads.messages_by_address(&named, NEWEST)).await?;
+        Ok(recent.iter().any(|record| record.accepted_at >= since))
+    }
+
+    async fn stray(&self, kind: Stray) {
+        // When the recorder has ended the node is ending; it is a count.
+        let _ = self.all.inner.recorder.send(Handed::Stray(kind)).await;
+    }
+
+    /// Has the evidence written, once for all its repetitions.
+    async fn record(
+        &self,
+        arrived: &Arrived,
+        recipient: &Recipient,
+        failure: Failure,
+        text: Option<MetText>,
+        kind: MailKind,
+    ) -> Result<Outcome, IntakeFault> {
+        let address = folded(&recipient.address).into_owned();
+        let message = recipient.verp.message;
+        let seen = vec![
+            SeenKey::of_content(&arrived.octets),
+            SeenKey::of_report(message, &address, kind.word(), failure.text),
+        ];
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let evidence = Evidence {
+            provider: domain.into(),
+            at: arrived.origin.at(),
+            delivery: Some(recipient.verp.delivery),
+            message: Some(message),
+            channel: Channel::Asynchronous,
+            authentic: true,
+            finding: Finding::Failed(failure),
+            address: address.into(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let report = Box::new(NewReport { evidence, text, seen });
+        let ended = || IntakeFault::TryLater("the node is shutting down".into());
+        let handed = self.all.inner.recorder.send(Handed::Report(report, sender)).await;
+        handed.map_err(|_| ended())?;
+        match receiver.await.map_err(|_| ended())? {
+            Ok(_repeated) => Ok(Outcome::Done),
+            Err(why) => Ok(Outcome::KeepAside(format!("its evidence cannot be stored: {why}"))),
+        }
+    }
+}
+
+/// What a mail says of this recipient: the report that names it, else the first failure.
+fn report_about(mail: &IncomingMail, address: &str) -> Report {
+    let wanted = folded(address);
+    let names = |report: &Report| {
+        [&report.recipient, &report.original_recipient]
+            .into_iter()
+            .flatten()
+            .any(|named| folded(named.trim()) == wanted)
+    };
+    let failed = || mail.reports.iter().filter(|report| report.kind == MailKind::Bounce);
+    failed()
+        .find(|report| names(report))
+        .or_else(|| failed().next())
+        .cloned()
+        .unwrap_or_else(|| Report { kind: MailKind::Bounce, ..Report::default() })
+}
