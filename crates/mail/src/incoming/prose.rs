@@ -303,13 +303,18 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
     if !tail.is_empty() {
         push_words(&mut out, tail);
     }
-    for line in &lines[(one.line + 1).min(next)..next] {
+    let start = (one.line + 1).min(next);
+    for (at, line) in lines[start..next].iter().enumerate() {
         let line = line.trim();
+        let below = lines.get(start + at + 1).map_or("", |line| line.trim());
+        // `Technical details:` above an empty line or a rule is a heading.
+        let heading =
+            line.ends_with(':') && line.len() < 60 && (below.is_empty() || is_rule(below));
         // The next command of a transcript is about something else.
         if out.len() > REASON_MAXIMUM || said(line, &COMMANDS).is_some() {
             break;
         }
-        if line.is_empty() || is_rule(line) || is_heading(line) {
+        if line.is_empty() || is_rule(line) || is_heading(line) || heading {
             if letters(&out) >= 8 {
                 break;
             }
