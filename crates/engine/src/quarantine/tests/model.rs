@@ -229,6 +229,8 @@ fn timeline() -> impl Strategy<Value = Vec<(u32, Event)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
     #[test]
     fn agrees_with_the_naive_model(events in timeline(), wait in 0..900_u32) {
         let end = events.last().map_or(0, |(hour, _)| *hour) + wait;
@@ -238,6 +240,9 @@ proptest! {
         prop_assert_eq!(found, naive(&events, &policy, end));
     }
 
+}
+
+proptest! {
     #[test]
     fn the_order_of_recording_does_not_matter(events in timeline(), turn in 0..40_usize) {
         let mut turned = history(&events);
