@@ -234,9 +234,10 @@ impl Node {
         let (clock, ledger) = restore_ledger(&mut store, &rules, owner)?;
         let now = clock.now();
         release_parts(&mut store, now)?;
-        let admission = nondeliverables::load(&mut store, &config.quarantine, now)?;
-        let admission = Arc::new(admission);
         let opening = nondeliverables::Opening::new();
+        let admission =
+            nondeliverables::load(&mut store, &config.quarantine, opening.counts(), now)?;
+        let admission = Arc::new(admission);
         let recorder = opening.recorder();
         let reader = || store.reader();
         let contents = Arc::new(Contents::new(settings, reader)?);

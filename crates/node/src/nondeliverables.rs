@@ -48,7 +48,8 @@ use crate::intake::{Intake, IntakeFault};
 use crate::runner::Input;
 use crate::runner::contents::Contents;
 
-pub(crate) use admission::{Admission, folded, withdrawn};
+pub(crate) use admission::Admission;
+use admission::folded;
 pub use counts::{NonDeliverableCounts, Snapshot};
 pub use engine::quarantine::Author;
 pub(crate) use recorder::{Recorder, heard};
@@ -152,6 +153,7 @@ impl core::fmt::Debug for NonDeliverables {
 pub(crate) fn load(
     store: &mut dyn Store,
     config: &QuarantineConfig,
+    counts: Arc<NonDeliverableCounts>,
     now: Timestamp,
 ) -> Result<Admission, StoreFault> {
     let reads = store.reads();
@@ -191,7 +193,7 @@ pub(crate) fn load(
         }
         store.apply(&writes)?;
     }
-    Ok(Admission::new(desk, config.enabled))
+    Ok(Admission::new(desk, config.enabled, counts))
 }
 
 /// The queue before anybody works on it.

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SteadyClock;
 use crate::dns::Resolver;
-use crate::nondeliverables::{Admission, Recorder, folded, heard, withdrawn};
+use crate::nondeliverables::{Admission, Recorder, heard};
 use crate::smtp_client::ConnectionReport;
 use connections::Connections;
 use contents::Contents;
@@ -360,11 +360,11 @@ impl Runner {
         let (mut settled, mut attempts) = (Vec::new(), Vec::new());
         let mut kept = Vec::with_capacity(messages.len());
         for message in messages {
-            let Some(refusal) = self.admission.refuse(&folded(&message.recipient)) else {
+            let Some(why) = self.admission.withdraw(&message.recipient) else {
                 kept.push(message);
                 continue;
             };
-            let (fate, why) = (Fate::Final(FinalState::Failed), withdrawn(refusal));
+            let fate = Fate::Final(FinalState::Failed);
             settled.push(Settled {
                 id: message.id,
                 delivery: message.delivery,

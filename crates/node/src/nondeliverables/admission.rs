@@ -1,14 +1,17 @@
 //! Who may be written to, asked by many threads.
 
 use std::borrow::Cow;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use engine::quarantine::{AddressHash, Desk, Refusal, State};
+
+use super::NonDeliverableCounts;
 
 /// The desk behind a lock that is held for microseconds.
 pub(crate) struct Admission {
     desk: RwLock<Desk>,
     quarantines: bool,
+    counts: Arc<NonDeliverableCounts>,
 }
 
 impl core::fmt::Debug for Admission {
@@ -20,8 +23,12 @@ impl core::fmt::Debug for Admission {
 impl Admission {
     /// `quarantines`: whether quarantined addresses are refused. What recipients and people have decided holds in any
     /// case.
-    pub(crate) fn new(desk: Desk, quarantines: bool) -> Self {
-        Self { desk: RwLock::new(desk), quarantines }
+    pub(super) const fn new(
+        desk: Desk,
+        quarantines: bool,
+        counts: Arc<NonDeliverableCounts>,
+    ) -> Self {
+        Self { desk: RwLock::new(desk), quarantines, counts }
     }
 
     pub(crate) fn desk(&self) -> RwLockReadGuard<'_, Desk> {
@@ -42,6 +49,13 @@ impl Admission {
         }
     }
 
+    /// The last words about a queued message whose recipient may not be written to any more; `None`: it is sent.
+    pub(crate) fn withdraw(&self, recipient: &str) -> Option<String> {
+        let refusal = self.refuse(&folded(recipient))?;
+        NonDeliverableCounts::add(&self.counts.withdrawn, 1);
+        Some(format!("quarantined: {refusal}; it was not sent"))
+    }
+
     /// Whether nothing that anybody says makes a difference any more.
     pub(crate) fn is_denylisted(&self, folded: &str) -> bool {
         let mark = self.desk().admission().mark(&AddressHash::of(folded));
@@ -56,9 +70,4 @@ pub(crate) fn folded(address: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(address)
     }
-}
-
-/// The words at the end of a queued message whose recipient may not be written to any more.
-pub(crate) fn withdrawn(refusal: Refusal) -> String {
-    format!("quarantined: {refusal}; it was not sent")
 }

@@ -18,7 +18,7 @@ use super::Counts;
 use super::contents::Contents;
 use crate::clock::SteadyClock;
 use crate::config::{Config, SourceConfig, TlsVerify};
-use crate::nondeliverables::{Admission, folded, withdrawn};
+use crate::nondeliverables::Admission;
 use crate::prepare::RenderInput;
 use crate::smtp_client::{
     ConnectPlan, ConnectionReport, Connector, MessageFate, Outgoing, Prepare, PrepareFault,
@@ -41,8 +41,8 @@ impl Prepare for Render {
     fn prepare(self) -> Result<Prepared, PrepareFault> {
         let message = &self.message;
         // The last moment: what became durable before this is heeded.
-        if let Some(refusal) = self.admission.refuse(&folded(&message.recipient)) {
-            return Err(withdrawn(refusal));
+        if let Some(why) = self.admission.withdraw(&message.recipient) {
+            return Err(PrepareFault::Message(why));
         }
         let input = RenderInput {
             message_id: message.id,
