@@ -66,7 +66,9 @@ pub struct WrittenBounceRule {
     /// `type`. Absent: the usual one of the reason. Hard becomes Soft where the server only deferred
     /// (4yz).
     pub failure_type: FailureType,
-    /// `deferred`: the reason where the server only deferred (4yz). Absent: `reason`.
+    /// `deferred`: the reason where the server only deferred (4yz). Absent: `reason`. Where `reason` is Refused
+    /// and this Unreachable, the verdict is never counted against the address (status Ignore): a sender that
+    /// is put off is as little its fault as one that is refused.
     pub deferred: Option<Reason>,
     /// `action`: `retry`, `other-path`, `give-up` or `stop-delivery`. Absent: [`Action::usual`].
     pub action: Option<Action>,

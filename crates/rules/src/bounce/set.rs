@@ -300,15 +300,18 @@ impl BounceRules {
             Some(reason) => (reason, reason.usual_type()),
             None => (written.reason, written.failure_type),
         };
+        // A refusal that is not the address's fault is not when it is put off either.
+        let excused = written.reason == Reason::Refused && reason == Reason::Unreachable;
         let softened = hopeful && wanted == FailureType::Hard && reason != Reason::Complaint;
         Verdict {
             reason,
             failure_type: if softened { FailureType::Soft } else { wanted },
             rule: Arc::clone(&rule.name),
             version: Arc::clone(&self.version),
-            status: match written.guess {
-                true => QualificationStatus::ToQualify,
-                false => QualificationStatus::Keep,
+            status: match (written.guess, excused) {
+                (true, _) => QualificationStatus::ToQualify,
+                (false, true) => QualificationStatus::Ignore,
+                (false, false) => QualificationStatus::Keep,
             },
             action: written.action.unwrap_or_else(|| Action::usual(reason, deferred)),
         }
