@@ -9,8 +9,11 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use engine::explain::GroupView;
+use engine::quarantine::Channel;
+use node::inmail::InmailCounts;
+use node::nondeliverables::NonDeliverables;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
@@ -37,6 +40,7 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     ]);
     registry.register("node", "This process", about);
     events(&mut registry, &app);
+    nondeliverables(&mut registry, app.questions.nondeliverables());
     queue_sizes(&mut registry, &totals);
     engine_sizes(&mut registry, sizes, &groups);
     let healthy = i64::from(app.intake.health().is_ok());
@@ -81,6 +85,124 @@ fn events(registry: &mut Registry, app: &Shared) {
     let lost = app.questions.log_lines_lost();
     let help = "Lines of the delivery log that could not be written";
     registry.register("log_lines_lost", help, ConstCounter::new(lost));
+}
+
+type Counters<const LABELS: usize> = Family<[(&'static str, String); LABELS], Counter>;
+
+/// What servers say of addresses and what follows from it, and mail that comes in.
+fn nondeliverables(registry: &mut Registry, all: &NonDeliverables) {
+    let counts = all.counts();
+    let failures = Counters::<3>::default();
+    for (reason, failure_type, channel, count) in counts.failures() {
+        let way = match channel {
+            Channel::Synchronous => "session",
+            Channel::Asynchronous => "mail",
+        };
+        let labels = [
+            ("reason", reason.to_string()),
+            ("type", failure_type.to_string()),
+            ("way", way.into()),
+        ];
+        failures.get_or_create(&labels).inc_by(count);
+    }
+    registry.register("failures", "Failures by reason, type and way", failures);
+    let kinds = Counters::<1>::default();
+    for (kind, count) in counts.kinds() {
+        kinds.get_or_create(&[("kind", kind.to_string())]).inc_by(count);
+    }
+    registry.register("returned_mails", "Mails that came back, by kind", kinds);
+    let families: [(_, _, _, &[_]); 3] = [
+        (
+            "bounces_uncounted",
+            "Reports that change nothing",
+            "why",
+            &[
+                ("forged", &counts.forged),
+                ("foreign", &counts.foreign),
+                ("repeated", &counts.repeated),
+            ],
+        ),
+        (
+            "addresses_changed",
+            "Addresses that came into a state",
+            "to",
+            &[
+                ("quarantined", &counts.quarantined),
+                ("denylisted", &counts.denylisted),
+                ("released", &counts.released),
+            ],
+        ),
+        (
+            "recipients_not_admitted",
+            "Recipients to whom nothing was sent",
+            "where",
+            &[("intake", &counts.refused), ("queue", &counts.withdrawn)],
+        ),
+    ];
+    for (name, help, label, values) in families {
+        let family = Counters::<1>::default();
+        for (word, value) in values {
+            family.get_or_create(&[(label, (*word).to_owned())]).inc_by(value.load(Relaxed));
+        }
+        registry.register(name, help, family);
+    }
+    for (name, help, value) in [
+        ("unsubscribed", "Unsubscriptions", &counts.unsubscribed),
+        ("evidence_left_out", "Evidence left out because the store was slow", &counts.left_out),
+        ("outage_alerts", "Times that the outage guard tripped", &counts.guard_alerts),
+    ] {
+        registry.register(name, help, ConstCounter::new(value.load(Relaxed)));
+    }
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let snapshot = all.snapshot();
+    let addresses = Family::<[(&'static str, String); 2], Gauge>::default();
+    for (state, reason, count) in &snapshot.addresses {
+        let reason = reason.map_or_else(String::new, |reason| reason.to_string());
+        let labels = [("state", state.to_string()), ("reason", reason)];
+        addresses.get_or_create(&labels).set(number(*count));
+    }
+    registry.register("addresses", "Addresses that are known, by state and reason", addresses);
+    for (name, help, value) in [
+        ("texts_to_qualify", "Texts that nobody has qualified", snapshot.texts_to_qualify),
+        ("outage_holds", "Providers held by the outage guard", snapshot.holds),
+        ("quarantine_tasks", "Tasks of the quarantine that are not done", snapshot.tasks),
+        ("addresses_in_memory", "Addresses that admission knows", all.known_addresses() as u64),
+    ] {
+        gauge(registry, name, help, number(value));
+    }
+    if let Some(counts) = all.inmail() {
+        inmail(registry, counts);
+    }
+}
+
+fn inmail(registry: &mut Registry, counts: &InmailCounts) {
+    let what = Counters::<1>::default();
+    for (word, value) in [
+        ("kept", &counts.kept),
+        ("repeated", &counts.repeated),
+        ("not_kept", &counts.not_kept),
+        ("processed", &counts.processed),
+        ("put_off", &counts.put_off),
+        ("kept_aside", &counts.kept_aside),
+        ("dropped_aside", &counts.dropped_aside),
+        ("forwarded", &counts.forwarded),
+        ("not_forwarded", &counts.not_forwarded),
+        ("spooled", &counts.spooled),
+        ("relay_denied", &counts.relay_denied),
+    ] {
+        what.get_or_create(&[("what", word.to_owned())]).inc_by(value.load(Relaxed));
+    }
+    registry.register("inmail", "Mail that came in, by what became of it", what);
+    let waiting = i64::try_from(counts.waiting.load(Relaxed)).unwrap_or(i64::MAX);
+    gauge(registry, "inmail_waiting", "Mails that wait to be processed", waiting);
+    let (fetched, failed) = (Counters::<1>::default(), Counters::<1>::default());
+    for mailbox in &counts.mailboxes {
+        let label = [("mailbox", mailbox.name.clone())];
+        fetched.get_or_create(&label).inc_by(mailbox.fetched.load(Relaxed));
+        failed.get_or_create(&label).inc_by(mailbox.sessions_failed.load(Relaxed));
+    }
+    registry.register("mailbox_fetched", "Mails fetched from a mailbox", fetched);
+    registry.register("mailbox_failed_sessions", "Sessions with a mailbox that failed", failed);
 }
 
 fn queue_sizes(registry: &mut Registry, totals: &Totals) {

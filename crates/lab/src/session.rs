@@ -465,7 +465,8 @@ impl Session {
         if self.data.header_ended {
             return;
         }
-        if last && self.data.header.is_empty() {
+        // What is sent back later needs the header itself.
+        if last && self.data.header.is_empty() && self.world.returns.is_none() {
             self.data.header_ended = true;
             self.data.key = find_key(run);
             return;

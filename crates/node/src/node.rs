@@ -27,7 +27,7 @@ use store::{
     WriterOptions, Written,
 };
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
@@ -193,10 +193,11 @@ pub struct Node {
     running: Running,
     writer: Writer,
     clock: Arc<SteadyClock>,
-    forgetting: Option<AbortHandle>,
+    /// Tasks that hold readers of the store for as long as they live.
+    watchers: Vec<JoinHandle<()>>,
     nondeliverables: NonDeliverables,
     recorder: Recorder,
-    accounts: [AbortHandle; 2],
+    accounts: [JoinHandle<()>; 2],
 }
 
 /// What can be asked of a running node. Clones ask the same one.
@@ -325,10 +326,11 @@ impl Node {
         )?;
         let watch =
             room.watch(config.limits.clone(), config.data_dir.clone(), Arc::clone(&contents));
-        tokio::spawn(watch);
+        let mut watchers = vec![tokio::spawn(watch)];
         let kept = Duration::from_secs(86_400) * config.store.keep_finished_days;
-        let forgetting = (!kept.is_zero())
-            .then(|| tokio::spawn(retention::keep_for(intake.clone(), kept)).abort_handle());
+        if !kept.is_zero() {
+            watchers.push(tokio::spawn(retention::keep_for(intake.clone(), kept)));
+        }
         Ok(Self {
             config,
             intake,
@@ -340,7 +342,7 @@ impl Node {
             running,
             writer,
             clock,
-            forgetting,
+            watchers,
             nondeliverables,
             recorder,
             accounts,
@@ -406,16 +408,21 @@ impl Node {
     /// The same with another patience. A message whose conversation is broken off by its end may have been
     /// delivered; it is in the queue at the next start, as after a crash.
     pub async fn shutdown_within(self, patience: Duration) {
-        if let Some(forgetting) = self.forgetting {
-            forgetting.abort();
-        }
+        self.watchers.iter().for_each(JoinHandle::abort);
         let (running, writer) = (self.running, self.writer);
         let engine = tokio::task::spawn_blocking(move || running.shutdown(patience)).await;
         // What the last conversations said is written before the store is closed.
         if tokio::time::timeout(RECORD_PATIENCE, self.recorder.stop()).await.is_err() {
             tracing::error!("evidence about addresses could not be stored before the end");
         }
-        self.accounts.iter().for_each(AbortHandle::abort);
+        self.nondeliverables.stop_chores();
+        for mut task in self.accounts.into_iter().chain(self.watchers) {
+            if tokio::time::timeout(RECORD_PATIENCE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        // Readers go before the writer, which then leaves the database in one file.
+        drop((self.nondeliverables, self.intake, self.contents));
         let ended = tokio::task::spawn_blocking(move || writer.shutdown().is_some());
         if engine.is_err() || !matches!(ended.await, Ok(true)) {
             tracing::error!("the node did not end in order; the next start recovers from the disk");

@@ -40,7 +40,8 @@ use mail::verp::{Purpose, Verp, VerpFault};
 use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key};
 use store::{LedgerPlace, Store, StoreFault, Write, Written};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::QuarantineConfig;
 use crate::inmail::InmailCounts;
@@ -132,6 +133,7 @@ struct Inner {
     judge: Mutex<BounceJudge>,
     recorder: mpsc::Sender<recorder::Handed>,
     tasks_wait: Notify,
+    stopping: CancellationToken,
     rules: RwLock<Arc<BounceRulesInForce>>,
     rules_changed: Notify,
     counts: Arc<NonDeliverableCounts>,
@@ -230,7 +232,7 @@ impl Opening {
         config: QuarantineConfig,
         rules: Arc<BounceRulesInForce>,
         engine: mpsc::UnboundedSender<Input>,
-    ) -> Result<(NonDeliverables, [AbortHandle; 2]), StoreFault> {
+    ) -> Result<(NonDeliverables, [JoinHandle<()>; 2]), StoreFault> {
         let people = contents.ask(|reads| people::People::load(reads, engine))?;
         let all = NonDeliverables {
             inner: Arc::new(Inner {
@@ -242,6 +244,7 @@ impl Opening {
                 judge: Mutex::new(BounceJudge::new(Arc::clone(&rules.rules))),
                 recorder: self.recorder.sender,
                 tasks_wait: Notify::new(),
+                stopping: CancellationToken::new(),
                 rules: RwLock::new(rules),
                 rules_changed: Notify::new(),
                 counts: self.recorder.counts,
@@ -251,7 +254,7 @@ impl Opening {
         };
         let recorder = tokio::spawn(recorder::record(all.clone(), self.handed));
         let chores = tokio::spawn(chores::keep(all.clone()));
-        Ok((all, [recorder.abort_handle(), chores.abort_handle()]))
+        Ok((all, [recorder, chores]))
     }
 }
 
@@ -635,6 +638,11 @@ impl NonDeliverables {
     #[must_use]
     pub fn returned_mail(&self) -> ReturnedMail {
         ReturnedMail::new(self.clone())
+    }
+
+    /// Lets the chores end at the next opportunity.
+    pub(crate) fn stop_chores(&self) {
+        self.inner.stopping.cancel();
     }
 
     /// Other bounce rules are in force: what comes next is judged by them, and the ledger is looked through.

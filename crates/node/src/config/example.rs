@@ -230,6 +230,38 @@ domain = "%DOMAIN%"
 # tls_verify = true
 # tls_roots = "roots.pem"
 
+# What follows for addresses from what servers say about them.
+[quarantine]
+# false: quarantined addresses are written to all the same; denylist and suppression hold.
+# enabled = true
+# Errors count at most once in this time, and from the beginning after this quiet time.
+# significance = "1d"
+# reset_after = "10d"
+# How long a report that proves nothing is still matched, to be counted as such.
+# bounce_window = "7d"
+# When the daily clean-up begins, after midnight UTC.
+# clean_up_at = "3h"
+# One section for each reason: user_unknown, account_disabled, mailbox_full, inactive_user, invalid_domain,
+# refused, unreachable, error_ignored, complaint, not_defined. 0: never.
+#
+# [quarantine.mailbox_full]
+# at = 3                            the error that quarantines
+# at_when_soft = 0                  the same where the server only defers; 0: as `at`
+# release_after = "30d"             "0s": not by itself
+# denylist = false                  the first one denylists
+#
+# When a provider suddenly calls far more of its recipients unknown than usual, nobody is quarantined for it.
+# [quarantine.outage_guard]
+# enabled = true
+# least_permille = 200
+# times_usual = 5
+# history = 500
+# window = "1h"
+
+[bounce_rules]
+# Local bounce rules; they come before the shipped ones.
+# file = "bounce.toml"
+
 # HTTP API, metrics and health. Beyond loopback it needs tokens.
 [http]
 # listen = ["127.0.0.1:2580"]

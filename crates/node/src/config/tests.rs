@@ -708,3 +708,32 @@ proptest! {
         let _ = read(&lines.join("\n"));
     }
 }
+
+#[test]
+fn a_policy_is_read_reason_by_reason() {
+    use mail::failure::{FailureType, Reason};
+    let config = read(&format!("{SOURCES}")).expect("nothing is wrong");
+    assert_eq!(config.quarantine.policy, engine::quarantine::Policy::default());
+    let text = format!(
+        "{SOURCES}\n[quarantine]\nsignificance = \"1h\"\n[quarantine.user_unknown]\nat = 2\nat_when_soft = 0\n\
+         release_after = \"90d\"\n[quarantine.mailbox_full]\nat = 0\n[quarantine.refused]\ndenylist = true\n\
+         [quarantine.outage_guard]\nenabled = false\n"
+    );
+    let config = read(&text).expect("nothing is wrong").quarantine;
+    let unknown = config.policy.of(Reason::UserUnknown);
+    assert_eq!(unknown.threshold(FailureType::Soft), Some(2));
+    assert_eq!(unknown.release_after, Some(Duration::from_secs(90 * 86_400)));
+    assert_eq!(config.policy.of(Reason::MailboxFull).threshold(FailureType::Soft), None);
+    assert!(config.policy.of(Reason::Refused).denylist);
+    assert!(!config.guard.enabled && config.enabled);
+    let faults = |more: &str| {
+        let found = read(&format!("{SOURCES}\n{more}")).expect_err("it is at fault");
+        found.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let nothing = faults("[quarantine]\nsignificance = \"10d\"\nreset_after = \"1d\"\n");
+    assert!(nothing.contains("no second one can ever count"), "{nothing}");
+    let word = faults("[quarantine.mailboxfull]\nat = 1\n");
+    assert!(word.contains("mailboxfull"), "{word}");
+    let file = faults("[bounce_rules]\nfile = \"nowhere.toml\"\n");
+    assert!(file.contains("cannot read"), "{file}");
+}

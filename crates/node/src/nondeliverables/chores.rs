@@ -67,7 +67,7 @@ pub(super) async fn keep(all: NonDeliverables) {
     let mut clean_up_at = next_clean_up(&all);
     let mut snapshot_at = Timestamp::EPOCH;
     judge_anew(&all).await;
-    loop {
+    while !all.inner.stopping.is_cancelled() {
         work_off(&all).await;
         let now = all.inner.intake.now();
         if let Err(fault) = end_what_is_due(&all).await {
@@ -84,6 +84,7 @@ pub(super) async fn keep(all: NonDeliverables) {
             snapshot_at = now + SNAPSHOT_EACH;
         }
         tokio::select! {
+            () = all.inner.stopping.cancelled() => {}
             () = all.inner.tasks_wait.notified() => {}
             () = all.inner.rules_changed.notified() => judge_anew(&all).await,
             () = tokio::time::sleep(EACH) => {}
@@ -105,6 +106,9 @@ async fn work_off(all: &NonDeliverables) {
         let Some(task) = tasks.first() else { return };
         let mut changed = 0_usize;
         loop {
+            if all.inner.stopping.is_cancelled() {
+                return;
+            }
             let (policy, now) = (all.policy(), all.inner.intake.now());
             let write = LedgerWrite::GoOn { task: task.task, limit: STEP, policy, now };
             match all.carry_out(write).await {
@@ -120,7 +124,8 @@ async fn work_off(all: &NonDeliverables) {
                 }
                 Err(fault) => {
                     tracing::warn!(%fault, task = task.task, "a task waits");
-                    tokio::time::sleep(STORE_RETRY).await;
+                    let rest = tokio::time::sleep(STORE_RETRY);
+                    all.inner.stopping.run_until_cancelled(rest).await;
                     break;
                 }
             }
@@ -130,7 +135,7 @@ async fn work_off(all: &NonDeliverables) {
 }
 
 async fn end_what_is_due(all: &NonDeliverables) -> Result<(), IntakeFault> {
-    while step(all, CleanUpStep::Due).await?.more {}
+    while !all.inner.stopping.is_cancelled() && step(all, CleanUpStep::Due).await?.more {}
     Ok(())
 }
 
@@ -152,7 +157,7 @@ pub(super) async fn clean_up(all: &NonDeliverables) -> CleanUpReport {
             match step(all, kind).await {
                 Ok(cleaned) => {
                     report.add(kind, &cleaned);
-                    if !cleaned.more {
+                    if !cleaned.more || all.inner.stopping.is_cancelled() {
                         break;
                     }
                 }
@@ -266,6 +271,8 @@ async fn judge_anew_by(
             all.carry_out(LedgerWrite::Requalify { entries: others, version, policy, now }).await?;
         }
         match next {
+            // What is left is looked through at the next start.
+            Some(_) if all.inner.stopping.is_cancelled() => return Ok(changed),
             Some(next) => after = next,
             None => break,
         }

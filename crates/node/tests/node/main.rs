@@ -10,6 +10,7 @@ mod limits;
 mod moods;
 mod postfix;
 mod restart;
+mod returns;
 mod sink;
 mod steering;
 mod tls;

@@ -1,0 +1,357 @@
+//! What comes back: bounces, complaints and answers of the lab and of the test itself, and what follows for the
+//! addresses.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use engine::quarantine::{Author, Channel, Deed, Qualification, State, TextFilter, TextStatus};
+use lab::{ReturnsConfig, Span};
+use mail::address::Domain;
+use mail::failure::{FailureType, Reason};
+use mail::id::Priority;
+use mail::incoming::MailKind;
+use mail::verp::{Purpose, ReturnPath, VerpKey};
+use mailweir_node::inmail::{Folder, Inmail, InmailBounds, Origin};
+use mailweir_node::intake::{IntakeFault, SingleMessage, StreamName};
+use mailweir_node::nondeliverables::{AddressExplained, NonDeliverables};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+const KEY: &[u8] = b"the key of the return path";
+
+/// A node that takes what comes back.
+struct Taking {
+    node: Node,
+    all: NonDeliverables,
+    folder: Folder,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// A lab with one provider, whose returns come to the node.
+fn world(block: u8, mood: Mood) -> World {
+    let to = std::net::SocketAddr::from(([127, 10, block, 99], 2526));
+    let after = Span::from_millis(10);
+    let config = LabConfig {
+        providers: vec![provider(block, 1, "one", mood)],
+        returns: Some(ReturnsConfig { to, after, complaints_to: None }),
+        ..LabConfig::default()
+    };
+    World::of(block, config).more(&format!(
+        "[return_path]\ndomain = \"bounce.sender.example\"\nkeys = [{{ value = \"{}\" }}]\n\
+         [inmail]\nlisten = [\"{to}\"]\n",
+        String::from_utf8_lossy(KEY)
+    ))
+}
+
+fn start(world: &World) -> Taking {
+    let config = world.config();
+    let bound = Inmail::bind(&config, InmailBounds::default()).unwrap();
+    let node = Node::start(config).unwrap_or_else(|fault| panic!("{fault}"));
+    let inmail = bound.open(&node.intake()).unwrap();
+    let (all, folder, shutdown) =
+        (node.nondeliverables(), inmail.folder(), CancellationToken::new());
+    let task = tokio::spawn(inmail.run(all.returned_mail(), shutdown.clone()));
+    Taking { node, all, folder, shutdown, task }
+}
+
+impl Taking {
+    async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap();
+        self.node.shutdown().await;
+    }
+
+    async fn address(&self, address: &str) -> AddressExplained {
+        self.all.explain(&Mailbox::parse(address).unwrap()).await.unwrap()
+    }
+
+    /// Waits until an address is in this state.
+    async fn comes_to(&self, address: &str, state: State) -> AddressExplained {
+        eventually(&format!("{address}: {state}"), async || {
+            let found = self.address(address).await;
+            (found.explanation.condition.state == state).then_some(found)
+        })
+        .await
+    }
+
+    /// How many failures of this reason came back by mail.
+    fn came_back(&self, wanted: Reason) -> u64 {
+        let failures = self.all.counts().failures();
+        failures
+            .into_iter()
+            .filter(|(reason, _, channel, _)| {
+                *reason == wanted && *channel == Channel::Asynchronous
+            })
+            .map(|(.., count)| count)
+            .sum()
+    }
+
+    fn kind(&self, wanted: MailKind) -> u64 {
+        let kinds = self.all.counts().kinds();
+        kinds.into_iter().find(|(kind, _)| *kind == wanted).unwrap().1
+    }
+
+    /// Brings a mail as the listener would.
+    async fn bring(&self, to: &str, text: String) {
+        let origin = Origin { recipients: vec![to.into()], ..Origin::default() };
+        self.folder.keep(origin, text.into_bytes()).await.unwrap();
+    }
+}
+
+/// How the return paths of the node are made.
+fn return_path(key: &[u8]) -> ReturnPath {
+    let domain = Domain::parse("bounce.sender.example").unwrap();
+    ReturnPath::new(domain, vec![VerpKey::new(key).unwrap()]).unwrap()
+}
+
+/// A report of RFC 3464.
+fn report(recipient: &str, words: &str) -> String {
+    format!(
+        "From: MAILER-DAEMON@mx.one.example\r\nSubject: Undelivered Mail\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=x\r\n\r\n--x\r\n\r\n\
+         It could not be delivered.\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\n\
+         Reporting-MTA: dns; mx.one.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: failed\r\n\
+         Status: 5.0.0\r\nDiagnostic-Code: smtp; {words}\r\n\r\n--x--\r\n"
+    )
+}
+
+fn author() -> Author {
+    Author { who: "test".into(), why: "to see what happens".into() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_decides_about_the_next_delivery() {
+    let world = world(60, Mood::default());
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let named = |name: &str, count: u64| {
+        (0..count).map(|number| format!("{name}{number}@one.example")).collect::<Vec<_>>()
+    };
+    let ghosts = named("ghost", 20);
+    let addresses =
+        [ghosts.clone(), named("Angry", 3), named("away", 3), named("person", 3)].concat();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let id = delivery(&intake, addressed(&addresses)).await;
+    assert_eq!(settled(&intake, id).await.sent, 29);
+    let all_failures =
+        || -> u64 { Reason::ALL.map(|reason| taking.came_back(reason)).iter().sum() };
+    eventually("everything comes back", async || {
+        (all_failures() == 23 && taking.kind(MailKind::AutoReply) == 3).then_some(())
+    })
+    .await;
+    let unknown = taking.came_back(Reason::UserUnknown);
+    let full = taking.came_back(Reason::MailboxFull);
+    let refused = taking.came_back(Reason::Refused);
+    assert_eq!((taking.came_back(Reason::Complaint), unknown + full + refused), (3, 20));
+    assert!(unknown > 0 && full > 0, "{:?}", taking.all.counts().failures());
+    for number in 0..3 {
+        let angry = taking.comes_to(&format!("angry{number}@one.example"), State::Denylisted).await;
+        assert_eq!(angry.explanation.condition.reason, Some(Reason::Complaint));
+        for name in ["away", "person"] {
+            let fine = taking.address(&format!("{name}{number}@one.example")).await;
+            assert!(fine.record.is_none(), "{fine:?}");
+        }
+    }
+    let mut quarantined = 0;
+    for ghost in &ghosts {
+        let found = taking.address(ghost).await;
+        let condition = found.explanation.condition;
+        match condition.reason {
+            Some(Reason::UserUnknown) => {
+                assert_eq!(condition.state, State::Quarantined, "{found:?}");
+                quarantined += 1;
+            }
+            _ => assert!(!condition.state.is_refused(), "{found:?}"),
+        }
+        assert_eq!(found.history.entries.len(), 1, "{found:?}");
+        assert_eq!(found.history.entries[0].evidence.delivery, Some(id));
+    }
+    assert_eq!(quarantined, unknown);
+    let counts = taking.all.counts();
+    assert_eq!(counts.forged.load(Ordering::Relaxed), 0);
+    assert_eq!(counts.foreign.load(Ordering::Relaxed), 0);
+    assert_eq!(counts.quarantined.load(Ordering::Relaxed), unknown);
+
+    // Before and after a restart the same are refused.
+    let refused_now = async |taking: &Taking| {
+        let intake = taking.node.intake();
+        let (id, _) = draft(&intake, intake.default_options(), addressed(&addresses)).await;
+        let counters = intake.counters(id).await.unwrap();
+        let rows = intake.read(move |reads| reads.refusals(id, 0, 100)).await.unwrap();
+        assert_eq!(counters.refused, rows.len() as u64);
+        rows
+    };
+    let rows = refused_now(&taking).await;
+    assert_eq!(rows.len() as u64, unknown + 3, "{rows:?}");
+    let denied = rows.iter().filter(|row| row.reason.starts_with("denylisted: Complaint since "));
+    assert_eq!(denied.count(), 3, "{rows:?}");
+    let unknown_rows =
+        rows.iter().filter(|row| row.reason.starts_with("quarantined: User unknown since 20"));
+    assert_eq!(unknown_rows.count() as u64, unknown, "{rows:?}");
+    assert_eq!(rows[0].address.as_ref(), addresses[rows[0].line as usize - 1]);
+    taking.stop().await;
+    let taking = start(&world);
+    let again = refused_now(&taking).await;
+    assert_eq!(again, rows);
+    let message = SingleMessage {
+        sender: String::new(),
+        recipients: vec![Mailbox::parse("angry1@ONE.example").unwrap()],
+        content: b"From: a@sender.example\r\n\r\nhello\r\n".to_vec(),
+    };
+    let stream =
+        StreamName { affinity: "default".into(), priority: Priority::High, tenant: "test".into() };
+    let fault = taking.node.intake().submit(&stream, message, None).await.unwrap_err();
+    assert!(matches!(fault, IntakeFault::Quarantined(_)), "{fault}");
+    assert!(fault.to_string().contains("denylisted: Complaint since 20"), "{fault}");
+    taking.stop().await;
+    world.lab.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bounce_counts_once_and_a_forged_one_never() {
+    let world = world(61, Mood::default());
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let options = intake.default_options();
+    let recipients = addressed(&["a@one.example", "b@one.example"]);
+    let (id, first) = delivery_with(&intake, options, recipients).await;
+    assert_eq!(settled(&intake, id).await.sent, 2);
+    let counts = taking.all.counts();
+    let value = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let text = report("a@one.example", "550 5.1.1 User unknown");
+
+    let forged = return_path(b"some other secret key").encode(first, id);
+    taking.bring(&forged, text.clone()).await;
+    // It names a real address, but proves nothing.
+    taking.bring("complaints@bounce.sender.example", format!("X-A: b\r\n{text}")).await;
+    eventually("forged", async || (value(&counts.forged) == 2).then_some(())).await;
+    let other = report("nobody@elsewhere.example", "550 5.1.1 User unknown");
+    taking.bring("complaints@bounce.sender.example", other).await;
+    eventually("foreign", async || (value(&counts.foreign) == 1).then_some(())).await;
+    let untouched = taking.address("a@one.example").await;
+    assert!(untouched.record.is_none(), "{untouched:?}");
+
+    let genuine = return_path(KEY).encode(first, id);
+    taking.bring(&genuine.to_uppercase(), text.clone()).await;
+    taking.comes_to("a@one.example", State::Quarantined).await;
+    // The same by another way, and with the same octets again.
+    taking.bring(&genuine, format!("Received: from relay.example\r\n{text}")).await;
+    taking.bring(&genuine, format!("Received: from relay2.example\r\n{text}")).await;
+    eventually("repeated", async || (value(&counts.repeated) == 2).then_some(())).await;
+    let found = taking.address("a@one.example").await;
+    assert_eq!(found.history.entries.len(), 1);
+    // Who holds the return path of one message can say nothing about another address.
+    let second = MessageId(first.0 + 1);
+    let of_second = return_path(KEY).encode(second, id);
+    let about_third = report("c@one.example", "550 5.1.1 User unknown");
+    taking.bring(&of_second, about_third).await;
+    taking.comes_to("b@one.example", State::Quarantined).await;
+    assert!(taking.address("c@one.example").await.record.is_none());
+    let today = u32::try_from(intake.now().as_secs() / 86_400).unwrap();
+    let strays = taking.all.strays(today).await.unwrap();
+    let of = |wanted: &str| -> u64 {
+        strays.iter().filter(|(_, kind, _)| kind.word() == wanted).map(|(.., count)| count).sum()
+    };
+    assert_eq!((of("forged"), of("foreign"), of("repeated")), (2, 1, 2), "{strays:?}");
+    taking.stop().await;
+    world.lab.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_text_means_is_said_later_and_taken_back() {
+    let world = world(62, Mood::default());
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let options = intake.default_options();
+    let (id, first) = delivery_with(&intake, options, addressed(&["a@one.example"])).await;
+    assert_eq!(settled(&intake, id).await.sent, 1);
+    let text = report("a@one.example", "599 the frobnicator does not glorp");
+    taking.bring(&return_path(KEY).encode(first, id), text).await;
+    let filter = TextFilter { status: Some(TextStatus::ToQualify), by_person: false };
+    let text = eventually("a text to qualify", async || {
+        taking.all.texts(filter, None, 10).await.unwrap().into_iter().next()
+    })
+    .await;
+    assert!(text.first_raw.contains("frobnicator"), "{text:?}");
+    assert_eq!(text.occurrences, 1);
+    let found = taking.address("a@one.example").await;
+    assert!(!found.explanation.condition.state.is_refused(), "{found:?}");
+    let said = Qualification {
+        reason: Reason::UserUnknown,
+        failure_type: FailureType::Hard,
+        status: TextStatus::Keep,
+    };
+    let preview = taking.all.preview_qualification(text.key, Some(said)).await.unwrap();
+    assert_eq!(preview.states.len(), 1, "{preview:?}");
+    assert_eq!(taking.address("a@one.example").await.explanation.condition.state, State::Valid);
+    taking.all.qualify(text.key, Some(said), author()).await.unwrap();
+    taking.comes_to("a@one.example", State::Quarantined).await;
+    eventually("refused", async || intake.refused(&Mailbox::parse("A@one.example").unwrap())).await;
+    taking.stop().await;
+    let taking = start(&world);
+    assert!(taking.node.intake().refused(&Mailbox::parse("a@one.example").unwrap()).is_some());
+    taking.all.qualify(text.key, None, author()).await.unwrap();
+    taking.comes_to("a@one.example", State::Valid).await;
+    eventually("not refused", async || {
+        let refused = taking.node.intake().refused(&Mailbox::parse("a@one.example").unwrap());
+        refused.is_none().then_some(())
+    })
+    .await;
+    taking.stop().await;
+    world.lab.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_to_who_wants_no_more_although_it_is_queued() {
+    let world = world(63, Mood { unknown_users: 0.0, ..Mood::default() });
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let addresses =
+        ["link@one.example", "mail@one.example", "told@one.example", "stays@one.example"];
+    let (id, first) = draft(&intake, intake.default_options(), addressed(&addresses)).await;
+    let paths = return_path(KEY);
+    let names = |number: u64| paths.names(MessageId(first.0 + number), id);
+    let token = names(0).name(Purpose::Unsubscribe);
+    assert!(taking.all.read_unsubscribe(&token.replace('u', "b")).await.is_err());
+    assert!(taking.all.unsubscribe(&names(0).name(Purpose::Bounce)).await.is_err());
+    assert_eq!(taking.all.unsubscribe(&token).await.unwrap().address, "link@one.example");
+    taking.all.unsubscribe(&token).await.unwrap();
+    let to = paths.address(&names(1), Purpose::Unsubscribe);
+    taking.bring(&to, "From: me@one.example\r\nSubject: unsubscribe\r\n\r\n".into()).await;
+    taking.comes_to("mail@one.example", State::Denylisted).await;
+    let told = Mailbox::parse("told@one.example").unwrap();
+    taking.all.act(vec![(told, Deed::Deny)], author()).await.unwrap();
+    intake.start(id).await.unwrap();
+    let counters = settled(&intake, id).await;
+    assert_eq!((counters.sent, counters.failed), (1, 3), "{counters:?}");
+    let ended = explained(&taking.node, first).await;
+    assert!(ended.last_reply.contains("denylisted"), "{ended:?}");
+    assert_eq!(taking.all.counts().unsubscribed.load(Ordering::Relaxed), 2);
+    let link = Mailbox::parse("link@one.example").unwrap();
+    taking.all.act(vec![(link, Deed::Release)], author()).await.unwrap();
+    let id = delivery(&intake, addressed(&["link@one.example"])).await;
+    assert_eq!(settled(&intake, id).await.sent, 1);
+    taking.stop().await;
+    let report = world.lab.stop();
+    assert_eq!(report.totals.accepted, 2, "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_in_the_session_counts_the_same() {
+    let world = world(64, Mood { unknown_users: 1.0, ..Mood::default() });
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let id = delivery(&intake, addressed(&["x@one.example", "y@nowhere.test"])).await;
+    assert_eq!(settled(&intake, id).await.failed, 2);
+    let found = taking.comes_to("x@one.example", State::Quarantined).await;
+    assert_eq!(found.explanation.condition.reason, Some(Reason::UserUnknown));
+    assert_eq!(&*found.history.entries[0].evidence.provider, "lab");
+    let domain = taking.comes_to("y@nowhere.test", State::WithErrors).await;
+    assert_eq!(domain.explanation.condition.counts.of(Reason::InvalidDomain), 1);
+    assert!(taking.all.texts(TextFilter::default(), None, 10).await.unwrap().len() >= 2);
+    taking.stop().await;
+    world.lab.stop();
+}
