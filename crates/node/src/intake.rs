@@ -22,7 +22,7 @@ use store::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SteadyClock;
-use crate::nondeliverables::{Admission, NonDeliverableCounts};
+use crate::nondeliverables::Admission;
 use crate::prepare::{ContentSpec, Template, TemplateFault};
 use crate::room::Room;
 use crate::runner::Input;
@@ -136,7 +136,6 @@ struct Inner {
     permits: Semaphore,
     room: Room,
     admission: Arc<Admission>,
-    counts: Arc<NonDeliverableCounts>,
     /// Held while rules are read again: two at a time could give one version to two rule sets.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -155,8 +154,7 @@ impl Intake {
         inputs: mpsc::UnboundedSender<Input>,
         defaults: DeliveryOptions,
         affinities: Vec<String>,
-        room: Room,
-        (admission, counts): (Arc<Admission>, Arc<NonDeliverableCounts>),
+        (room, admission): (Room, Arc<Admission>),
     ) -> Self {
         let inner = Inner {
             writer,
@@ -169,7 +167,6 @@ impl Intake {
             permits: Semaphore::new(REQUESTS_MAX),
             room,
             admission,
-            counts,
             reloading: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -266,7 +263,7 @@ impl Intake {
         self.check_room()?;
         let (recipients, refused) = self.admit(recipients).await?;
         if !refused.is_empty() {
-            NonDeliverableCounts::add(&self.inner.counts.refused, refused.len() as u64);
+            self.inner.admission.count_refused(refused.len());
             // Before the others: who repeats the call after a fault in between counts them twice, but accepts nobody
             // twice.
             self.refuse(delivery, refused).await?;
@@ -427,7 +424,7 @@ impl Intake {
         let refused: Vec<&Mailbox> =
             message.recipients.iter().filter(|one| self.refusal(one).is_some()).collect();
         if !refused.is_empty() {
-            NonDeliverableCounts::add(&self.inner.counts.refused, refused.len() as u64);
+            self.inner.admission.count_refused(refused.len());
             let since = self.since(refused.iter().copied()).await?;
             let why = |(mailbox, since): (&&Mailbox, Option<Timestamp>)| {
                 self.refusal(mailbox).map(|found| format!("{mailbox}: {}", words(found, since)))

@@ -313,8 +313,7 @@ impl Node {
             inputs.clone(),
             defaults,
             affinities,
-            room.clone(),
-            (Arc::clone(&admission), opening.counts()),
+            (room.clone(), Arc::clone(&admission)),
         );
         let (nondeliverables, accounts) = opening.begin(
             intake.clone(),

@@ -712,7 +712,7 @@ proptest! {
 #[test]
 fn a_policy_is_read_reason_by_reason() {
     use mail::failure::{FailureType, Reason};
-    let config = read(&format!("{SOURCES}")).expect("nothing is wrong");
+    let config = read(SOURCES).expect("nothing is wrong");
     assert_eq!(config.quarantine.policy, engine::quarantine::Policy::default());
     let text = format!(
         "{SOURCES}\n[quarantine]\nsignificance = \"1h\"\n[quarantine.user_unknown]\nat = 2\nat_when_soft = 0\n\

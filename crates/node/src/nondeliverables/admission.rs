@@ -49,6 +49,11 @@ impl Admission {
         }
     }
 
+    /// So many recipients were refused at intake.
+    pub(crate) fn count_refused(&self, count: usize) {
+        NonDeliverableCounts::add(&self.counts.refused, count as u64);
+    }
+
     /// The last words about a queued message whose recipient may not be written to any more; `None`: it is sent.
     pub(crate) fn withdraw(&self, recipient: &str) -> Option<String> {
         let refusal = self.refuse(&folded(recipient))?;
