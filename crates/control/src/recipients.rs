@@ -88,6 +88,8 @@ struct Committed {
     accepted: u64,
     duplicates: u64,
     refused: u64,
+    /// Those who may not be written to; they are among the refused.
+    not_admitted: Vec<NewRefusal>,
 }
 
 /// Counts of what is on disk.
@@ -195,11 +197,14 @@ impl List {
             if refused > 0 {
                 stored(intake.refuse(delivery, refusals)).await?;
             }
-            let mut committed = Committed { accepted: 0, duplicates: 0, refused };
+            let mut committed =
+                Committed { accepted: 0, duplicates: 0, refused, not_admitted: Vec::new() };
             if !recipients.is_empty() {
-                let appended = stored(intake.append(delivery, recipients)).await?;
-                committed.accepted = u64::from(appended.accepted);
-                committed.duplicates = appended.duplicates.len() as u64;
+                let admitted = stored(intake.admit(delivery, recipients)).await?;
+                committed.accepted = u64::from(admitted.appended.accepted);
+                committed.duplicates = admitted.appended.duplicates.len() as u64;
+                committed.refused += admitted.refused.len() as u64;
+                committed.not_admitted = admitted.refused;
             }
             Ok(committed)
         }));
@@ -215,6 +220,9 @@ impl List {
         self.totals.accepted += committed.accepted;
         self.totals.duplicates += committed.duplicates;
         self.totals.refused += committed.refused;
+        let room = LISTED.saturating_sub(self.totals.listed.len());
+        let listed = |row: NewRefusal| json!({ "line": row.line, "reason": row.reason });
+        self.totals.listed.extend(committed.not_admitted.into_iter().take(room).map(listed));
         Ok(())
     }
 }

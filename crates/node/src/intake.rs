@@ -78,6 +78,15 @@ pub enum Accepted {
     Repeated(store::Earlier),
 }
 
+/// What became of recipients that were added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// Those who may be written to.
+    pub appended: Appended,
+    /// The others, with the reasons. They are recorded.
+    pub refused: Vec<NewRefusal>,
+}
+
 /// A recipient to be added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipient {
@@ -249,9 +258,7 @@ impl Intake {
         Ok(NewContent { kind: ContentKind::Template, body: content.encode().into() })
     }
 
-    /// Adds recipients to a delivery, at most [`store::APPEND_LIMIT`] at a time. Duplicates within the delivery are
-    /// not accepted and listed by their lines. Recipients who may not be written to are not accepted either; they
-    /// are recorded among the refusals of the delivery, with line and reason.
+    /// As [`Intake::admit`], without the refusals.
     ///
     /// # Errors
     /// Wrong state, sick store.
@@ -260,13 +267,27 @@ impl Intake {
         delivery: DeliveryId,
         recipients: Vec<Recipient>,
     ) -> Result<Appended, IntakeFault> {
+        Ok(self.admit(delivery, recipients).await?.appended)
+    }
+
+    /// Adds recipients to a delivery, at most [`store::APPEND_LIMIT`] at a time. Duplicates within the delivery are
+    /// not accepted and listed by their lines. Recipients who may not be written to are not accepted either; they
+    /// are recorded among the refusals of the delivery, with line and reason.
+    ///
+    /// # Errors
+    /// Wrong state, sick store.
+    pub async fn admit(
+        &self,
+        delivery: DeliveryId,
+        recipients: Vec<Recipient>,
+    ) -> Result<Admitted, IntakeFault> {
         self.check_room()?;
-        let (recipients, refused) = self.admit(recipients).await?;
+        let (recipients, refused) = self.sort_out(recipients).await?;
         if !refused.is_empty() {
             self.inner.admission.count_refused(refused.len());
             // Before the others: who repeats the call after a fault in between counts them twice, but accepts nobody
             // twice.
-            self.refuse(delivery, refused).await?;
+            self.refuse(delivery, refused.clone()).await?;
         }
         let recipients = recipients
             .into_iter()
@@ -277,14 +298,14 @@ impl Intake {
         match self.write(write).await? {
             Written::Appended(appended) => {
                 self.queued(delivery, &appended);
-                Ok(appended)
+                Ok(Admitted { appended, refused })
             }
             other => Err(unexpected(&other)),
         }
     }
 
     /// Those who may be written to, and the refusals of the others.
-    async fn admit(
+    async fn sort_out(
         &self,
         recipients: Vec<Recipient>,
     ) -> Result<(Vec<Recipient>, Vec<NewRefusal>), IntakeFault> {

@@ -656,6 +656,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         "spool",
         "forward_to",
         "dump",
+        "file",
     ];
     let mut in_optional = false;
     let mut stated = 0;

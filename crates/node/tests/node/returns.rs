@@ -1,7 +1,6 @@
 //! What comes back: bounces, complaints and answers of the lab and of the test itself, and what follows for the
 //! addresses.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::quarantine::{Author, Channel, Deed, Qualification, State, TextFilter, TextStatus};
@@ -207,7 +206,6 @@ async fn what_comes_back_decides_about_the_next_delivery() {
     assert!(matches!(fault, IntakeFault::Quarantined(_)), "{fault}");
     assert!(fault.to_string().contains("denylisted: Complaint since 20"), "{fault}");
     taking.stop().await;
-    world.lab.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,7 +255,6 @@ async fn a_bounce_counts_once_and_a_forged_one_never() {
     };
     assert_eq!((of("forged"), of("foreign"), of("repeated")), (2, 1, 2), "{strays:?}");
     taking.stop().await;
-    world.lab.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -301,7 +298,6 @@ async fn what_a_text_means_is_said_later_and_taken_back() {
     })
     .await;
     taking.stop().await;
-    world.lab.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -353,5 +349,4 @@ async fn what_a_server_says_in_the_session_counts_the_same() {
     assert_eq!(domain.explanation.condition.counts.of(Reason::InvalidDomain), 1);
     assert!(taking.all.texts(TextFilter::default(), None, 10).await.unwrap().len() >= 2);
     taking.stop().await;
-    world.lab.stop();
 }
