@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Caller;
 use crate::body::{Document, Incoming, Memory};
+use crate::ledger::Ledger;
 use crate::problem::Problem;
+use crate::transfer::Lists;
 
 /// Octets of documents that are not contents.
 pub(crate) const SMALL_DOCUMENT: usize = 256 << 10;
@@ -33,6 +35,8 @@ pub(crate) struct App {
     pub(crate) intake: Intake,
     pub(crate) questions: Questions,
     pub(crate) memory: Memory,
+    pub(crate) ledger: Ledger,
+    pub(crate) lists: Lists,
     /// Cancelled when the node is to end.
     pub(crate) shutdown: CancellationToken,
 }
@@ -42,7 +46,9 @@ pub(crate) type Shared = Arc<App>;
 
 impl App {
     pub(crate) fn new(intake: Intake, questions: Questions, shutdown: CancellationToken) -> Self {
-        Self { intake, questions, memory: Memory::new(DOCUMENTS_MEMORY), shutdown }
+        let ledger = Ledger::new(intake.clone(), questions.nondeliverables().clone());
+        let (memory, lists) = (Memory::new(DOCUMENTS_MEMORY), Lists::default());
+        Self { intake, questions, memory, ledger, lists, shutdown }
     }
 
     /// Octets of a document with a content.

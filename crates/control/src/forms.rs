@@ -339,6 +339,15 @@ impl RetryForm {
 
 /// Reads an RFC 3339 time that is yet to come.
 fn moment(field: &str, text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+    let at = any_moment(field, text)?;
+    if at <= now {
+        return Err(Problem::field(field, format_args!("{at} has passed; now it is {now}")));
+    }
+    Ok(at)
+}
+
+/// Reads an RFC 3339 time.
+pub(crate) fn any_moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
     // A time zone in brackets behind the offset is no RFC 3339.
     let at: jiff::Timestamp = Some(text)
         .filter(|text| !text.contains('['))
@@ -349,11 +358,7 @@ fn moment(field: &str, text: &str, now: Timestamp) -> Result<Timestamp, Problem>
                 "a time looks like 2027-01-31T18:00:00Z or 2027-01-31T18:00:00+01:00",
             )
         })?;
-    let at = Timestamp::from_micros(u64::try_from(at.as_microsecond()).unwrap_or(0));
-    if at <= now {
-        return Err(Problem::field(field, format_args!("{at} has passed; now it is {now}")));
-    }
-    Ok(at)
+    Ok(Timestamp::from_micros(u64::try_from(at.as_microsecond()).unwrap_or(0)))
 }
 
 #[cfg(test)]

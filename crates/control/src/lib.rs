@@ -1,4 +1,4 @@
-//! The HTTP listener: intake API, explain, statistics, metrics, health.
+//! The HTTP listener: intake API, explain, quarantine, unsubscription, statistics, metrics, health.
 //!
 //! **Promise.** A 2xx answer to something handed over leaves after the commit is on disk. Any other answer is
 //! `application/problem+json` and says what was wrong, where, and what to do; 503 has Retry-After and means that
@@ -22,14 +22,21 @@ mod body;
 mod deliveries;
 mod explain;
 mod forms;
+mod ledger;
 mod messages;
 mod metrics;
 mod paths;
 mod problem;
+mod qualifications;
+mod quarantine;
 mod recipients;
+mod repairs;
 mod routes;
 mod server;
 mod socket;
 mod stat;
+mod suppression;
+mod transfer;
+mod unsubscribe;
 
 pub use server::HttpServer;

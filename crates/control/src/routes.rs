@@ -12,7 +12,10 @@ use node::config::Role;
 use crate::access::{Access, Gate, guard};
 use crate::app::Shared;
 use crate::problem::Problem;
-use crate::{deliveries, explain, messages, metrics, paths, recipients, stat};
+use crate::{
+    deliveries, explain, messages, metrics, paths, qualifications, quarantine, recipients, repairs,
+    stat, suppression, transfer, unsubscribe,
+};
 
 /// The document that describes the routes.
 pub(crate) const OPENAPI: &str = include_str!("../openapi.json");
@@ -54,6 +57,27 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/paths/{domain}", get(paths::paths)),
         read("/api/v1/stat", get(stat::stat)),
         operate("/api/v1/stat/reload", post(stat::reload)),
+        read("/api/v1/qualifications", get(qualifications::list)),
+        read("/api/v1/qualifications/{key}", get(qualifications::get)),
+        operate("/api/v1/qualifications/{key}", post(qualifications::set)),
+        read("/api/v1/quarantine/addresses", get(quarantine::list)),
+        read("/api/v1/quarantine/addresses/{address}", get(quarantine::explained)),
+        read("/api/v1/quarantine/counts", get(quarantine::counts)),
+        operate("/api/v1/quarantine/deeds", post(quarantine::act)),
+        operate("/api/v1/quarantine/undo", post(repairs::undo)),
+        operate("/api/v1/quarantine/restore", post(repairs::restore)),
+        operate("/api/v1/quarantine/rejudge", post(repairs::rejudge)),
+        read("/api/v1/quarantine/tasks", get(repairs::tasks)),
+        read("/api/v1/quarantine/holds", get(repairs::holds)),
+        operate("/api/v1/quarantine/holds/{hold}/confirm", post(repairs::confirm)),
+        operate("/api/v1/quarantine/holds/{hold}/dismiss", post(repairs::dismiss)),
+        operate("/api/v1/quarantine/import", post(transfer::import)),
+        read("/api/v1/quarantine/export", get(transfer::export)),
+        read("/api/v1/suppression", get(suppression::list)),
+        operate("/api/v1/suppression", post(suppression::change)),
+        operate("/api/v1/suppression/import", post(transfer::import_suppression)),
+        route(Method::GET, "/u/{token}", None, get(unsubscribe::show)),
+        route(Method::POST, "/u/{token}", None, post(unsubscribe::unsubscribe)),
         read("/api/v1/openapi.json", get(openapi)),
         read("/metrics", get(metrics::metrics)),
         route(Method::GET, "/healthz", None, get(stat::healthz)),

@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 mod deliveries;
 mod document;
+mod failures;
 mod operation;
+mod quarantine;
 mod refused;
 mod streams;
+mod unsubscribe;
 
 /// A node with its listener.
 struct Site {
