@@ -194,9 +194,64 @@ impl NodeClient {
         content_type: &str,
         body: reqwest::Body,
     ) -> Result<Value, CallFault> {
-        let request = self.request(Method::POST, self.url(segments)?);
+        self.post_stream_with(segments, content_type, &[], body).await
+    }
+
+    /// The same with further header fields.
+    ///
+    /// # Errors
+    /// See [`CallFault`].
+    pub async fn post_stream_with(
+        &self,
+        segments: &[&str],
+        content_type: &str,
+        fields: &[(&str, String)],
+        body: reqwest::Body,
+    ) -> Result<Value, CallFault> {
+        let mut request = self.request(Method::POST, self.url(segments)?);
+        for (name, value) in fields {
+            request = request.header(*name, value);
+        }
         let request = request.header(CONTENT_TYPE, content_type).body(body);
         self.answer(request.send().await).await
+    }
+
+    /// Fetches something of any length and writes it as it comes. The time between two parts is bounded, not the
+    /// whole.
+    ///
+    /// # Errors
+    /// See [`CallFault`]; or it cannot be written.
+    pub async fn get_stream(
+        &self,
+        segments: &[&str],
+        parameters: &[(&str, String)],
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), Failure> {
+        let mut url = self.url(segments)?;
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        let slow =
+            |_| CallFault::Broken(format!("the node at {} did not answer in time", self.base));
+        let sent = self.request(Method::GET, url).send();
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, sent).await.map_err(slow)?;
+        let mut response = match sent {
+            Ok(response) if response.status().is_success() => response,
+            other => {
+                self.answer(other).await?;
+                return Err(Failure::environment("the node answered without a list"));
+            }
+        };
+        loop {
+            let part =
+                tokio::time::timeout(ANSWER_TIMEOUT, response.chunk()).await.map_err(slow)?;
+            match part.map_err(|fault| self.fault(&fault))? {
+                Some(part) => out.write_all(&part)?,
+                None => break,
+            }
+        }
+        out.flush()?;
+        Ok(())
     }
 
     /// Reads an answer: JSON when it went well, else the words of the problem.

@@ -24,6 +24,8 @@ mod machine;
 mod mx;
 mod output;
 mod paths;
+mod qualification;
+mod quarantine;
 mod reply;
 mod serve;
 mod show;
@@ -69,6 +71,10 @@ enum Command {
     Bounce(bounce::BounceArguments),
     /// What replies of servers mean: reason, type and the rule that decided
     Reply(reply::ReplyArguments),
+    /// Texts that servers said: list them, say what they mean
+    Qualification(qualification::QualificationArguments),
+    /// Addresses that are not written to: list, explain, release, undo, import, export
+    Quarantine(quarantine::QuarantineArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
@@ -88,6 +94,8 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Lab(arguments) => lab::run(globals, &arguments),
         Command::Bounce(arguments) => bounce::run(globals, &arguments),
         Command::Reply(arguments) => reply::run(globals, &arguments),
+        Command::Qualification(arguments) => qualification::run(globals, arguments),
+        Command::Quarantine(arguments) => quarantine::run(globals, arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }

@@ -44,11 +44,26 @@ fn wrong_usage_and_missing_configuration_are_status_2() {
         (&["stat", "audit"], "--log"),
         (&["stat", "show", "--url", "http://127.0.0.1:1"], "no node answers"),
         (&["delivery", "show", "x1"], "d<number>"),
+        (&["quarantine", "list", "--url", "http://127.0.0.1:1"], "no node answers"),
+        (&["quarantine", "list", "--state", "gone"], "Valid, With errors, Quarantined"),
+        (&["quarantine", "add"], "<ADDRESSES>"),
+        (&["quarantine", "undo", "--apply"], "--provider"),
+        (&["quarantine", "undo", "--from", "yesterday"], "--from"),
+        (&["quarantine", "import", "none.csv", "--url", "http://127.0.0.1:1"], "none.csv"),
+        (
+            &["quarantine", "export", "-o", "x.csv", "--url", "http://127.0.0.1:1"],
+            "no node answers",
+        ),
+        (&["qualification", "set", "abc", "--reason", "refused"], "32 hexadecimal digits"),
+        (&["qualification", "set", "8d54d1a1ff4b73384faf3ebcce8b625b"], "--reason"),
+        (&["qualification", "list", "--url", "http://127.0.0.1:1"], "no node answers"),
     ] {
         let (status, stdout, stderr) = run(folder.path(), words);
         assert_eq!((status, stdout.as_str()), (2, ""), "{words:?}: {stderr}");
         assert!(stderr.contains(wanted), "{words:?}: {stderr}");
     }
+    // A list that did not come leaves nothing behind.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
