@@ -20,6 +20,7 @@ mod admission;
 mod chores;
 mod counts;
 mod matching;
+mod opening;
 mod people;
 mod recorder;
 mod returned;
@@ -28,39 +29,34 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use engine::quarantine::{
-    AddressFilter, AddressRecord, Assumption, Change, CleanUpReport, Deed, Desk, Difference, Entry,
-    Explanation, HOLDS_KEPT, History, HoldRecord, LedgerWrite, LedgerWritten, OutageGuard, Policy,
-    Qualification, Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter,
-    TextKey, TextRecord, Work, explain,
+    AddressFilter, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference, Entry,
+    Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, Qualification, Selection,
+    State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter, TextKey, TextRecord, Work,
+    explain,
 };
 use mail::address::Mailbox;
 use mail::failure::Reason;
-use mail::time::Timestamp;
 use mail::verp::{Purpose, Verp, VerpFault};
 use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key};
-use store::{LedgerPlace, Store, StoreFault, Write, Written};
+use store::{LedgerPlace, Write, Written};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::QuarantineConfig;
 use crate::inmail::InmailCounts;
 use crate::intake::{Intake, IntakeFault};
-use crate::runner::Input;
 use crate::runner::contents::Contents;
 
 pub(crate) use admission::Admission;
 use admission::folded;
 pub use counts::{NonDeliverableCounts, Snapshot};
 pub use engine::quarantine::Author;
+pub(crate) use opening::{Opening, load};
 pub(crate) use recorder::{Recorder, heard};
 pub use returned::ReturnedMail;
 
 /// Entries or addresses looked at in one step of a task or a preview.
 const STEP: u32 = 1_000;
-
-/// Addresses read at a time at the start.
-const MARKS: u32 = 10_000;
 
 /// Everything about one address.
 #[derive(Clone, Debug)]
@@ -110,8 +106,8 @@ pub struct NonDeliverables {
 #[derive(Debug)]
 pub(crate) struct BounceRulesInForce {
     pub(crate) rules: Arc<BounceRules>,
-    /// The names of all rules.
-    names: HashSet<Box<str>>,
+    /// The names of the rules that hold for some hosts only.
+    masked: HashSet<Box<str>>,
     /// A text that is different for different rules.
     fingerprint: String,
 }
@@ -119,8 +115,9 @@ pub(crate) struct BounceRulesInForce {
 impl BounceRulesInForce {
     /// `fingerprint` must be different for different rules.
     pub(crate) fn new(file: &BounceRuleFile, fingerprint: String) -> Arc<Self> {
-        let names = file.rules().iter().map(|rule| rule.name.as_ref().into()).collect();
-        Arc::new(Self { rules: Arc::new(BounceRules::compile(file)), names, fingerprint })
+        let masked = file.rules().iter().filter(|rule| !rule.masks.is_empty());
+        let masked = masked.map(|rule| rule.name.as_ref().into()).collect();
+        Arc::new(Self { rules: Arc::new(BounceRules::compile(file)), masked, fingerprint })
     }
 }
 
@@ -144,117 +141,6 @@ struct Inner {
 impl core::fmt::Debug for NonDeliverables {
     fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         out.debug_struct("NonDeliverables").finish_non_exhaustive()
-    }
-}
-
-/// Takes up what an earlier run knew: the admission set, the guard's memory. Where the policy is another one than
-/// that by which the ledger was judged, a task to judge it anew is started.
-///
-/// # Errors
-/// The store cannot be read or written.
-pub(crate) fn load(
-    store: &mut dyn Store,
-    config: &QuarantineConfig,
-    counts: Arc<NonDeliverableCounts>,
-    now: Timestamp,
-) -> Result<Admission, StoreFault> {
-    let reads = store.reads();
-    let mut guard = OutageGuard::new(config.guard);
-    let holds = reads.holds(HOLDS_KEPT)?;
-    let last = holds.iter().map(|hold| hold.hold).max().unwrap_or(0);
-    let open = holds.into_iter().filter(|hold| hold.ended.is_none());
-    let open: Vec<_> = open.map(|hold| (hold.hold, hold.provider)).collect();
-    guard.restore(chores::provider_days(reads, now)?, open, last);
-    let mut desk = Desk::new(Arc::new(config.policy.clone()), guard);
-    let mut after = 0;
-    loop {
-        let page = reads.marks(after, MARKS)?;
-        let Some(last) = page.last() else { break };
-        after = last.id;
-        page.iter().for_each(|known| desk.load(&known.address, known.mark));
-    }
-    let mut after = None;
-    loop {
-        let page = reads.suppressions(after.as_ref(), MARKS)?;
-        page.iter().for_each(|known| desk.suppress(&known.entry, true));
-        match page.into_iter().next_back() {
-            Some(last) => after = Some(last.entry),
-            None => break,
-        }
-    }
-    // A policy is plain data: writing it as JSON cannot fail.
-    let policy: Box<str> = serde_json::to_string(&config.policy).unwrap_or_default().into();
-    let before = reads.setting(chores::POLICY)?;
-    if before.as_deref() != Some(&*policy) {
-        let mut writes = vec![Write::PutSetting { key: chores::POLICY.into(), value: policy }];
-        if before.is_some() {
-            let why = "the policy of the configuration is another one".into();
-            let author = Author { who: "configuration".into(), why };
-            let start = LedgerWrite::Start { work: Work::Everyone, author, now };
-            writes.push(Write::Quarantine(Box::new(start)));
-        }
-        store.apply(&writes)?;
-    }
-    Ok(Admission::new(desk, config.enabled, counts))
-}
-
-/// The queue before anybody works on it.
-pub(crate) struct Opening {
-    recorder: Recorder,
-    handed: mpsc::Receiver<recorder::Handed>,
-}
-
-impl Opening {
-    pub(crate) fn new() -> Self {
-        let (sender, handed) = recorder::channel();
-        Self { recorder: Recorder { sender, counts: Arc::default() }, handed }
-    }
-
-    /// Where the engine hands over.
-    pub(crate) fn recorder(&self) -> Recorder {
-        self.recorder.clone()
-    }
-
-    /// Figures for metrics, live.
-    pub(crate) fn counts(&self) -> Arc<NonDeliverableCounts> {
-        Arc::clone(&self.recorder.counts)
-    }
-
-    /// Begins to work. The tasks end when they are aborted; the recorder also by [`Recorder::stop`].
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub(crate) fn begin(
-        self,
-        intake: Intake,
-        contents: Arc<Contents>,
-        admission: Arc<Admission>,
-        config: QuarantineConfig,
-        rules: Arc<BounceRulesInForce>,
-        engine: mpsc::UnboundedSender<Input>,
-    ) -> Result<(NonDeliverables, [JoinHandle<()>; 2]), StoreFault> {
-        let people = contents.ask(|reads| people::People::load(reads, engine))?;
-        let all = NonDeliverables {
-            inner: Arc::new(Inner {
-                intake,
-                admission,
-                contents,
-                config,
-                people,
-                judge: Mutex::new(BounceJudge::new(Arc::clone(&rules.rules))),
-                recorder: self.recorder.sender,
-                tasks_wait: Notify::new(),
-                stopping: CancellationToken::new(),
-                rules: RwLock::new(rules),
-                rules_changed: Notify::new(),
-                counts: self.recorder.counts,
-                inmail: OnceLock::new(),
-                snapshot: RwLock::default(),
-            }),
-        };
-        let recorder = tokio::spawn(recorder::record(all.clone(), self.handed));
-        let chores = tokio::spawn(chores::keep(all.clone()));
-        Ok((all, [recorder, chores]))
     }
 }
 

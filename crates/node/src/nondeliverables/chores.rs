@@ -216,7 +216,7 @@ async fn look_around(all: &NonDeliverables) {
 }
 
 /// Looks through the ledger when the bounce rules are others than those that judged it: what was not
-/// understood and is now, what the same rule says otherwise, and what a rule said that is gone.
+/// understood and is now, what the same rule says otherwise, and what a rule said that holds no more.
 async fn judge_anew(all: &NonDeliverables) {
     let rules = Arc::clone(&all.inner.rules.read().unwrap_or_else(PoisonError::into_inner));
     match judge_anew_by(all, &rules).await {
@@ -259,8 +259,9 @@ async fn judge_anew_by(
             };
             let understood = was.status == TextStatus::ToQualify && now.status != was.status;
             let same_rule = verdict.rule == failure.rule;
-            let gone = !in_force.names.contains(&*failure.rule);
-            if now != was && (understood || same_rule || gone) {
+            // A rule for some hosts may hold still: which host spoke is not known any more.
+            let holds_no_more = !in_force.masked.contains(&*failure.rule);
+            if now != was && (understood || same_rule || holds_no_more) {
                 others.push((entry.id, now, verdict.rule));
             }
         }

@@ -350,3 +350,43 @@ async fn what_a_server_says_in_the_session_counts_the_same() {
     assert!(taking.all.texts(TextFilter::default(), None, 10).await.unwrap().len() >= 2);
     taking.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_bounce_rules_judge_the_ledger_anew() {
+    let words = "550 the frobnicator does not glorp";
+    let mood = Mood {
+        unknown_users: 1.0,
+        replies: [(lab::Situation::UnknownUser, words.to_owned())].into(),
+        ..Mood::default()
+    };
+    let world = world(66, mood).more("[bounce_rules]\nfile = \"bounce.toml\"\n");
+    let rules = |rule: &str| {
+        let text = format!("schema_version = 1\nversion = \"local\"\n{rule}");
+        std::fs::write(world.path("bounce.toml"), text).unwrap();
+    };
+    let rule = |words: &str| {
+        format!(
+            "[[rule]]\nname = \"local-glorp\"\nprovider = \"the lab\"\ntext = ['{words}']\n\
+             reason = \"User unknown\"\nmatches = [\"550 {words}\", \"550 here {words}\"]\n\
+             matches_not = [\"550 hello\"]\n"
+        )
+    };
+    rules(&rule("something else entirely"));
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let id = delivery(&intake, addressed(&["a@one.example"])).await;
+    assert_eq!(settled(&intake, id).await.failed, 1);
+    let known = eventually("evidence", async || {
+        let found = taking.address("a@one.example").await;
+        found.record.is_some().then_some(found)
+    })
+    .await;
+    assert!(!known.explanation.condition.state.is_refused(), "{known:?}");
+    rules(&rule("frobnicator does not glorp"));
+    taking.node.questions().reload_rules().await.unwrap();
+    taking.comes_to("a@one.example", State::Quarantined).await;
+    rules(&rule("something else entirely"));
+    taking.node.questions().reload_rules().await.unwrap();
+    taking.comes_to("a@one.example", known.explanation.condition.state).await;
+    taking.stop().await;
+}

@@ -175,6 +175,10 @@ fn faults_of_intake_have_their_codes() {
             "553 5.1.3 line 1: the address or its domain is empty",
         ),
         (
+            IntakeFault::Quarantined("a@b.example: quarantined: User unknown".into()),
+            "550 5.7.1 nothing is sent to this recipient, a@b.example: quarantined: User unknown",
+        ),
+        (
             IntakeFault::Invalid("a\r\n250 smuggled \u{fc}\u{202e}".into()),
             "554 5.6.0 a  250 smuggled ??",
         ),
