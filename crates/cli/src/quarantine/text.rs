@@ -29,6 +29,15 @@ pub fn second(value: &Value, name: &str) -> String {
     }
 }
 
+/// A moment for a table, in UTC to the minute: where the column is narrow it breaks between day and time.
+fn minute(value: &Value, name: &str) -> String {
+    let text = moment(value.get(name));
+    match text.split_once('T') {
+        Some((day, time)) => format!("{day} {}", time.get(..5).unwrap_or(time)),
+        None => text,
+    }
+}
+
 /// The first words of a text.
 pub fn cut(text: &str) -> String {
     let flat = printable(text).replace('\n', " ");
@@ -70,8 +79,8 @@ pub fn addresses(answer: &Value) -> String {
             word(one, "address"),
             word(one, "state"),
             word(one, "reason"),
-            second(one, "since"),
-            second(one, "until"),
+            minute(one, "since"),
+            minute(one, "until"),
         ]);
     }
     let mut text = format!("{rows}\n");
@@ -138,7 +147,7 @@ pub fn explained(answer: &Value) -> String {
             if one.get("current") == Some(&Value::Bool(false)) {
                 did += " (over)";
             }
-            let (entry, at) = (word(one, "entry"), second(one, "at"));
+            let (entry, at) = (word(one, "entry"), minute(one, "at"));
             rows.add_row([entry, at, said, rule, did]);
         }
         let _ = write!(text, "\n{rows}\n");
@@ -187,7 +196,7 @@ fn deeds(answer: &Value) -> String {
     }
     let mut rows = table(&["deed", "at", "what was done", "reason", "who", "why"]);
     for one in deeds {
-        let at = second(one, "at");
+        let at = minute(one, "at");
         let [deed, what, reason, who, why] =
             ["deed", "what", "reason", "who", "why"].map(|name| word(one, name));
         rows.add_row([deed, at, what, reason, who, why]);
@@ -284,7 +293,7 @@ pub fn alerts(answer: &Value) -> String {
         rows.add_row([
             word(one, "hold"),
             word(one, "provider"),
-            second(one, "doubted_since"),
+            minute(one, "doubted_since"),
             permille("usual_permille"),
             permille("sudden_permille"),
             state,

@@ -27,6 +27,7 @@ fn an_explanation_says_what_each_entry_did() {
         "  errors:     Mailbox full 3\n",
         "delivered: the count began anew (over)",
         "452 4.2.2 over quota\\u{7}",
+        "2026-11-21 07:16",
         "a person",
         "text 8d54d1a1ff4b73384faf3ebcce8b625b: Mailbox full\n",
         "called",
