@@ -450,6 +450,7 @@ fn complete(account: Account, shown: &Shown, settings: &Settings) -> Account {
     let seconds = shown.fed.time.as_secs_f64();
     Account {
         recipients: settings.recipients,
+        refused_at_admission: shown.fed.refused,
         accepted_per_second: (shown.fed.accepted as f64 / seconds.max(0.001)) as u64,
         level: settings.level.to_string(),
         seed: settings.seed,

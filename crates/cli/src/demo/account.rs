@@ -190,6 +190,8 @@ pub(crate) struct Account {
     pub(crate) recipients: u64,
     /// Recipients accepted, durably.
     pub(crate) accepted: u64,
+    /// Recipients refused at admission: quarantined or denylisted by what an earlier run in the same folder met.
+    pub(crate) refused_at_admission: u64,
     /// Per second.
     pub(crate) accepted_per_second: u64,
     /// Recipients that an earlier run in the same folder had left.
@@ -289,6 +291,7 @@ impl Account {
         Self {
             recipients: 0,
             accepted: new.accepted - old.accepted,
+            refused_at_admission: 0,
             accepted_per_second: 0,
             from_earlier_runs: before.queue(),
             sent,

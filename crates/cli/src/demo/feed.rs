@@ -22,14 +22,20 @@ const UNDER_WAY: usize = 8;
 pub(crate) struct Fed {
     /// Recipients accepted.
     pub(crate) accepted: u64,
+    /// Recipients refused at admission, because they are quarantined or denylisted.
+    pub(crate) refused: u64,
     /// By domain.
     pub(crate) by_domain: HashMap<String, u64>,
     /// Until the last commit.
     pub(crate) time: Duration,
 }
 
-/// Recipients of a batch as they are counted when it is on disk.
-type Counted = Result<(u64, HashMap<String, u64>), Failure>;
+/// A batch that is on disk.
+struct Counted {
+    accepted: u64,
+    refused: u64,
+    by_domain: HashMap<String, u64>,
+}
 
 /// Feeds a delivery.
 ///
@@ -44,7 +50,7 @@ pub(crate) async fn feed(
 ) -> Result<Fed, Failure> {
     let begun = Instant::now();
     let mut fed = Fed::default();
-    let mut under_way: JoinSet<Counted> = JoinSet::new();
+    let mut under_way: JoinSet<Result<Counted, Failure>> = JoinSet::new();
     let mut people = lab::internet::recipients(&world.lab, count, seed).zip(1_u64..);
     loop {
         let mut batch = Vec::with_capacity(BATCH);
@@ -71,12 +77,13 @@ pub(crate) async fn feed(
         while under_way.len() >= UNDER_WAY || (last && !under_way.is_empty()) {
             let Some(done) = under_way.join_next().await else { break };
             let done = done.map_err(|fault| Failure::environment(fault.to_string()))?;
-            let (accepted, domains) = done?;
-            fed.accepted += accepted;
-            for (domain, count) in domains {
+            let counted = done?;
+            fed.accepted += counted.accepted;
+            fed.refused += counted.refused;
+            for (domain, count) in counted.by_domain {
                 *fed.by_domain.entry(domain).or_default() += count;
             }
-            progress.accepted(fed.accepted, count, begun.elapsed());
+            progress.accepted(fed.accepted, count - fed.refused, begun.elapsed());
         }
         if last {
             break;
@@ -84,17 +91,25 @@ pub(crate) async fn feed(
         let intake = intake.clone();
         under_way.spawn(async move {
             let offered = batch.len() as u64;
-            let appended = intake.append(delivery, batch).await.map_err(|fault| {
+            let admitted = intake.admit(delivery, batch).await.map_err(|fault| {
                 Failure::environment(format!("the recipients are not accepted: {fault}"))
             })?;
-            let accepted = u64::from(appended.accepted);
-            if accepted != offered {
+            let mut by_domain = domains;
+            for refused in &admitted.refused {
+                let domain = refused.address.rsplit('@').next().unwrap_or("");
+                if let Some(count) = by_domain.get_mut(domain) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            let accepted = u64::from(admitted.appended.accepted);
+            let refused = admitted.refused.len() as u64;
+            if accepted + refused != offered {
                 // The generator gives each person an address of their own.
                 return Err(Failure::environment(format!(
-                    "of {offered} recipients only {accepted} were accepted"
+                    "of {offered} recipients only {accepted} were accepted and {refused} refused"
                 )));
             }
-            Ok((accepted, domains))
+            Ok(Counted { accepted, refused, by_domain })
         });
     }
     fed.time = begun.elapsed();

@@ -72,6 +72,8 @@ fn what_an_earlier_run_left_is_accounted_for() {
     let first = holds(&settings);
     let second = account_of(&settings);
     assert_eq!(second.from_earlier_runs, first.waiting);
+    assert!(second.refused_at_admission > 0, "who is unknown is not written to again");
+    assert_eq!(second.accepted + second.refused_at_admission, settings.recipients);
     assert_eq!(second.unaccounted, 0, "{}", text::report(&second, None));
     let ends = second.sent + second.failed;
     assert_eq!(ends + second.waiting, first.waiting + second.accepted);

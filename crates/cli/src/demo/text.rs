@@ -268,7 +268,13 @@ fn summary(account: &Account) -> Vec<String> {
     if account.possibly_delivered > 0 {
         lines.push(format!(
             "{} broken off after the final dot: the receiving side may have them, and they are tried again.",
-            count(account.possibly_delivered, "conversation was")
+            count(account.possibly_delivered, "conversation")
+        ));
+    }
+    if account.refused_at_admission > 0 {
+        lines.push(format!(
+            "{} refused at admission: quarantined by what an earlier run met.",
+            count(account.refused_at_admission, "recipient"),
         ));
     }
     if account.from_earlier_runs > 0 {
