@@ -129,7 +129,8 @@ fn followed_by_letter(octets: &[u8], end: usize) -> bool {
 
 /// Whether three digits at `at` are where a reply begins.
 fn begins_reply(octets: &[u8], at: usize, end: usize) -> bool {
-    let code = matches!(octets[at], b'2' | b'4' | b'5') && octets[at + 1] <= b'7';
+    // A run may hold dots: `5.1: no such user` has three octets and no reply code.
+    let code = matches!(octets[at..end], [b'2' | b'4' | b'5', b'0'..=b'7', third, ..] if third.is_ascii_digit());
     let closed = octets
         .get(end)
         .is_none_or(|octet| matches!(octet, b' ' | b'-' | b'\r' | b'\n' | b'\t' | b':' | b'"'));
@@ -192,6 +193,8 @@ mod tests {
             ("5.1.0 - Unknown address error 540-'wrong'", None, Some("5.1.0")),
             ("exim 4.92.3x", None, None),
             ("550", Some(550), None),
+            ("5.1: no such user", None, None),
+            (">5.1.:", None, None),
             ("", None, None),
         ] {
             let found = codes_in(text);
