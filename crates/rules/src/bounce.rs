@@ -29,9 +29,12 @@ mod fold;
 mod judge;
 mod normal;
 mod parse;
-mod pattern;
+pub(crate) mod pattern;
 mod set;
 mod verdict;
+
+pub(crate) use fold::fold_into;
+pub(crate) use parse::{codes, masks, read_patterns};
 
 pub use codes::{ReplyMask, StatusMask, codes_in};
 pub use file::{

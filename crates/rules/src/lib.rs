@@ -1,4 +1,4 @@
-//! MX rules and bounce rules: text, checked, compiled, explained.
+//! MX rules, bounce rules and reaction rules: text, checked, compiled, explained.
 //!
 //! A deliverability engineer writes rules as TOML; a rule says how hard we may press the mail
 //! exchangers (MX hosts) that its masks match. This crate takes that text to an answer for one MX
@@ -36,6 +36,7 @@ mod file;
 mod index;
 mod level;
 mod parse;
+pub mod reaction;
 mod set;
 mod sources;
 mod span;

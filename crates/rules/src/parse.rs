@@ -18,6 +18,7 @@ use crate::file::RuleFile;
 
 mod rule;
 mod values;
+pub(crate) mod versioned;
 
 pub(crate) use rule::ReadRule;
 pub(crate) use values::Reader;

@@ -1,32 +1,15 @@
 //! Faults that show only between rules: names, examples, rules that shadow or contradict each other.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use super::file::{BounceRuleFile, Example};
 use super::parse::ReadRule;
 use super::set::BounceRules;
 use crate::parse::Reader;
+use crate::parse::versioned::{brief, unique_names};
 
 /// Every name is there once, and `before` names rules that come later.
 pub(super) fn names(reader: &mut Reader<'_, '_>, rules: &[ReadRule]) {
-    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    for read in rules {
-        match seen.entry(&read.rule.name) {
-            Entry::Vacant(slot) => {
-                slot.insert(read.rule.place.line);
-            }
-            Entry::Occupied(first) => reader.fault(
-                read.name.clone(),
-                format!(
-                    "rule name `{}` is taken by the rule in line {}",
-                    read.rule.name,
-                    first.get()
-                ),
-                "names are unique: verdicts and logs use them",
-            ),
-        }
-    }
+    let named = rules.iter().map(|read| (&*read.rule.name, &read.name, &read.rule.place));
+    unique_names(reader, named, "verdicts and logs");
     for (number, read) in rules.iter().enumerate() {
         for (mask, at) in read.rule.before.iter().zip(&read.before) {
             if !rules[number + 1..].iter().any(|later| mask.matches(&later.rule.name)) {
@@ -58,7 +41,7 @@ pub(super) fn examples(reader: &mut Reader<'_, '_>, rules: &[ReadRule], file: &B
                     format!(
                         "rule `{}` matches its counter-example `{}`",
                         read.rule.name,
-                        brief(example)
+                        brief(example.shown())
                     ),
                     "make the patterns narrower, add `unless`, or mend the counter-example",
                 );
@@ -77,14 +60,14 @@ fn fault_of(
     let rule = &rules[number].rule;
     let Some(place) = matching.iter().position(|other| *other == number) else {
         let message =
-            format!("rule `{}` does not match its example `{}`", rule.name, brief(example));
+            format!("rule `{}` does not match its example `{}`", rule.name, brief(example.shown()));
         return Some((message, "mend the patterns or the example".to_owned()));
     };
     if place > 0 {
         let first = &rules[matching[0]].rule;
         let message = format!(
             "`{}` goes to rule `{}` in line {}, which shadows `{}`",
-            brief(example),
+            brief(example.shown()),
             first.name,
             first.place.line,
             rule.name
@@ -103,7 +86,7 @@ fn fault_of(
     let other = &rules[*matching[1..].iter().find(contradicts)?].rule;
     let message = format!(
         "`{}` is claimed by rule `{}` in line {} too, as {}",
-        brief(example),
+        brief(example.shown()),
         other.name,
         other.place.line,
         other.reason
@@ -113,12 +96,4 @@ fn fault_of(
         rule.name, other.name
     );
     Some((message, help))
-}
-
-fn brief(example: &Example) -> String {
-    let shown: String = example.shown().replace('\n', " / ");
-    match shown.char_indices().nth(80) {
-        Some((end, _)) => format!("{}...", &shown[..end]),
-        None => shown,
-    }
 }

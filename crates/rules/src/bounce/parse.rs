@@ -19,15 +19,21 @@ use super::file::{BounceRuleFile, Example, WrittenBounceRule};
 use super::verdict::Action;
 use super::{check, pattern};
 use crate::diagnostic::{Diagnostic, Source};
-use crate::parse::{Reader, in_order, read_toml, read_version, source_of};
+use crate::parse::versioned::{Kind, LONGEST_NAME, check_name, read_versioned, truth};
+use crate::parse::{Reader, in_order, read_toml, source_of};
 
 /// `[[rule]]` tables of a file.
 const MOST_RULES: usize = 5_000;
-const LONGEST_NAME: usize = 64;
 const LONGEST_TEXT: usize = 4_000;
 const LONGEST_PATTERN: usize = 500;
 const MOST_PATTERNS: usize = 200;
 const MOST_ENTRIES: usize = 64;
+
+const KIND: Kind = Kind {
+    most_rules: MOST_RULES,
+    too_many: "join rules with the same verdict: a rule takes 200 patterns",
+    who_names_it: "verdicts",
+};
 
 /// Every key of a rule, for suggestions.
 const KEYS: [&str; 21] = [
@@ -91,7 +97,10 @@ fn parse_with(
         let help = "begin with `schema_version = 1`, `version = \"...\"` and a `[[rule]]`";
         reader.fault(0..0, "the file is empty", help);
     } else if let Some(document) = document {
-        rules = read_document(&mut reader, &document, &mut version, examples);
+        (version, rules) =
+            read_versioned(&mut reader, &document, &KIND, |reader, header, fields| {
+                read_rule(reader, header, fields, examples)
+            });
     }
     let sound = reader.toml_is_sound() && rules.iter().all(|read| read.sound);
     if sound && rules.len() <= MOST_RULES {
@@ -108,65 +117,6 @@ fn parse_with(
     }
     let faults = reader.into_faults();
     if faults.is_empty() { Ok(file(&rules, &source)) } else { Err(in_order(faults)) }
-}
-
-/// The top level of the file.
-fn read_document(
-    reader: &mut Reader<'_, '_>,
-    document: &Spanned<DeTable<'_>>,
-    version: &mut String,
-    compile: bool,
-) -> Vec<ReadRule> {
-    let mut rules = Vec::new();
-    for (key, value) in document.get_ref() {
-        match key.get_ref().as_ref() {
-            "schema_version" => read_version(reader, value),
-            "version" => {
-                *version = reader.text("version", value, LONGEST_NAME).unwrap_or_default();
-            }
-            "rule" => rules = read_rules(reader, value, compile),
-            other => {
-                reader.unknown_key(key.span(), other, &["schema_version", "version", "rule"]);
-            }
-        }
-    }
-    for (key, help) in [
-        ("schema_version", "write `schema_version = 1` at the top"),
-        ("version", "write `version = \"2026-11-21\"` or the like; verdicts name it"),
-    ] {
-        if !document.get_ref().contains_key(key) {
-            reader.missing(0..0, format!("`{key}` is missing"), help);
-        }
-    }
-    if !document.get_ref().contains_key("rule") {
-        let end = reader.end_of_file();
-        reader.missing(end, "the file has no rule", "write at least one `[[rule]]`");
-    }
-    rules
-}
-
-fn read_rules(
-    reader: &mut Reader<'_, '_>,
-    value: &Spanned<DeValue<'_>>,
-    compile: bool,
-) -> Vec<ReadRule> {
-    let Some(tables) = value.get_ref().as_array() else {
-        let help = "begin every rule with `[[rule]]`, in two pairs of brackets";
-        reader.wrong_type(value, "rule", "a list of tables", help);
-        return Vec::new();
-    };
-    if let Some(excess) = tables.get(MOST_RULES) {
-        let help = "join rules with the same verdict: a rule takes 200 patterns";
-        reader.fault(excess.span(), format!("more than {MOST_RULES} rules"), help);
-    }
-    let mut rules = Vec::with_capacity(tables.len().min(MOST_RULES));
-    for table in tables.iter().take(MOST_RULES + 1) {
-        match table.get_ref().as_table() {
-            Some(fields) => rules.push(read_rule(reader, &table.span(), fields, compile)),
-            None => reader.wrong_type(table, "rule", "a table", "begin every rule with `[[rule]]`"),
-        }
-    }
-    rules
 }
 
 /// The table of a rule, whose `[[rule]]` stands at `header`.
@@ -278,17 +228,6 @@ fn check_whole(
     }
 }
 
-fn check_name(reader: &mut Reader<'_, '_>, value: &Spanned<DeValue<'_>>, name: &str) {
-    let good = !name.is_empty()
-        && name.bytes().all(|letter| {
-            letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-_.".contains(&letter)
-        });
-    if !good && value.get_ref().is_str() {
-        let help = "use 1 to 64 lower-case letters, digits, `-`, `_` and `.`";
-        reader.fault(value.span(), "`name` is not a short name", help);
-    }
-}
-
 fn list_of<'a>(rule: &'a mut WrittenBounceRule, key: &str) -> &'a mut Vec<Box<str>> {
     match key {
         "text" => &mut rule.text,
@@ -300,7 +239,7 @@ fn list_of<'a>(rule: &'a mut WrittenBounceRule, key: &str) -> &'a mut Vec<Box<st
 }
 
 /// A list of patterns. Each is read, and the whole list compiled, within the limits.
-fn read_patterns(
+pub(crate) fn read_patterns(
     reader: &mut Reader<'_, '_>,
     rule: &str,
     key: &str,
@@ -378,14 +317,7 @@ fn read_field(
     }
 }
 
-fn truth(reader: &mut Reader<'_, '_>, key: &str, value: &Spanned<DeValue<'_>>) -> bool {
-    value.get_ref().as_bool().unwrap_or_else(|| {
-        reader.wrong_type(value, key, "true or false", "");
-        false
-    })
-}
-
-fn masks(
+pub(crate) fn masks(
     reader: &mut Reader<'_, '_>,
     key: &str,
     value: &Spanned<DeValue<'_>>,
@@ -394,7 +326,7 @@ fn masks(
     texts.into_iter().map(|(text, at)| (Mask::new(&text), at)).unzip()
 }
 
-fn codes<T>(
+pub(crate) fn codes<T>(
     reader: &mut Reader<'_, '_>,
     key: &str,
     value: &Spanned<DeValue<'_>>,

@@ -20,18 +20,18 @@ const DEEPEST: u32 = 32;
 
 /// A pattern that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// The folded regular expression.
-    pub(super) source: String,
+    pub(crate) source: String,
     /// One of these stands in every text that matches; empty when none can be named.
-    pub(super) literals: Vec<String>,
+    pub(crate) literals: Vec<String>,
     /// The pattern is its one literal and nothing else.
-    pub(super) is_literal: bool,
+    pub(crate) is_literal: bool,
 }
 
 /// Why a pattern cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PatternFault {
+pub(crate) enum PatternFault {
     #[error("is no regular expression: {0}")]
     Syntax(String),
     #[error("is too large when compiled")]
@@ -41,7 +41,7 @@ pub(super) enum PatternFault {
 }
 
 /// Reads a pattern without compiling it.
-pub(super) fn read(written: &str) -> Result<Pattern, PatternFault> {
+pub(crate) fn read(written: &str) -> Result<Pattern, PatternFault> {
     let source = folded_pattern(written);
     let hir = regex_syntax::ParserBuilder::new()
         .nest_limit(DEEPEST)
@@ -68,7 +68,7 @@ fn brief(fault: &regex_syntax::Error) -> String {
 }
 
 /// Compiles what [`read`] has read.
-pub(super) fn compile(source: &str) -> Result<Regex, PatternFault> {
+pub(crate) fn compile(source: &str) -> Result<Regex, PatternFault> {
     RegexBuilder::new(source)
         .unicode(false)
         .size_limit(LARGEST_PROGRAM)
