@@ -82,11 +82,12 @@ impl<'a> Candidate<'a> {
 pub fn recipients(text: &str, known: Known<'_>, limits: &mut Vec<Limit>) -> Vec<Recipient> {
     let lines: Vec<&str> = text.lines().take(LINES_MAXIMUM).collect();
     let mut candidates = candidates(&lines, known);
-    if !known.failed.is_empty() {
+    if !known.failed.is_empty() && !contradicts(&candidates, known.failed) {
         return of_header(&lines, &candidates, known.failed);
     }
     let best = candidates.iter().map(|one| one.strength).max().unwrap_or(MENTIONED);
     let least = best.min(LISTED);
+    let others = single_address(&candidates, least);
     candidates.retain(|one| one.strength >= least);
     if least == MENTIONED {
         // Something that is only mentioned may be anybody, unless it is the only one.
@@ -121,8 +122,29 @@ pub fn recipients(text: &str, known: Known<'_>, limits: &mut Vec<Limit>) -> Vec<
         index.insert(key, found.len());
         found.push(Recipient { address: one.sent_to().to_owned(), reason, strength: one.strength });
     }
+    if let [only] = &mut *found {
+        for line in others {
+            merge(&mut only.reason, &squeeze([line].into_iter()));
+        }
+    }
     complete(&lines, &mut found, alone);
     found
+}
+
+/// The lines with codes in which the one recipient stands less prominently than where it is listed:
+/// `550 5.1.1 Recipient ann@example.com not found`. None where there are several recipients.
+fn single_address<'a>(candidates: &[Candidate<'a>], least: u8) -> Vec<&'a str> {
+    let mut prominent = candidates.iter().filter(|one| one.strength >= least);
+    let Some(first) = prominent.next() else { return Vec::new() };
+    if candidates.len() > 20 || !prominent.all(|one| address::same(one.address, first.address)) {
+        return Vec::new();
+    }
+    let weaker = |one: &&Candidate<'a>| {
+        (TOLD..least).contains(&one.strength)
+            && address::same(one.address, first.address)
+            && has_codes(one.tail)
+    };
+    candidates.iter().filter(weaker).map(|one| one.tail).collect()
 }
 
 /// Recipients named by their local parts alone, each on an indented line below one that ends with
@@ -148,6 +170,25 @@ pub fn local_recipients(text: &str, domain: &str) -> Vec<Recipient> {
         }
     }
     found
+}
+
+/// Whether the text lists as many recipients as the header names, and they are others: the header then
+/// holds what an address was rewritten to, and the text what we wrote.
+fn contradicts(candidates: &[Candidate<'_>], failed: &[String]) -> bool {
+    let mut listed: Vec<&str> = Vec::new();
+    for one in candidates {
+        let is_known = failed.iter().any(|known| {
+            address::same(known, one.address)
+                || one.alias.is_some_and(|alias| address::same(known, alias))
+        });
+        if is_known || listed.len() > failed.len() {
+            return false;
+        }
+        if one.strength >= LISTED && !listed.iter().any(|known| address::same(known, one.address)) {
+            listed.push(one.address);
+        }
+    }
+    listed.len() == failed.len()
 }
 
 /// The recipients that the header names, each with its words.
@@ -196,8 +237,13 @@ fn complete(lines: &[&str], found: &mut [Recipient], alone: bool) {
             // What the remote server said stands before what ours made of it.
             let remote = transcript(lines, &one.address, alone, true);
             if has_codes(&remote) && !one.reason.starts_with(&remote) {
-                one.reason.insert(0, ' ');
-                one.reason.insert_str(0, &remote);
+                if refuses(&one.reason, false) && letters(&remote) >= 8 {
+                    // Ours says `User unknown` of whatever was answered to a `RCPT`.
+                    one.reason = remote;
+                } else {
+                    one.reason.insert(0, ' ');
+                    one.reason.insert_str(0, &remote);
+                }
             }
         }
         if !has_codes(&one.reason) {
@@ -311,7 +357,10 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
         let heading =
             line.ends_with(':') && line.len() < 60 && (below.is_empty() || is_rule(below));
         // The next command of a transcript is about something else.
-        if out.len() > REASON_MAXIMUM || said(line, &COMMANDS).is_some() {
+        if out.len() > REASON_MAXIMUM
+            || said(line, &COMMANDS).is_some()
+            || is_conversation(line) && letters(&out) >= 8
+        {
             break;
         }
         if line.is_empty() || is_rule(line) || is_heading(line) || heading {
@@ -365,49 +414,100 @@ fn is_heading(line: &str) -> bool {
         && line.ends_with(['-', '=', '*'])
 }
 
+/// Whether a line of a transcript begins the talk with another host.
+fn is_conversation(line: &str) -> bool {
+    let words = line.trim_start_matches(['.', ' ']);
+    words.get(..16).is_some_and(|start| start.eq_ignore_ascii_case("while talking to"))
+}
+
 /// The lines of a session's transcript that answer for an address: refusals that name it, or every refusal where it is alone.
 /// With `remote` only what the other server said, not what ours made of it.
+///
+/// What the other server says to nobody by name belongs to whom our server names next, and to everybody
+/// where it names nobody.
 fn transcript(lines: &[&str], wanted: &str, alone: bool, remote: bool) -> String {
     let mut out = String::new();
-    // What is said before any command, or to one that names nobody, is said to every recipient.
-    let (mut asked, mut ignored) = (true, false);
+    let mut pending = String::new();
+    let (mut asked, mut ignored, mut of_sender, mut concluded) = (true, false, false, false);
     for line in lines {
         let trimmed = line.trim();
-        if let Some(command) = said(trimmed, &COMMANDS) {
+        let command = said(trimmed, &COMMANDS);
+        let given = if command.is_some() { None } else { said(trimmed, &ANSWERS) };
+        if command.is_some() || given.is_some() || is_conversation(trimmed) {
+            if concluded {
+                pending.clear();
+            }
+            concluded = false;
+        }
+        if let Some(command) = command {
             let verb = command.as_bytes().get(..4).unwrap_or_default();
             asked = !verb.eq_ignore_ascii_case(b"rcpt") || contains(command, wanted);
-            // A refused EHLO is followed by a HELO.
-            ignored = verb.eq_ignore_ascii_case(b"ehlo");
-            continue;
-        }
-        let given = said(trimmed, &ANSWERS);
-        if remote && given.is_none() {
+            of_sender = verb.eq_ignore_ascii_case(b"mail");
+            // A refused EHLO is followed by a HELO, and after QUIT nothing matters.
+            ignored = verb.eq_ignore_ascii_case(b"ehlo") || verb.eq_ignore_ascii_case(b"quit");
             continue;
         }
         let answer = given.unwrap_or(trimmed);
-        let digits = answer.as_bytes();
-        let coded = digits.len() > 3
-            && matches!(digits[0], b'4' | b'5')
-            && digits[1..3].iter().all(u8::is_ascii_digit)
-            && matches!(digits[3], b' ' | b'-');
-        let coded = coded || answer.contains("said: 4") || answer.contains("said: 5");
-        let refused = match given {
-            Some(_) => !matches!(digits.first(), Some(b'2' | b'3')),
-            None => coded,
-        };
-        // `503 Need RCPT` only says that every recipient had been refused before.
-        let follows = answer.starts_with("503") && contains(answer, "rcpt");
-        let concerns = alone || given.is_some() && asked || contains(answer, wanted);
-        if refused
-            && concerns
-            && !follows
-            && !(ignored && given.is_some())
-            && out.len() < REASON_MAXIMUM
-        {
-            push_words(&mut out, answer);
+        if !refuses(answer, given.is_some()) || given.is_some() && ignored {
+            continue;
+        }
+        let names = contains(answer, wanted);
+        let names_another = !names && !of_sender && names_somebody(answer);
+        match given {
+            Some(_) if alone || names => append_bounded(&mut out, answer),
+            Some(_) if asked && !names_another => append_bounded(&mut pending, answer),
+            Some(_) => {}
+            None => {
+                let somebody = names_somebody(answer);
+                if concluded && !somebody {
+                    pending.clear();
+                    concluded = false;
+                }
+                if names {
+                    append_bounded(&mut out, &pending);
+                    pending.clear();
+                }
+                if !remote && (alone || names) {
+                    append_bounded(&mut out, answer);
+                }
+                concluded |= somebody;
+            }
         }
     }
-    out
+    if out.is_empty() && !concluded { pending } else { out }
+}
+
+/// Whether a line of a transcript refuses something; `given` says that the other server said it.
+fn refuses(answer: &str, given: bool) -> bool {
+    let digits = answer.as_bytes();
+    // `503 Need RCPT` only says that every recipient had been refused before.
+    if answer.starts_with("503") && contains(answer, "rcpt") {
+        return false;
+    }
+    if given {
+        return !matches!(digits.first(), Some(b'2' | b'3'));
+    }
+    digits.len() > 3
+        && matches!(digits[0], b'4' | b'5')
+        && digits[1..3].iter().all(u8::is_ascii_digit)
+        && matches!(digits[3], b' ' | b'-')
+        || answer.contains("said: 4")
+        || answer.contains("said: 5")
+}
+
+/// Whether a line holds an address in angle brackets.
+fn names_somebody(line: &str) -> bool {
+    line.find('<').is_some_and(|open| {
+        let rest = &line[open..];
+        rest.find('>').is_some_and(|close| rest[..close].contains('@'))
+    })
+}
+
+/// Appends words while there is room for them.
+fn append_bounded(out: &mut String, words: &str) {
+    if out.len() < REASON_MAXIMUM && !words.is_empty() {
+        push_words(out, words);
+    }
 }
 
 /// What stands behind the first of the marks that show who speaks in a transcript; time stamps and

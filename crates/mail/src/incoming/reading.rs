@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::mime::{self, Fields, Kind, Leaf};
 use super::signs::{self, Envelope, Sign};
-use super::text::{cut, one_line};
+use super::text::{cut, is_answered, one_line};
 use super::{
     BODY_MAXIMUM, ENCLOSED_MAXIMUM, IncomingMail, Limit, MailKind, Report, Returned, address,
     codes, dsn, feedback, html, notice, prose, returned,
@@ -13,6 +13,7 @@ use crate::reply::EnhancedStatus;
 
 mod answer;
 mod bounce;
+mod forwarded;
 mod status;
 
 /// A mail that is being read.
@@ -85,6 +86,14 @@ impl<'a> Reading<'a> {
             && halves.report.trim().len() < 200
             && !self.is_personal(halves.report)
             && self.take_enclosed(mail, halves.returned.as_bytes(), limits)
+        {
+            return;
+        }
+        if self.depth + 1 < ENCLOSED_MAXIMUM
+            && !self.envelope.list
+            && !is_answered(&mail.subject)
+            && let Some(inner) = forwarded::forwarded(&text, bounce::greets)
+            && self.take_enclosed(mail, inner.as_bytes(), limits)
         {
             return;
         }

@@ -256,11 +256,17 @@ static DAEMON: LazyLock<AhoCorasick> = LazyLock::new(|| {
         .expect("the names are few and short")
 });
 
+/// Whether a name or an address is one by which mail systems sign.
+#[must_use]
+pub fn is_daemon(name: &str) -> bool {
+    DAEMON.is_match(name)
+}
+
 impl Envelope {
     /// Reads the signs of a mail's header; `from` is its decoded `From`.
     #[must_use]
     pub fn read(fields: &Fields<'_>, from: &str) -> Self {
-        let mut signs = Self { daemon: DAEMON.is_match(from), ..Self::default() };
+        let mut signs = Self { daemon: is_daemon(from), ..Self::default() };
         let lower =
             |value: &[u8]| value.iter().take(60).map(u8::to_ascii_lowercase).collect::<Vec<_>>();
         signs.mailer_daemon = from.len() >= 13

@@ -105,7 +105,11 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
     let after = &line[found.end..];
     let lead = before.trim_matches(BULLETS);
     if first && lead.is_empty() {
-        return judge_leading(before, after);
+        // The label may stand on the line above: `Message-ID:`, then what looks like an address.
+        let foreign = number > 0
+            && after.trim_matches(['>', ' ', '\t', '"']).is_empty()
+            && label_above(lines[number - 1]).is_some_and(|label| judge_label(&label).is_none());
+        return if foreign { (None, "") } else { judge_leading(before, after) };
     }
     let mut lower = String::with_capacity(before.len().min(200));
     let mut from = before.len().saturating_sub(200);
@@ -137,7 +141,11 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         && digits[1].is_ascii_digit()
         && digits[2].is_ascii_digit()
     {
-        return (Some(LISTED), line);
+        // `554 <somebody>... 550 Host unknown`: the second is what the other host said.
+        let inner = after.trim_start_matches(['>', '.', ' ']);
+        let nested = after.trim_start_matches('>').starts_with("...")
+            && codes::find(inner.get(..4).unwrap_or_default(), false).reply.is_some();
+        return (Some(LISTED), if nested { inner } else { line });
     }
     let words = lead.split_whitespace().count();
     let rest = after.trim_start_matches(['>', '"', '\'', ')', ']', ' ', ';', ',']);
@@ -158,6 +166,12 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         return (Some(TOLD), line);
     }
     (Some(MENTIONED), "")
+}
+
+/// The label that a line consists of, in lower case.
+fn label_above(line: &str) -> Option<String> {
+    let label = line.trim().strip_suffix([':', '：'])?;
+    (label.len() <= 40).then(|| label.to_lowercase())
 }
 
 /// An address at the beginning of its line.

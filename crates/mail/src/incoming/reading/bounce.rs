@@ -126,9 +126,12 @@ impl Reading<'_> {
             + u32::from(envelope.mailer_daemon);
         // Some servers answer with `Re:`, but they quote a reply code and enclose the message.
         let said = codes::find(head, false);
+        // Or they sign as a mail system and come to the point at once.
         let formal = said.reply.is_some()
             && fails > 0
-            && (self.leaf(Kind::Message).is_some() || self.leaf(Kind::MessageHeader).is_some());
+            && (self.leaf(Kind::Message).is_some()
+                || self.leaf(Kind::MessageHeader).is_some()
+                || envelope.daemon && first_failure < 400 && !self.is_personal(head) && listed(2));
         let answered = answered && !formal;
         if sender == 0 {
             // Nothing in the header says that a mail system speaks: the mail has to look like it.
@@ -146,7 +149,10 @@ impl Reading<'_> {
         if fails < 2 && (subject_fails || envelope.daemon) && listed(4) {
             fails += 1;
         }
-        let against = 2 * u32::from(envelope.list)
+        let certain = envelope.null_return || envelope.mailer_daemon;
+        let against = if certain { 2 } else { 5 } * u32::from(envelope.list)
+            + 3 * u32::from(!certain && !self.is_daemon_address(mail) && self.is_personal(head))
+            + 3 * u32::from(!certain && is_digest(&mail.subject))
             + 2 * u32::from(
                 envelope.answer && !formal && !envelope.null_return && !envelope.mailer_daemon,
             )
@@ -155,46 +161,29 @@ impl Reading<'_> {
             + 2 * u32::from(away);
         let score =
             sender + 2 * u32::from(subject_fails) + u32::from(fails > 0) + u32::from(fails > 1);
-        if !envelope.daemon && !subject_fails && !listed(4) {
-            return false;
+        if !subject_fails && !listed(if envelope.daemon { 1 } else { 4 }) {
+            // Neither the subject nor any recipient: a mail system has more to tell than of bounces.
+            if !envelope.daemon || !certain && mail.returned.is_none() {
+                return false;
+            }
         }
         fails > 0 && score >= 4 + against
             || envelope.mailer_daemon && subject_fails && score > against + 2
     }
 
+    /// Whether the author's address itself is a mail system's, and not only the name before it.
+    fn is_daemon_address(&self, mail: &IncomingMail) -> bool {
+        mail.from.split('@').next().is_some_and(|local| signs::is_daemon(&format!("{local}@")))
+    }
+
     /// Whether a person wrote the mail: by his program, or by a greeting.
     pub(super) fn is_personal(&self, text: &str) -> bool {
-        const GREETINGS: [&str; 24] = [
-            "hi",
-            "hello",
-            "dear",
-            "hey",
-            "good",
-            "hallo",
-            "bonjour",
-            "hola",
-            "ciao",
-            "sehr",
-            "liebe",
-            "lieber",
-            "guten",
-            "moin",
-            "i",
-            "i'm",
-            "we",
-            "my",
-            "can",
-            "could",
-            "cher",
-            "estimado",
-            "olá",
-            "здравствуйте",
-        ];
-        if self.fields.has("user-agent") {
-            return true;
-        }
-        let program = self.fields.text("x-mailer", 60).to_ascii_lowercase();
-        if [
+        self.is_personal_program() || greets(text)
+    }
+
+    /// Whether a program wrote the mail that people use.
+    fn is_personal_program(&self) -> bool {
+        const PROGRAMS: [&str; 10] = [
             "outlook",
             "mozilla",
             "apple mail",
@@ -205,24 +194,71 @@ impl Reading<'_> {
             "foxmail",
             "the bat",
             "mutt",
-        ]
-        .iter()
-        .any(|known| program.contains(known))
-        {
+        ];
+        if self.fields.has("user-agent") {
             return true;
         }
-        // `Hi. This is the qmail-send program` is how some programs greet.
-        let opening = text::head(text.trim_start(), 60).to_ascii_lowercase();
-        if opening.contains("this is the") {
-            return false;
-        }
-        let word = text
-            .trim_start()
-            .split(|character: char| !character.is_alphabetic() && character != '\'')
-            .next()
-            .unwrap_or_default();
-        GREETINGS.iter().any(|greeting| word.to_lowercase() == *greeting)
+        let program = self.fields.text("x-mailer", 60).to_ascii_lowercase();
+        PROGRAMS.iter().any(|known| program.contains(known))
     }
+}
+
+/// Whether a text begins as people address each other.
+pub(super) fn greets(text: &str) -> bool {
+    const GREETINGS: [&str; 24] = [
+        "hi",
+        "hello",
+        "dear",
+        "hey",
+        "good",
+        "hallo",
+        "bonjour",
+        "hola",
+        "ciao",
+        "sehr",
+        "liebe",
+        "lieber",
+        "guten",
+        "moin",
+        "i",
+        "i'm",
+        "we",
+        "my",
+        "can",
+        "could",
+        "cher",
+        "estimado",
+        "olá",
+        "здравствуйте",
+    ];
+    // `Hi. This is the qmail-send program` is how some programs greet.
+    let opening = text::head(text.trim_start(), 60).to_ascii_lowercase();
+    if opening.contains("this is the") {
+        return false;
+    }
+    let word = text
+        .trim_start()
+        .split(|character: char| !character.is_alphabetic() && character != '\'')
+        .next()
+        .unwrap_or_default();
+    GREETINGS.iter().any(|greeting| word.to_lowercase() == *greeting)
+}
+
+/// Whether a subject is that of a mail that sums up what happened to many.
+fn is_digest(subject: &str) -> bool {
+    const DIGESTS: [&str; 9] = [
+        "summary",
+        "summaries",
+        "digest",
+        "logwatch",
+        "statistic",
+        "daily report",
+        "weekly report",
+        "quarantine",
+        "newsletter",
+    ];
+    let subject = subject.to_ascii_lowercase();
+    DIGESTS.iter().any(|known| subject.contains(known))
 }
 
 /// Whom a bounce that names nobody for certain is about, from what came back of our message:
