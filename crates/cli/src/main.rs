@@ -13,6 +13,7 @@ mod bench;
 mod bounce;
 mod check;
 mod client;
+mod deliverability;
 mod delivery;
 mod demo;
 mod exit;
@@ -75,6 +76,8 @@ enum Command {
     Qualification(qualification::QualificationArguments),
     /// Addresses that are not written to: list, explain, release, undo, import, export
     Quarantine(quarantine::QuarantineArguments),
+    /// Bundles of rules: keys, publish, verify, show, differences
+    Deliverability(deliverability::DeliverabilityArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
@@ -96,6 +99,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Reply(arguments) => reply::run(globals, &arguments),
         Command::Qualification(arguments) => qualification::run(globals, arguments),
         Command::Quarantine(arguments) => quarantine::run(globals, arguments),
+        Command::Deliverability(arguments) => deliverability::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod deliverability;
 pub mod dkim;
 pub mod dns;
 pub mod inmail;

@@ -1,4 +1,4 @@
-//! MX rules, bounce rules and reaction rules: text, checked, compiled, explained.
+//! MX, bounce and reaction rules, and signed bundles of them: text, checked, compiled, explained.
 //!
 //! A deliverability engineer writes rules as TOML; a rule says how hard we may press the mail
 //! exchangers (MX hosts) that its masks match. This crate takes that text to an answer for one MX
@@ -27,6 +27,7 @@
 //! that running rules are never replaced by half a file.
 
 pub mod bounce;
+pub mod bundle;
 mod ceiling;
 mod check;
 mod diagnostic;

@@ -255,7 +255,7 @@ impl BounceRules {
 
     /// The numbers of all rules that match, in order; those of last resort behind the others. For the
     /// checker.
-    pub(super) fn all_matching(&self, evidence: &Evidence<'_>) -> Vec<usize> {
+    pub(crate) fn all_matching(&self, evidence: &Evidence<'_>) -> Vec<usize> {
         let mut room = Room::default();
         room.normalise(evidence.diagnostic);
         let mut all = Vec::new();

@@ -1,0 +1,90 @@
+//! `mailweir deliverability`: bundles of rules, signed by an instance and applied by its clients.
+//!
+//! Keys, publishing and looking at bundles need no server and no configuration.
+
+mod keygen;
+mod look;
+mod publish;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use rules::bundle::{BundleFault, LARGEST_BUNDLE, Sealed};
+
+use crate::exit::{Ended, Failure};
+use crate::globals::{Globals, read_bounded};
+use crate::mx::render;
+
+/// `mailweir deliverability`
+#[derive(Debug, Args)]
+pub struct DeliverabilityArguments {
+    #[command(subcommand)]
+    command: DeliverabilityCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeliverabilityCommand {
+    /// Make a key that signs bundles
+    Keygen(keygen::KeygenArguments),
+    /// Make and sign a bundle from a folder of rules and lists
+    #[command(long_about = publish::LONG_ABOUT)]
+    Publish(publish::PublishArguments),
+    /// Check a bundle as a client does: signature, times, and every example of every rule
+    Verify(look::VerifyArguments),
+    /// What is in a bundle
+    Show(look::ShowArguments),
+    /// What one bundle changes against another, rule by rule
+    Diff(look::DiffArguments),
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
+    match &arguments.command {
+        DeliverabilityCommand::Keygen(arguments) => keygen::run(globals, arguments),
+        DeliverabilityCommand::Publish(arguments) => publish::run(globals, arguments),
+        DeliverabilityCommand::Verify(arguments) => look::verify(globals, arguments),
+        DeliverabilityCommand::Show(arguments) => look::show(globals, arguments),
+        DeliverabilityCommand::Diff(arguments) => look::diff(globals, arguments),
+    }
+}
+
+/// The octets of a bundle. What is too large is not read.
+fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
+    let about = std::fs::metadata(path).map_err(|fault| {
+        Failure::environment(format!("cannot read {}: {fault}", path.display()))
+    })?;
+    if about.len() > LARGEST_BUNDLE as u64 {
+        let fault = BundleFault::TooLarge { octets: about.len(), most: LARGEST_BUNDLE as u64 };
+        return Err(refused(path, &fault));
+    }
+    read_bounded(path)
+}
+
+/// The parts of a bundle whose octets were read.
+fn split<'bytes>(path: &Path, bytes: &'bytes [u8]) -> Result<Sealed<'bytes>, Failure> {
+    Sealed::split(bytes).map_err(|fault| refused(path, &fault))
+}
+
+/// Why a bundle is refused, with pictures of every faulty rule.
+fn refused(path: &Path, fault: &BundleFault) -> Failure {
+    let mut words = String::new();
+    if let BundleFault::Rules { faults, .. } = fault {
+        words = format!("{}\n\n", render(faults));
+    }
+    Failure::refused(format!("{words}{}: {fault} ({})", path.display(), fault.name()))
+}
+
+/// A faulty thing of the machine or the person.
+fn broken(fault: impl std::fmt::Display) -> Failure {
+    Failure::environment(fault.to_string())
+}
+
+/// A path with something behind its name: `key` → `key.pub`.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}

@@ -1,0 +1,23 @@
+//! Rules from a deliverability instance: keys, bundles from folders, and what is in force.
+//!
+//! [`rules::bundle`] knows the format; here is what needs a file, a clock or chance.
+//!
+//! - [`keys`] makes, keeps and uses Ed25519 keys.
+//! - [`folder`] reads the files that a bundle is published from.
+
+pub mod folder;
+pub mod keys;
+
+use rules::bundle::ClientVersion;
+
+/// The version of this program, which a bundle's `minimum_client` is compared with.
+///
+/// # Panics
+/// Never: the version in the manifest of the program is three numbers, and a test holds it.
+#[must_use]
+pub fn client_version() -> ClientVersion {
+    env!("CARGO_PKG_VERSION").parse().expect("the program's version is three numbers")
+}
+
+#[cfg(test)]
+mod tests;
