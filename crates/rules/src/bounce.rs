@@ -30,6 +30,7 @@ mod judge;
 mod normal;
 mod parse;
 pub(crate) mod pattern;
+mod said;
 mod set;
 mod verdict;
 

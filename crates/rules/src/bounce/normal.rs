@@ -138,7 +138,7 @@ impl<'text> Repeated<'text> {
         if self.code.is_empty() {
             return word;
         }
-        if self.words == 2 {
+        if self.words == 2 && !start_of_line {
             self.note_status(word);
             return word;
         }

@@ -13,6 +13,7 @@ use super::file::{BounceRuleFile, WrittenBounceRule};
 use super::fold::fold_into;
 use super::normal::normalise_into;
 use super::pattern;
+use super::said::{from_the_heart, without_links};
 use super::verdict::{Action, Evidence, QualificationStatus, Verdict};
 
 /// A checked file of bounce rules, compiled. Immutable; shared in an `Arc` and replaced as a whole.
@@ -126,6 +127,7 @@ impl Question<'_> {
 pub struct Room {
     normalised: String,
     folded: String,
+    linkless: String,
     subject: String,
     body: String,
     header: String,
@@ -326,7 +328,7 @@ impl BounceRules {
         room: &mut Room,
         mut found: impl FnMut(usize) -> bool,
     ) -> (bool, bool) {
-        let Room { normalised, folded, subject, body, header, candidates } = room;
+        let Room { normalised, folded, linkless, subject, body, header, candidates } = room;
         refold(folded, normalised);
         refold(subject, evidence.subject);
         refold(header, evidence.header);
@@ -336,6 +338,8 @@ impl BounceRules {
             normalise_into(&mut plain, evidence.body);
             fold_into(body, &plain);
         }
+        let mut linked_body = String::new();
+        let linked_body = without_links(&mut linked_body, body).then_some(linked_body);
         let (reply, status) = match (evidence.reply, evidence.status) {
             (Some(reply), Some(status)) => (Some(reply), Some(status)),
             (reply, status) => {
@@ -353,32 +357,42 @@ impl BounceRules {
             header,
         };
         let said = (question.deferred(), question.hopeful());
-        let heart = heart(folded);
+        let linked = without_links(linkless, folded);
+        let plain = if linked { linkless.as_str() } else { folded.as_str() };
         for last_resort in [false, true] {
-            let whole = if heart.len() < folded.len() { folded.as_str() } else { "" };
             // Rules for the subject or header of a mail are asked even where it has no other text.
-            let texts = if whole.is_empty() { &[heart][..] } else { &[heart, whole] };
-            for text in texts {
-                let asking = Asking { last_resort, of_codes: false, text };
-                self.candidates(text, candidates);
-                if self.ask(&asking, &question, candidates, &mut found) {
-                    return said;
-                }
+            if self.ask_texts(from_the_heart(plain), last_resort, &question, candidates, &mut found)
+            {
+                return said;
             }
             let asking = Asking { last_resort, of_codes: true, text: folded };
             if self.ask(&asking, &question, &self.of_codes, &mut found) {
                 return said;
             }
-            if question.body.is_empty() {
-                continue;
-            }
-            let asking = Asking { last_resort, of_codes: false, text: question.body };
-            self.candidates(question.body, candidates);
-            if self.ask(&asking, &question, candidates, &mut found) {
+            let more = linked.then_some(folded.as_str()).into_iter().flat_map(from_the_heart);
+            let body = (!question.body.is_empty()).then_some(question.body);
+            let texts = more.chain(linked_body.as_deref()).chain(body);
+            if self.ask_texts(texts, last_resort, &question, candidates, &mut found) {
                 return said;
             }
         }
         said
+    }
+
+    /// Tries the rules with patterns on one text after the other until `found` is satisfied; whether it was.
+    fn ask_texts<'text>(
+        &self,
+        mut texts: impl Iterator<Item = &'text str>,
+        last_resort: bool,
+        question: &Question<'_>,
+        candidates: &mut Vec<Candidate>,
+        found: &mut impl FnMut(usize) -> bool,
+    ) -> bool {
+        texts.any(|text| {
+            self.candidates(text, candidates);
+            let asking = Asking { last_resort, of_codes: false, text };
+            self.ask(&asking, question, candidates, found)
+        })
     }
 
     /// Tries candidates in order until `found` is satisfied; whether it was.
@@ -425,38 +439,6 @@ impl BounceRules {
 /// Whether one of the patterns matches.
 fn any(patterns: &[Lazy], text: &str) -> bool {
     patterns.iter().any(|pattern| pattern.is_match(text))
-}
-
-/// What the remote server said, without the words before it of the server that reports it: in `host
-/// mx.example said: 550 no such user` from `550` on. The whole text where nothing is quoted, and where
-/// the words before it say that it is about the sender, because that is the point then.
-fn heart(folded: &str) -> &str {
-    const SENDER: [&str; 7] = [
-        "after mail from",
-        "sender address",
-        "sender was rejected",
-        "sender rejected",
-        "sender verif",
-        "verifying sender",
-        "for sender",
-    ];
-    let octets = folded.as_bytes();
-    let quoted = memchr::memmem::find_iter(octets, b": ").map(|at| at + 2);
-    let said = memchr::memmem::find_iter(octets, b"said ").map(|at| at + 5);
-    let shown = memchr::memmem::find_iter(octets, b"<<< ").map(|at| at + 4);
-    let begins = |at: &usize| {
-        let rest = &octets[*at..];
-        matches!(rest, [b'4' | b'5', one, two, b' ' | b'-', ..] if one.is_ascii_digit() && two.is_ascii_digit())
-            // A code alone is not what was said.
-            && rest.len() > 10
-    };
-    let start = quoted.chain(said).chain(shown).filter(begins).max().unwrap_or(0);
-    let before = &octets[..start];
-    let of_sender = |words: &&str| memchr::memmem::find(before, words.as_bytes()).is_some();
-    if start == 0 || SENDER.iter().any(of_sender) {
-        return folded;
-    }
-    &folded[start..]
 }
 
 /// `text` folded into a buffer that is emptied first.
