@@ -165,9 +165,13 @@ pub fn local_recipients(text: &str, domain: &str) -> Vec<Recipient> {
             && above.is_some_and(|above| above.ends_with(':'))
             && found.len() < COMPLETED_MAXIMUM
         {
-            let reason = paragraph_before(&lines, number + 1);
+            let reason = paragraph_before(&lines, number);
             found.push(Recipient { address: format!("{word}@{domain}"), reason, strength: NAMED });
         }
+    }
+    if let [only] = &mut *found {
+        // Of one alone the whole text speaks.
+        only.reason = squeeze(lines.iter().copied());
     }
     found
 }
@@ -372,7 +376,10 @@ fn reason(lines: &[&str], one: &Candidate<'_>, next: usize) -> String {
         push_words(&mut out, line);
     }
     let silent = letters(&out) < 4;
-    if silent || !has_codes(&out) && !speaks_of_failure(&out) {
+    // `Undeliverable address: ann@example.com`, and nothing more.
+    let label = out.len() == tail.len()
+        && tail.trim_end_matches(['>', '"', '\'', ' ', '.']).ends_with(one.address);
+    if silent || !has_codes(&out) && (label || !speaks_of_failure(&out)) {
         // The reason may stand before the address.
         let before = paragraph_before(lines, one.line);
         // A heading over a list is no reason: `The following addresses failed:`.

@@ -11,12 +11,13 @@ const BOUNCES: &str = include_str!("tests/bounces.txt");
 const OTHERS: &str = include_str!("tests/others.txt");
 const SERVERS: &str = include_str!("tests/servers.txt");
 const LANGUAGES: &str = include_str!("tests/languages.txt");
+const OLDER: &str = include_str!("tests/older.txt");
 const ORDINARY: &str = include_str!("tests/ordinary.txt");
 
 /// Name, expected lines and octets of every case.
 fn cases() -> Vec<(&'static str, Vec<&'static str>, &'static str)> {
     let mut out = Vec::new();
-    for text in [BOUNCES, SERVERS, LANGUAGES, OTHERS, ORDINARY] {
+    for text in [BOUNCES, SERVERS, OLDER, LANGUAGES, OTHERS, ORDINARY] {
         for case in text.split("=== ").skip(1) {
             let (name, rest) = case.split_once('\n').unwrap();
             let (wanted, mail) = rest.split_once("\n---\n").unwrap();

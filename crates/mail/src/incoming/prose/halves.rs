@@ -20,6 +20,22 @@ pub struct Halves<'a> {
 const RETURNS: &[&str] = &[
     "original message",
     "original mail",
+    "old message",
+    "original bounce",
+    "your message reads",
+    "copia de la mensa",
+    "copia del mensaje",
+    "copia del messaggio",
+    "cópia da mensagem",
+    "copia da mensagem",
+    "kopie van",
+    "kopia wiadomości",
+    "копия",
+    "mensagem devolvida",
+    "messaggio respinto",
+    "returned mail",
+    "attached message",
+    "original headers",
     "copy of the message",
     "copy of your message",
     "copy of the original",
@@ -34,7 +50,6 @@ const RETURNS: &[&str] = &[
     "mail follows",
     "beginning of message",
     "below this line",
-    "original headers",
     "original text",
     "undelivered message",
     "undeliverable message",
@@ -153,7 +168,14 @@ fn introduces(line: &str) -> bool {
     }
     let ruled = ["--", "==", "**", "__", "|-"].iter().any(|rule| line.starts_with(rule));
     let ends = line.ends_with([':', '：']) || ends_with_follows(line);
-    (ruled || ends) && { RETURNING.is_match(&*signs::lower(line)) }
+    (ruled || ends) && {
+        let line = signs::lower(line);
+        // A heading over a list of recipients may speak of the message too.
+        RETURNING.is_match(&*line)
+            && !["transcript", "following address", "following recipient", "did not receive"]
+                .iter()
+                .any(|words| line.contains(words))
+    }
 }
 
 /// Whether a line ends with `follows` or `following`, with a point or not.
@@ -224,8 +246,10 @@ fn header_start(text: &str) -> Option<usize> {
         let line = text[at..].split_inclusive('\n').next()?;
         let trimmed = line.trim_start();
         let ruled = trimmed.starts_with(['-', '=', '*', '|']);
-        if !ruled && mime::field_name(trimmed.as_bytes()).is_some() && !trimmed.starts_with("http")
-        {
+        // An address before a colon is no field.
+        let is_field = mime::field_name(trimmed.as_bytes())
+            .is_some_and(|colon| !trimmed[..colon].contains(['@', '.']));
+        if !ruled && is_field && !trimmed.starts_with("http") {
             return Some(at);
         }
         at += line.len();

@@ -146,12 +146,14 @@ impl Reading<'_> {
         }
         // What a server said by numbers needs no language.
         fails += u32::from(said.reply.is_some() || said.status.is_some());
-        if fails < 2 && (subject_fails || envelope.daemon) && listed(4) {
+        if fails < 2 && (subject_fails || envelope.daemon) && listed(4)
+            || fails == 0 && subject_fails && envelope.daemon && listed(2)
+        {
             fails += 1;
         }
         let certain = envelope.null_return || envelope.mailer_daemon;
         let against = if certain { 2 } else { 5 } * u32::from(envelope.list)
-            + 3 * u32::from(!certain && !self.is_daemon_address(mail) && self.is_personal(head))
+            + 3 * u32::from(!certain && !self.is_daemon_address(mail) && salutes(head))
             + 3 * u32::from(!certain && is_digest(&mail.subject))
             + 2 * u32::from(
                 envelope.answer && !formal && !envelope.null_return && !envelope.mailer_daemon,
@@ -201,6 +203,29 @@ impl Reading<'_> {
         let program = self.fields.text("x-mailer", 60).to_ascii_lowercase();
         PROGRAMS.iter().any(|known| program.contains(known))
     }
+}
+
+/// Whether a text begins with a salutation, as letters and newsletters do.
+fn salutes(text: &str) -> bool {
+    const SALUTATIONS: [&str; 12] = [
+        "hi ",
+        "hello ",
+        "dear ",
+        "hey ",
+        "hallo ",
+        "bonjour ",
+        "hola ",
+        "ciao ",
+        "liebe ",
+        "lieber ",
+        "sehr geehrte",
+        "уважаем",
+    ];
+    let opening = text::head(text.trim_start(), 60).to_lowercase();
+    SALUTATIONS.iter().any(|known| opening.starts_with(known))
+        && !["this is the", "sender", "dear user", "dear customer"]
+            .iter()
+            .any(|machine| opening.contains(machine))
 }
 
 /// Whether a text begins as people address each other.
