@@ -4,14 +4,13 @@
 //! the rules that were in force. They share no code with the engine or the ledger: budgets are worked out
 //! here once more, from the rules alone.
 //!
-//! 1. Nothing lost. 2. Nothing twice without cause. 3. The ceilings. 5. Nothing sleeps for ever. 6. Every
+//! 1. Nothing lost. 2. Nothing twice without cause. 3. The ceilings. 4. No attempt to an address after its quarantine or
+//!    denylisting is durable. 5. Nothing sleeps for ever. 6. Every
 //!    attempt cites a rule and its version. 7. Memory is bounded. (8, same seed same log, compares two runs
 //!    and is in [`crate::run_twice`].) 9. Only what may go: waves, pauses, validity. 10. Only where it may: affinities
 //!    and masks. 11. Not sooner than the schedule.
-//!
-//! Checker 4 (no attempt to an address after its quarantine is durable) belongs here as soon as there is a quarantine: it
-//! will be fed with the verdicts at their commit and compare them with `Fleet::mails`.
 
+mod bans;
 mod ceilings;
 mod conduct;
 
@@ -27,6 +26,7 @@ use mail::time::Timestamp;
 use rules::RuleSet;
 use store::{MemoryStore, MessageState, SettleReport, Store as _};
 
+use bans::Bans;
 use conduct::Conduct;
 
 use crate::fleet::Fleet;
@@ -55,6 +55,7 @@ pub(crate) struct Judge {
     options: Vec<DeliveryOptions>,
     by_message: BTreeMap<MessageId, usize>,
     conduct: Conduct,
+    bans: Bans,
     /// First commit of an end.
     ended: BTreeMap<MessageId, Timestamp>,
     /// When something was last committed as ended, or handed in.
@@ -85,6 +86,7 @@ impl Judge {
             options: script.mailings.iter().map(|mailing| mailing.options.clone()).collect(),
             by_message: BTreeMap::new(),
             conduct: Conduct::default(),
+            bans: Bans::default(),
             ended: BTreeMap::new(),
             last_progress: Timestamp::EPOCH,
             crashes: Vec::new(),
@@ -166,6 +168,21 @@ impl Judge {
         held: BTreeSet<MessageId>,
     ) {
         self.conduct.state_changed(now, delivery, state, held);
+    }
+
+    /// Denylisted or quarantined, as of a commit; `begun`: messages whose attempt had begun.
+    pub(crate) fn forbidden(
+        &mut self,
+        now: Timestamp,
+        addresses: &[Box<str>],
+        begun: &BTreeSet<MessageId>,
+    ) {
+        self.bans.forbidden(now, addresses, begun);
+    }
+
+    /// They may be written to again, as of a commit.
+    pub(crate) fn freed(&mut self, now: Timestamp, addresses: &[Box<str>]) {
+        self.bans.freed(now, addresses);
     }
 
     /// A session has said what became of a message.
@@ -330,7 +347,7 @@ impl Judge {
 
     // ------------------------------------------------------------------ at the end
 
-    /// Checkers 1, 2, 3, 9, 10 and 11, over the whole history.
+    /// Checkers 1, 2, 3, 4, 9, 10 and 11, over the whole history.
     pub(crate) fn conclude(&mut self, fleet: &Fleet, store: &MemoryStore, script: &Script) {
         self.judge_ends(fleet, store);
         self.judge_repetitions(fleet);
@@ -338,6 +355,9 @@ impl Judge {
             self.accepted.iter().map(|(serial, one)| (*serial, one.delivery)).collect();
         let found = ceilings::judge(&self.rules, fleet, script, &self.caps, &deliveries);
         for text in found {
+            self.violation(text);
+        }
+        for text in self.bans.judge(&self.accepted, fleet, &self.crashes) {
             self.violation(text);
         }
         for text in self.conduct.judge(&self.accepted, fleet, script, store) {
@@ -377,7 +397,8 @@ impl Judge {
                 (SendMode::Real | SendMode::Test, FinalState::Failed) => {
                     let known = record.address.ends_with("nothing.example")
                         || record.address.ends_with("null.example")
-                        || fleet.refused.contains_key(&serial);
+                        || fleet.refused.contains_key(&serial)
+                        || self.bans.has_met(serial);
                     if !known {
                         self.violation(format!(
                             "1: message u{serial} is called failed and nobody refused it: {}",

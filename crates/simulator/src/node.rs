@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::event::{Assignment, ConnectionPlan, DoneResult, MessageDone};
+use engine::quarantine::{Desk, GuardSettings, OutageGuard};
 use engine::work::{SendMode, Settled};
 use engine::{Engine, Event};
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
@@ -183,8 +184,13 @@ impl Conversation {
         }
     }
 
-    /// Drives the session until nothing moves.
-    pub(crate) fn drive(&mut self, now: Timestamp, id: ConnectionId) -> Moved {
+    /// Attempts that have begun and are not done.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = MessageId> {
+        self.in_session.iter().copied()
+    }
+
+    /// Drives the session until nothing moves. `desk` is asked right before a message is sent.
+    pub(crate) fn drive(&mut self, now: Timestamp, id: ConnectionId, desk: &Desk) -> Moved {
         let mut moved = Moved::default();
         let Some(session) = &mut self.session else { return moved };
         let mut results = Vec::new();
@@ -192,6 +198,12 @@ impl Conversation {
         loop {
             while session.wants_message() {
                 let Some(next) = self.waiting.pop_front() else { break };
+                if let Err(refusal) = desk.admission().admit_address(&next.message.recipient) {
+                    let result = DoneResult::PrepareFailed { why: refusal.to_string() };
+                    let message = next.message.id;
+                    results.push(MessageDone { message, started_at: None, result });
+                    continue;
+                }
                 self.in_session.push(next.message.id);
                 session.enqueue(now, envelope(&next));
             }
@@ -293,6 +305,8 @@ pub(crate) struct Node {
     pub(crate) committing: bool,
     pub(crate) sweeps: BTreeMap<DeliveryId, DomainId>,
     pub(crate) rules: Arc<rules::RuleSet>,
+    /// Who may not be written to, as of the last commit.
+    pub(crate) desk: Desk,
     /// True time and the node's own time at its start.
     started: (Timestamp, Timestamp),
     drift: i64,
@@ -326,6 +340,7 @@ impl Node {
             committing: false,
             sweeps: BTreeMap::new(),
             rules,
+            desk: Desk::new(Arc::default(), OutageGuard::new(GuardSettings::default())),
             started,
             drift,
             renew_at: Timestamp::NEVER,

@@ -147,6 +147,17 @@ pub(crate) enum Deed {
     Pause(usize),
     Resume(usize),
     Cancel(usize),
+    /// Each so many-th recipient of a mailing is denylisted or quarantined.
+    Forbid {
+        mailing: usize,
+        every: u64,
+        denied: bool,
+    },
+    /// The same are free again.
+    Free {
+        mailing: usize,
+        every: u64,
+    },
     /// Other rules.
     Rules(usize),
     /// The process dies a few steps later.
@@ -172,7 +183,13 @@ impl Deed {
     pub(crate) const fn needs_the_store(&self) -> bool {
         matches!(
             self,
-            Self::Start(_) | Self::More(_) | Self::Pause(_) | Self::Resume(_) | Self::Cancel(_)
+            Self::Start(_)
+                | Self::More(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
+                | Self::Cancel(_)
+                | Self::Forbid { .. }
+                | Self::Free { .. }
         )
     }
 }
@@ -601,6 +618,23 @@ fn draw_deeds(
             if chance.percent(50) { millis(chance, 10, 5_000) } else { minutes(chance, 0, 20) };
         deeds.push((minutes(chance, 0, 100), Deed::DiskFull(span)));
     }
+    draw_bans(chance, mailings, &mut deeds);
     deeds.sort_by_key(|(at, _)| *at);
     deeds
+}
+
+/// Who may not be written to any more, while the mailings run.
+fn draw_bans(chance: &Chance, mailings: &[Mailing], deeds: &mut Vec<(Duration, Deed)>) {
+    // A chance of its own, so that the rest of a world is drawn as if there were no bans.
+    let mut chance = Chance::new(!chance.clone().next());
+    for mailing in 0..mailings.len() {
+        if !chance.percent(40) {
+            continue;
+        }
+        let (at, every) = (minutes(&mut chance, 1, 110), chance.between(1, 5));
+        deeds.push((at, Deed::Forbid { mailing, every, denied: chance.percent(50) }));
+        if chance.percent(30) {
+            deeds.push((at + minutes(&mut chance, 1, 60), Deed::Free { mailing, every }));
+        }
+    }
 }

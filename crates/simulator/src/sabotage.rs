@@ -56,6 +56,8 @@ pub enum Sabotage {
     EarlyWaves,
     /// The engine does not hear that a delivery was paused or cancelled.
     DeafToPause,
+    /// The node does not hear that addresses were denylisted or quarantined.
+    DeafToBans,
     /// The engine is told that every affinity holds every source.
     AnyAffinity,
     /// The engine is told that every source may write to every domain.
@@ -72,7 +74,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Each with the words of the checker that finds it.
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 24] = [
         (Self::ForgottenRecipient, " is lost"),
         (Self::PutOffIsSent, "is called sent and nobody has it"),
         (Self::PutOffIsFailed, "is called failed and nobody refused it"),
@@ -84,6 +86,7 @@ impl Sabotage {
         (Self::UncappedDelivery, "in an hour for delivery"),
         (Self::EndlessConnections, "messages on one connection"),
         (Self::UnlimitedStarts, "3: connections begun"),
+        (Self::DeafToBans, "4: to an address"),
         (Self::LostAnswer, "have not come to an end"),
         (Self::OtherVersion, "6: an attempt"),
         (Self::Unbounded, "7: window"),

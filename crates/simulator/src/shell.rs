@@ -4,15 +4,16 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use engine::event::{QuotaLimit, QuotaWait};
-use engine::work::DeliveryState;
+use engine::quarantine::{Author, Deed as LedgerDeed, LedgerWrite};
+use engine::work::{DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 use engine::{Command, Event};
 use mail::attempt::EndCause;
 use mail::id::{ConnectionId, DeliveryId, MessageId};
 use mail::time::Timestamp;
 use quota::{CapKey, Lot, PermitAnswer, PermitRequest, SavedClock, TokenAnswer, TokenRequest};
 use store::{
-    ClaimFrom, ClaimRequest, ContentKind, DomainId, NewContent, NewRecipient, Store as _, Sweep,
-    Write, Written,
+    ClaimFrom, ClaimRequest, ContentKind, DomainId, MessageRecord, NewContent, NewRecipient,
+    Store as _, Sweep, Write, Written,
 };
 
 use crate::fleet::Output;
@@ -195,7 +196,8 @@ impl World {
                         self.judge.misused(self.now, "a claim was refused");
                         continue;
                     };
-                    let (messages, next_due) = (claimed.messages, claimed.next_due);
+                    let next_due = claimed.next_due;
+                    let messages = self.withdraw(claimed.messages);
                     if self.script.sabotage == Sabotage::LostAnswer && self.chance.percent(10) {
                         continue;
                     }
@@ -581,7 +583,7 @@ impl World {
         let Some(node) = &mut self.node else { return };
         let own = node.own_time(self.now);
         let Some(conversation) = node.conversations.get_mut(&connection) else { return };
-        let moved = conversation.drive(own, connection);
+        let moved = conversation.drive(own, connection, &node.desk);
         let (socket, tick_at) = (conversation.socket, conversation.tick_at);
         let target = conversation.plan.as_ref().map(|plan| plan.path.target);
         let source = conversation.plan.as_ref().map(|plan| plan.path.source);
@@ -612,6 +614,61 @@ impl World {
                 }
             }
             self.tell(event);
+        }
+    }
+
+    // ------------------------------------------------------------------ who may not be written to
+
+    /// Ends claimed messages whose recipients may not be written to any more, and gives back the others.
+    fn withdraw(&mut self, messages: Vec<QueuedMessage>) -> Vec<QueuedMessage> {
+        let Some(node) = &mut self.node else { return messages };
+        let at = node.own_time(self.now);
+        let (mut kept, mut settled) = (Vec::new(), Vec::new());
+        for message in messages {
+            let Err(refusal) = node.desk.admission().admit_address(&message.recipient) else {
+                kept.push(message);
+                continue;
+            };
+            settled.push(Settled {
+                id: message.id,
+                delivery: message.delivery,
+                fate: Fate::Final(FinalState::Failed),
+                attempts: message.attempts,
+                last_reply: refusal.to_string().into(),
+                at,
+            });
+        }
+        if !settled.is_empty() {
+            self.request(Request::Settle(settled));
+        }
+        kept
+    }
+
+    /// Denylists, quarantines or frees each so many-th recipient of a mailing.
+    pub(crate) fn ban(&mut self, number: usize, every: u64, deed: &LedgerDeed) {
+        let Some(id) = self.deliveries.get(&number).copied() else { return };
+        let own = self.node.as_ref().map_or(self.now, |node| node.own_time(self.now));
+        let all = self.disk.store.reads().messages(MessageId(0), u32::MAX).unwrap_or_default();
+        let chosen = |one: &&MessageRecord| one.delivery == id && one.id.0.is_multiple_of(every);
+        let addresses: Vec<Box<str>> =
+            all.iter().filter(chosen).map(|one| one.address.clone()).collect();
+        let deeds = addresses.iter().map(|address| (address.clone(), deed.clone())).collect();
+        let author = Author { who: "a person".into(), why: "because".into() };
+        let write = LedgerWrite::Act { deeds, author, policy: Arc::default(), now: own };
+        let Some(Written::Quarantine(written)) = self.write_now(Write::Quarantine(Box::new(write)))
+        else {
+            return self.judge.misused(self.now, "the ledger of evidence was not changed");
+        };
+        if *deed == LedgerDeed::Release {
+            self.judge.freed(self.now, &addresses);
+        } else {
+            let conversations = self.node.iter().flat_map(|node| node.conversations.values());
+            let begun = conversations.flat_map(Conversation::begun).collect();
+            self.judge.forbidden(self.now, &addresses, &begun);
+        }
+        let deaf = self.script.sabotage == Sabotage::DeafToBans;
+        if let Some(node) = self.node.as_mut().filter(|_| !deaf) {
+            node.desk.learn(written.changes());
         }
     }
 

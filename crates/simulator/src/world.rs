@@ -10,8 +10,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::quarantine::Deed as LedgerDeed;
 use engine::work::DeliveryState;
 use engine::{Engine, Event};
+use mail::failure::Reason;
 use mail::id::{ConnectionId, DeliveryId};
 use mail::route::{MxHost, MxRoute, RouteFault};
 use mail::time::Timestamp;
@@ -314,7 +316,10 @@ impl World {
         let told = sabotage.bend_rules(&self.script, self.rules_number, &rules);
         let engine = Engine::new(settings, self.script.sources(), Arc::clone(&told), own_now);
         let drift = self.script.drift;
-        self.node = Some(Node::new(engine, ledger, owner, rules, (self.now, own_now), drift));
+        let mut node = Node::new(engine, ledger, owner, rules, (self.now, own_now), drift);
+        let known = self.disk.store.reads().marks(0, u32::MAX).unwrap_or_default();
+        known.iter().for_each(|known| node.desk.load(&known.address, known.mark));
+        self.node = Some(node);
         self.judge.clock_runs(self.now, own_now, drift);
         let deliveries =
             self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
@@ -385,6 +390,13 @@ impl World {
             Deed::Pause(mailing) => self.set_state(mailing, DeliveryState::Paused),
             Deed::Resume(mailing) => self.set_state(mailing, DeliveryState::Running),
             Deed::Cancel(mailing) => self.set_state(mailing, DeliveryState::Cancelled),
+            Deed::Forbid { mailing, every, denied: true } => {
+                self.ban(mailing, every, &LedgerDeed::Deny);
+            }
+            Deed::Forbid { mailing, every, denied: false } => {
+                self.ban(mailing, every, &LedgerDeed::Quarantine(Reason::UserUnknown));
+            }
+            Deed::Free { mailing, every } => self.ban(mailing, every, &LedgerDeed::Release),
             Deed::Rules(number) => {
                 let version = number as u64 + 1;
                 self.rules = compile(&self.script, number, version);
