@@ -431,6 +431,9 @@ pub struct LimitsConfig {
 pub struct StoreConfig {
     /// Days for which messages and deliveries are kept after their end. 0: for ever. Default: 30.
     pub keep_finished_days: u32,
+    /// Days from its acceptance for which is kept, as a hash, to whom a message was sent that is forgotten: so
+    /// long its links and bounces are understood. Default: 180.
+    pub keep_hashes_days: u32,
 }
 
 /// The form of the program's own log.

@@ -29,16 +29,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use engine::quarantine::{
-    AddressFilter, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference, Entry,
-    Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, Qualification, Selection,
-    State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter, TextKey, TextRecord, Work,
-    explain,
+    AddressFilter, AddressHash, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference,
+    Entry, Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, Qualification,
+    Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter, TextKey,
+    TextRecord, Work, explain,
 };
 use mail::address::Mailbox;
 use mail::failure::Reason;
+use mail::id::DeliveryId;
 use mail::verp::{Purpose, Verp, VerpFault};
 use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key};
-use store::{LedgerPlace, Write, Written};
+use store::{Erase, LedgerPlace, Write, Written};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -92,8 +93,33 @@ pub enum UnsubscribeFault {
 pub struct Recipient {
     /// Its number, and that of its delivery.
     pub verp: Verp,
+    /// Who got it.
+    pub addressee: Addressee,
+}
+
+/// What is known of the recipient of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressee {
     /// The address as it was written to.
-    pub address: String,
+    Known(String),
+    /// The message is forgotten (`[store] keep_finished_days`); the hash of the folded address is left
+    /// (`keep_hashes_days`).
+    Hashed(AddressHash),
+}
+
+/// What was erased with an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erasure {
+    /// Whether the ledger of evidence knew it.
+    pub known: bool,
+    /// Messages whose rows are gone.
+    pub messages: u64,
+    /// Refusals that do not name it any more.
+    pub refusals: u64,
+    /// Texts of servers that quoted it.
+    pub texts: u64,
+    /// Messages that are not at their end. They are not sent, and still name it until then.
+    pub waiting: u64,
 }
 
 /// The way to everything about addresses that are not written to. Clones are the same.
@@ -215,20 +241,39 @@ impl NonDeliverables {
         }
     }
 
-    /// Forgets everything about an address; its hash goes on the suppression list. `author` must not name it.
+    /// Forgets everything about an address: evidence, deeds, its messages at their end, refusals of deliveries, and
+    /// texts of servers that quote it. Its hash goes on the suppression list, first of all, so that nothing new can
+    /// come meanwhile. `author` must not name it. Doing it again when nothing waits any more erases the rest.
     ///
     /// # Errors
-    /// The store takes nothing.
-    pub async fn forget(
-        &self,
-        mailbox: &Mailbox,
-        author: Author,
-    ) -> Result<Vec<Change>, IntakeFault> {
+    /// The store takes nothing; what was erased until then stays so.
+    pub async fn forget(&self, mailbox: &Mailbox, author: Author) -> Result<Erasure, IntakeFault> {
         let address: Box<str> = mailbox.folded_key().into();
         let now = self.inner.intake.now();
-        match self.carry_out(LedgerWrite::Forget { address, author, now }).await? {
-            LedgerWritten::Changed(changes) => Ok(changes),
-            other => Err(unexpected(&other)),
+        let write = LedgerWrite::Forget { address: address.clone(), author, now };
+        let mut erasure = match self.carry_out(write).await? {
+            LedgerWritten::Changed(changes) => {
+                Erasure { known: !changes.is_empty(), ..Erasure::default() }
+            }
+            other => return Err(unexpected(&other)),
+        };
+        let mut after = DeliveryId(0);
+        loop {
+            let step = Write::Erase(Erase { address: address.clone(), after, limit: STEP });
+            let Written::Erased(erased) = self.inner.intake.write(step).await? else {
+                return Err(IntakeFault::TryLater(
+                    "the store did something else than to erase".into(),
+                ));
+            };
+            erasure.messages += u64::from(erased.messages);
+            erasure.refusals += u64::from(erased.refusals);
+            erasure.texts += u64::from(erased.texts);
+            // Those that wait are counted again by each of the first steps.
+            erasure.waiting = erasure.waiting.max(erased.waiting.into());
+            match erased.next {
+                Some(next) => after = next,
+                None => return Ok(erasure),
+            }
         }
     }
 
@@ -455,26 +500,50 @@ impl NonDeliverables {
     }
 
     async fn unsubscribe_recipient(&self, found: &Recipient, why: &str) -> Result<(), IntakeFault> {
-        let address = folded(&found.address);
-        let out_already = self.inner.admission.is_denylisted(&address);
-        if out_already {
-            return Ok(());
-        }
         let author = Author {
             who: "recipient".into(),
             why: format!("{why} of {}", found.verp.message).into(),
         };
-        self.act_folded(vec![(address.into(), Deed::Unsubscribe)], author).await?;
+        match &found.addressee {
+            Addressee::Known(address) => {
+                let address = folded(address);
+                if self.inner.admission.is_denylisted(&address) {
+                    return Ok(());
+                }
+                self.act_folded(vec![(address.into(), Deed::Unsubscribe)], author).await?;
+            }
+            Addressee::Hashed(hash) => {
+                if !self.suppress_hash(*hash, author).await? {
+                    return Ok(());
+                }
+            }
+        }
         NonDeliverableCounts::add(&self.inner.counts.unsubscribed, 1);
         Ok(())
     }
 
+    /// Puts an address on the suppression list of which only the hash is known. Answers whether it was not there.
+    async fn suppress_hash(&self, hash: AddressHash, author: Author) -> Result<bool, IntakeFault> {
+        if self.inner.admission.desk().admission().mark(&hash).is_suppressed() {
+            return Ok(false);
+        }
+        self.suppress(vec![Suppressed::Address(hash)], true, author).await?;
+        Ok(true)
+    }
+
     /// The recipient of a message; `None`: it is not known any more.
     async fn recipient(&self, verp: Verp) -> Result<Option<Recipient>, IntakeFault> {
-        let record = self.inner.intake.read(move |reads| reads.message(verp.message)).await?;
-        Ok(record
-            .filter(|record| record.delivery == verp.delivery)
-            .map(|record| Recipient { verp, address: record.address.to_string() }))
+        let found = self.inner.intake.read(move |reads| {
+            Ok(match reads.message(verp.message)? {
+                Some(record) => Some((record.delivery, Addressee::Known(record.address.into()))),
+                None => reads
+                    .past_recipient(verp.message)?
+                    .map(|past| (past.delivery, Addressee::Hashed(past.hash))),
+            })
+        });
+        // The number of a message alone could be that of another database.
+        let found = found.await?.filter(|(delivery, _)| *delivery == verp.delivery);
+        Ok(found.map(|(_, addressee)| Recipient { verp, addressee }))
     }
 
     // ------------------------------------------------------------------ the rest

@@ -2,7 +2,8 @@
 //!
 //! **Promise.** What ended longer ago than the configured days is gone from the database at most
 //! [`PASS_EVERY`] later: the rows of messages, and deliveries of which nothing is left, with their refusals and
-//! contents. Counts and totals stay. The delivery log is a matter of its own (`[log] keep_files`).
+//! contents. Counts and totals stay. Of a message that was sent the hash of its address stays for longer
+//! (`keep_hashes_days`), so that links and bounces that come late are understood. The delivery log is a matter of its own (`[log] keep_files`).
 //!
 //! **How.** A pass takes small steps through the store's writer and rests after each for several times as long
 //! as it took, so that mail always comes first. The room that rows leave is used for new ones; the file
@@ -36,19 +37,20 @@ pub struct Passed {
     pub deliveries: u64,
 }
 
-/// One pass: forgets everything that ended before a moment.
+/// One pass: forgets everything that ended before a moment, and hashes of what was accepted before another.
 ///
 /// # Errors
 /// The store takes nothing now; what was forgotten until then stays so.
 pub async fn forget_ended_before(
     intake: &Intake,
     before: Timestamp,
+    hashes_before: Timestamp,
 ) -> Result<Passed, IntakeFault> {
     let mut passed = Passed::default();
     let mut after = MessageId(0);
     loop {
         let begun = tokio::time::Instant::now();
-        let step = Write::Forget(Forget { before, after, limit: STEP });
+        let step = Write::Forget(Forget { before, hashes_before, after, limit: STEP });
         let Written::Forgotten(forgotten) = intake.write(step).await? else {
             return Err(IntakeFault::TryLater(
                 "the store did something else than to forget".into(),
@@ -63,11 +65,12 @@ pub async fn forget_ended_before(
 }
 
 /// Passes for ever, until the task is aborted.
-pub(crate) async fn keep_for(intake: Intake, kept: Duration) {
+pub(crate) async fn keep_for(intake: Intake, kept: Duration, hashes: Duration) {
     tokio::time::sleep(FIRST_AFTER).await;
     loop {
         let before = intake.now().saturating_sub(kept);
-        match forget_ended_before(&intake, before).await {
+        let hashes_before = intake.now().saturating_sub(hashes);
+        match forget_ended_before(&intake, before, hashes_before).await {
             Ok(Passed { messages: 0, deliveries: 0 }) => {}
             Ok(Passed { messages, deliveries }) => {
                 tracing::info!(messages, deliveries, "forgot what ended before {before}");

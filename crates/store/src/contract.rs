@@ -7,7 +7,7 @@ use crate::fault::StoreFault;
 use crate::ledger_reads::LedgerReads;
 use crate::words::{
     AuditEntry, Content, DeliveryRecord, DomainId, DomainQueue, DueDomain, LedgerRow,
-    MessageRecord, PartRecord, Refusal, Totals, Write, Written,
+    MessageRecord, PartRecord, PastRecipient, Refusal, Totals, Write, Written,
 };
 
 /// A durable store, used by one thread.
@@ -61,6 +61,12 @@ pub trait Reads: LedgerReads {
     /// # Errors
     /// The database cannot be read.
     fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreFault>;
+
+    /// To whom a message was sent whose row is gone, as long as that is kept.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn past_recipient(&self, id: MessageId) -> Result<Option<PastRecipient>, StoreFault>;
 
     /// Messages with a higher number, in order.
     ///

@@ -53,9 +53,9 @@ pub use sqlite::{APPLICATION_ID, DATABASE_FILE, LOCK_FILE, SCHEMA_VERSION};
 pub use sqlite::{SqliteOptions, SqliteReads, SqliteStore};
 pub use words::{
     Appended, AuditEntry, ClaimFrom, ClaimRequest, Claimed, Content, ContentKind, Counters,
-    DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain, Earlier, Forget, Forgotten,
-    LedgerRow, MessageRecord, MessageState, NewContent, NewRecipient, NewRefusal, Once, PartId,
-    PartRecord, Refusal, RefusedWrite, Released, SettleReport, Started, Sweep, Swept, Totals,
-    TouchedDomain, Write, Written,
+    DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain, Earlier, Erase, Erased, Forget,
+    Forgotten, LedgerRow, MessageRecord, MessageState, NewContent, NewRecipient, NewRefusal, Once,
+    PartId, PartRecord, PastRecipient, Refusal, RefusedWrite, Released, SettleReport, Started,
+    Sweep, Swept, Totals, TouchedDomain, Write, Written,
 };
 pub use writer::{Health, Reply, Writer, WriterHandle, WriterOptions};

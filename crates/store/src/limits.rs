@@ -144,6 +144,14 @@ pub(crate) fn check(write: &Write) -> Result<(), RefusedWrite> {
             within("the number of settled messages", settled.len(), SETTLE_LIMIT)
         }
         Write::Expire(sweep) | Write::CancelQueued(sweep) => check_sweep(sweep),
+        Write::Erase(erase) => {
+            within(
+                "the number of refusals of a step",
+                erase.limit as usize,
+                FORGET_LIMIT as usize,
+            )?;
+            within("an address (octets)", erase.address.len(), ADDRESS_LIMIT)
+        }
         Write::Forget(forget) => {
             within("the number of messages of a step", forget.limit as usize, FORGET_LIMIT as usize)
         }

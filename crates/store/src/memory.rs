@@ -7,6 +7,7 @@
 //!
 //! **Absences.** Nothing is bounded by a cache: it holds the whole backlog in memory.
 
+mod forget;
 mod ledger;
 mod quarantine;
 mod reads;
@@ -22,7 +23,8 @@ use crate::contract::{Reads, Store};
 use crate::fault::StoreFault;
 use crate::waves::Segment;
 use crate::words::{
-    AuditEntry, Content, Counters, DomainId, Earlier, LedgerRow, Refusal, Write, Written,
+    AuditEntry, Content, Counters, DomainId, Earlier, LedgerRow, PastRecipient, Refusal, Write,
+    Written,
 };
 
 /// A delivery with everything that belongs to it.
@@ -106,6 +108,8 @@ pub struct MemoryStore {
     audit: Vec<AuditEntry>,
     /// Counts of forgotten deliveries.
     gone: Counters,
+    /// To whom forgotten messages were sent, and when those were accepted.
+    past: BTreeMap<MessageId, (PastRecipient, i64)>,
     shelf: quarantine::Shelf,
 }
 
@@ -136,6 +140,7 @@ impl MemoryStore {
             settings: BTreeMap::new(),
             audit: Vec::new(),
             gone: Counters::default(),
+            past: BTreeMap::new(),
             shelf: quarantine::Shelf::default(),
         };
         store.restart(node)

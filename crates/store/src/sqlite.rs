@@ -17,7 +17,7 @@ mod batch;
 pub(crate) mod claims;
 pub(crate) mod codec;
 pub(crate) mod deliveries;
-mod forget;
+pub(crate) mod forget;
 mod ledger_reads;
 mod open;
 mod quarantine;

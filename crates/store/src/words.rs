@@ -3,7 +3,7 @@
 //! Plain data: no method here decides anything. Sizes are bounded by the constants of
 //! `limits`; a write beyond them is refused whole.
 
-use engine::quarantine::{LedgerWrite, LedgerWritten, TextKey};
+use engine::quarantine::{AddressHash, LedgerWrite, LedgerWritten, TextKey};
 use engine::work::{Delivery, DeliveryOptions, DeliveryState, FinalState, QueuedMessage, Settled};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
@@ -157,9 +157,32 @@ pub struct Sweep {
 pub struct Forget {
     /// Messages that ended earlier go; so do ended deliveries created earlier whose messages are gone.
     pub before: Timestamp,
+    /// Of messages that were sent, the hash of the address stays; those of messages accepted earlier
+    /// than this go too, at most `limit` in a step.
+    pub hashes_before: Timestamp,
     /// Where to go on: `m0` at first, then [`Forgotten::next`].
     pub after: MessageId,
     /// Rows to look at, 1 to `FORGET_LIMIT`.
+    pub limit: u32,
+}
+
+/// To whom a message was sent whose row is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastRecipient {
+    /// The delivery of the message.
+    pub delivery: DeliveryId,
+    /// The hash of the folded address.
+    pub hash: AddressHash,
+}
+
+/// One step of erasing what names an address, outside the ledger of evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erase {
+    /// The folded address.
+    pub address: Box<str>,
+    /// Deliveries whose refusals were looked through; `d0` at first, then [`Erased::next`].
+    pub after: DeliveryId,
+    /// Refusals to look at, and messages to erase, about so many. 1 to `FORGET_LIMIT`.
     pub limit: u32,
 }
 
@@ -306,6 +329,9 @@ pub enum Write {
     /// Forgets messages and deliveries that ended long ago. Counts and totals stay.
     /// → [`Written::Forgotten`].
     Forget(Forget),
+    /// Erases an address: rows of messages at their end, refusals, and texts of servers that quote it.
+    /// → [`Written::Erased`].
+    Erase(Erase),
     /// Changes the ledger of evidence. → [`Written::Quarantine`].
     Quarantine(Box<LedgerWrite>),
 }
@@ -333,6 +359,8 @@ pub enum Written {
     Released(Released),
     /// What is old was forgotten.
     Forgotten(Forgotten),
+    /// An address was erased.
+    Erased(Erased),
     /// The ledger of evidence was changed.
     Quarantine(Box<LedgerWritten>),
     /// It was refused and changed nothing.
@@ -430,6 +458,21 @@ pub struct Forgotten {
     pub deliveries: u32,
     /// Where to go on; `None`: nothing that old is left.
     pub next: Option<MessageId>,
+}
+
+/// What a step of erasing led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Messages whose rows are gone.
+    pub messages: u32,
+    /// Refusals that do not name the address any more.
+    pub refusals: u32,
+    /// Texts whose first raw form was replaced by the normalised one.
+    pub texts: u32,
+    /// Messages of the address that are not at their end; only the first step counts them.
+    pub waiting: u32,
+    /// Where to go on; `None`: all was looked through.
+    pub next: Option<DeliveryId>,
 }
 
 /// Why a write was refused. The caller's matter: nothing is wrong with the store.

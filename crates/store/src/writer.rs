@@ -186,6 +186,7 @@ fn rows(write: &Write) -> usize {
         Write::Settle(settled) => settled.len(),
         Write::Expire(sweep) | Write::CancelQueued(sweep) => sweep.limit as usize,
         Write::Forget(forget) => forget.limit as usize,
+        Write::Erase(erase) => erase.limit as usize,
         Write::Ledger(rows) => rows.len(),
         Write::Quarantine(write) => crate::quarantine::bounds::rows(write),
         _ => 0,

@@ -301,6 +301,8 @@ domain = "%DOMAIN%"
 [store]
 # Days for which messages and deliveries are kept after their end; 0: for ever.
 # keep_finished_days = 30
+# Days for which the links and bounces of a message work that was sent; a hash of the address is kept for it.
+# keep_hashes_days = 180
 
 [log]
 # One JSON line per attempt.

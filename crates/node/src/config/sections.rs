@@ -585,8 +585,10 @@ fn read_limits(section: Section<'_>) -> LimitsConfig {
 }
 
 fn read_store(section: Section<'_>) -> StoreConfig {
-    let config =
-        StoreConfig { keep_finished_days: section.number_or("keep_finished_days", 0..=36_500, 30) };
+    let config = StoreConfig {
+        keep_finished_days: section.number_or("keep_finished_days", 0..=36_500, 30),
+        keep_hashes_days: section.number_or("keep_hashes_days", 0..=36_500, 180),
+    };
     section.finish();
     config
 }

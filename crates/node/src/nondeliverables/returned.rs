@@ -8,18 +8,18 @@
 use std::sync::PoisonError;
 
 use engine::quarantine::{
-    Channel, Evidence, Failure, Finding, MetText, Qualification, SeenKey, Stray, TextKey,
-    TextStatus,
+    AddressHash, Channel, Evidence, Failure, Finding, MetText, Qualification, SeenKey, Stray,
+    TextKey, TextStatus,
 };
 use mail::failure::{FailureType, Reason};
 use mail::incoming::{self, IncomingMail, MailKind, Report};
-use mail::verp::Purpose;
+use mail::verp::{Purpose, Verp};
 use rules::bounce::{Evidence as Question, Key};
 use tokio::sync::oneshot;
 
 use super::matching::{Found, find};
 use super::recorder::{Handed, NewReport};
-use super::{NonDeliverableCounts, NonDeliverables, Recipient, folded};
+use super::{Addressee, Author, NonDeliverableCounts, NonDeliverables, Recipient, folded};
 use crate::inmail::{Arrived, Outcome, Processor};
 use crate::intake::IntakeFault;
 
@@ -96,14 +96,20 @@ impl ReturnedMail {
         found: Found,
     ) -> Result<Outcome, IntakeFault> {
         let Some(recipient) = self.proven(mail, found).await? else { return Ok(Outcome::Done) };
-        let report = report_about(mail, &recipient.address);
+        let Some(address) = address_in(mail, &recipient.addressee) else {
+            return Ok(Outcome::KeepAside(
+                "its message is forgotten, and it names nobody to whom that was sent".into(),
+            ));
+        };
+        let report = report_about(mail, &address);
         let (failure, text) = self.judged(arrived, mail, &report);
         self.all.inner.counts.failed(
             failure.qualification.reason,
             failure.qualification.failure_type,
             Channel::Asynchronous,
         );
-        self.record(arrived, &recipient, failure, Some(text), MailKind::Bounce).await
+        self.record(arrived, recipient.verp, &address, (failure, Some(text)), MailKind::Bounce)
+            .await
     }
 
     /// What the rules and people say of a report.
@@ -156,6 +162,14 @@ impl ReturnedMail {
             }
         }
         let Some(recipient) = self.proven(mail, found).await? else { return Ok(Outcome::Done) };
+        let address = match (address_in(mail, &recipient.addressee), &recipient.addressee) {
+            (Some(address), _) => address,
+            // The report is redacted and the message forgotten: the hash is enough to write no more.
+            (None, Addressee::Hashed(hash)) => {
+                return self.hash_complains(*hash, recipient.verp).await;
+            }
+            (None, Addressee::Known(address)) => address.clone(),
+        };
         let words = format!("complaint: {}", if kind.is_empty() { "abuse" } else { kind });
         let version = {
             let judge = self.all.inner.judge.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +189,18 @@ impl ReturnedMail {
         };
         let counts = &self.all.inner.counts;
         counts.failed(Reason::Complaint, FailureType::Hard, Channel::Asynchronous);
-        self.record(arrived, &recipient, failure, None, MailKind::Feedback).await
+        self.record(arrived, recipient.verp, &address, (failure, None), MailKind::Feedback).await
+    }
+
+    /// A complaint about a message of which only the hash of the address is left.
+    async fn hash_complains(&self, hash: AddressHash, verp: Verp) -> Result<Outcome, IntakeFault> {
+        let why = format!("complaint about {}", verp.message).into();
+        let author = Author { who: "recipient".into(), why };
+        if self.all.suppress_hash(hash, author).await? {
+            let counts = &self.all.inner.counts;
+            counts.failed(Reason::Complaint, FailureType::Hard, Channel::Asynchronous);
+        }
+        Ok(Outcome::Done)
     }
 
     /// Somebody wants no more mail.
@@ -246,13 +271,13 @@ impl ReturnedMail {
     async fn record(
         &self,
         arrived: &Arrived,
-        recipient: &Recipient,
-        failure: Failure,
-        text: Option<MetText>,
+        verp: Verp,
+        address: &str,
+        (failure, text): (Failure, Option<MetText>),
         kind: MailKind,
     ) -> Result<Outcome, IntakeFault> {
-        let address = folded(&recipient.address).into_owned();
-        let message = recipient.verp.message;
+        let address = folded(address).into_owned();
+        let message = verp.message;
         let seen = vec![
             SeenKey::of_content(&arrived.octets),
             SeenKey::of_report(message, &address, kind.word(), failure.text),
@@ -261,7 +286,7 @@ impl ReturnedMail {
         let evidence = Evidence {
             provider: domain.into(),
             at: arrived.origin.at(),
-            delivery: Some(recipient.verp.delivery),
+            delivery: Some(verp.delivery),
             message: Some(message),
             channel: Channel::Asynchronous,
             authentic: true,
@@ -278,6 +303,20 @@ impl ReturnedMail {
             Err(why) => Ok(Outcome::KeepAside(format!("its evidence cannot be stored: {why}"))),
         }
     }
+}
+
+/// The address to which the message went: as it is known, or else the one in the mail whose hash is the right one.
+fn address_in(mail: &IncomingMail, addressee: &Addressee) -> Option<String> {
+    let wanted = match addressee {
+        Addressee::Known(address) => return Some(address.clone()),
+        Addressee::Hashed(hash) => *hash,
+    };
+    let named =
+        mail.reports.iter().flat_map(|report| [&report.recipient, &report.original_recipient]);
+    named
+        .flatten()
+        .map(|named| folded(named.trim()).into_owned())
+        .find(|folded| AddressHash::of(folded) == wanted)
 }
 
 /// What a mail says of this recipient: the report that names it, else the first failure.

@@ -89,9 +89,9 @@ async fn what_ended_long_ago_is_forgotten() {
     let (waiting, first) =
         draft(&intake, intake.default_options(), recipients(&["one.example"], 5)).await;
     let long_ago = intake.now().saturating_sub(Duration::from_secs(60));
-    let passed = forget_ended_before(&intake, long_ago).await.unwrap();
+    let passed = forget_ended_before(&intake, long_ago, long_ago).await.unwrap();
     assert_eq!(passed, Passed::default(), "nothing is that old");
-    let passed = forget_ended_before(&intake, intake.now()).await.unwrap();
+    let passed = forget_ended_before(&intake, intake.now(), long_ago).await.unwrap();
     assert_eq!(passed, Passed { messages: 30, deliveries: 1 });
     assert!(intake.delivery(ended).await.unwrap().is_none());
     assert!(node.questions().message(first).await.unwrap().is_some());

@@ -12,7 +12,8 @@ use mail::incoming::MailKind;
 use mail::verp::{Purpose, ReturnPath, VerpKey};
 use mailweir_node::inmail::{Folder, Inmail, InmailBounds, Origin};
 use mailweir_node::intake::{IntakeFault, SingleMessage, StreamName};
-use mailweir_node::nondeliverables::{AddressExplained, NonDeliverables};
+use mailweir_node::nondeliverables::{AddressExplained, Addressee, Erasure, NonDeliverables};
+use mailweir_node::retention::forget_ended_before;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -313,7 +314,8 @@ async fn nothing_is_sent_to_who_wants_no_more_although_it_is_queued() {
     let token = names(0).name(Purpose::Unsubscribe);
     assert!(taking.all.read_unsubscribe(&token.replace('u', "b")).await.is_err());
     assert!(taking.all.unsubscribe(&names(0).name(Purpose::Bounce)).await.is_err());
-    assert_eq!(taking.all.unsubscribe(&token).await.unwrap().address, "link@one.example");
+    let out = taking.all.unsubscribe(&token).await.unwrap();
+    assert_eq!(out.addressee, Addressee::Known("link@one.example".into()));
     taking.all.unsubscribe(&token).await.unwrap();
     let to = paths.address(&names(1), Purpose::Unsubscribe);
     taking.bring(&to, "From: me@one.example\r\nSubject: unsubscribe\r\n\r\n".into()).await;
@@ -388,5 +390,222 @@ async fn other_bounce_rules_judge_the_ledger_anew() {
     rules(&rule("something else entirely"));
     taking.node.questions().reload_rules().await.unwrap();
     taking.comes_to("a@one.example", known.explanation.condition.state).await;
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_the_message_is_forgotten_still_works() {
+    let world = world(67, Mood { unknown_users: 0.0, ..Mood::default() });
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let names = ["link", "mail", "late", "angry", "secret", "stays"];
+    let addresses = names.map(|name| format!("{name}@one.example"));
+    let addresses = addresses.each_ref().map(String::as_str);
+    let options = intake.default_options();
+    let (id, first) = delivery_with(&intake, options, addressed(&addresses)).await;
+    assert_eq!(settled(&intake, id).await.sent, 6);
+    let now = intake.now();
+    assert_eq!(
+        forget_ended_before(&intake, now, mail::time::Timestamp::EPOCH).await.unwrap().messages,
+        6
+    );
+    assert!(intake.read(move |reads| reads.message(first)).await.unwrap().is_none());
+
+    let paths = return_path(KEY);
+    let names = |number: u64| paths.names(MessageId(first.0 + number), id);
+    let refused = |address: &str| intake.refused(&Mailbox::parse(address).unwrap());
+    let token = names(0).name(Purpose::Unsubscribe);
+    for _ in 0..2 {
+        let out = taking.all.unsubscribe(&token).await.unwrap();
+        assert!(matches!(out.addressee, Addressee::Hashed(_)), "{out:?}");
+    }
+    assert!(refused("Link@ONE.example").is_some());
+    let to = paths.address(&names(1), Purpose::Unsubscribe);
+    taking.bring(&to, "From: me@one.example\r\nSubject: unsubscribe\r\n\r\n".into()).await;
+    eventually("by mail", async || refused("mail@one.example")).await;
+    // A bounce names the address; its hash shows that it is the one to which the message went.
+    let bounce = |number| paths.address(&names(number), Purpose::Bounce);
+    let words = "550 5.1.1 User unknown";
+    taking.bring(&bounce(2), report("late@one.example", words)).await;
+    let late = taking.comes_to("late@one.example", State::Quarantined).await;
+    assert_eq!(late.history.entries[0].evidence.delivery, Some(id));
+    taking.bring(&bounce(5), report("late2@one.example", words)).await;
+    eventually("kept aside", async || (aside(&world) == 1).then_some(())).await;
+    assert!(taking.address("late2@one.example").await.record.is_none());
+    // Complaints, one with the address and one without.
+    taking.bring(&bounce(3), complaint("abuse", "Original-Rcpt-To: angry@one.example\r\n")).await;
+    let angry = taking.comes_to("angry@one.example", State::Denylisted).await;
+    assert_eq!(angry.explanation.condition.reason, Some(Reason::Complaint));
+    taking.bring(&bounce(4), complaint("abuse", "")).await;
+    eventually("redacted", async || refused("secret@one.example")).await;
+    assert!(refused("stays@one.example").is_none());
+    assert_eq!(taking.all.counts().unsubscribed.load(Ordering::Relaxed), 2);
+    // When the hashes are gone too, nothing is known.
+    let later = intake.now();
+    forget_ended_before(&intake, later, later).await.unwrap();
+    assert!(taking.all.unsubscribe(&names(5).name(Purpose::Unsubscribe)).await.is_err());
+    taking.stop().await;
+}
+
+/// A report of a feedback loop (RFC 5965).
+fn complaint(kind: &str, fields: &str) -> String {
+    format!(
+        "From: loop@provider.example\r\nSubject: FW: news\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=x\r\n\r\n--x\r\n\r\n\
+         This is an abuse report.\r\n\r\n--x\r\nContent-Type: message/feedback-report\r\n\r\n\
+         Feedback-Type: {kind}\r\nUser-Agent: Loop/1.0\r\nVersion: 1\r\n{fields}\r\n--x\r\n\
+         Content-Type: message/rfc822\r\n\r\nFrom: news@sender.example\r\nTo: redacted\r\n\
+         Subject: news\r\n\r\nhello\r\n--x--\r\n"
+    )
+}
+
+/// Mails that were kept aside.
+fn aside(world: &World) -> usize {
+    let folder = world.path("data/inmail/aside");
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|end| end == "eml"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_erased_everywhere() {
+    let mood = Mood {
+        unknown_users: 1.0,
+        replies: [(lab::Situation::UnknownUser, "550 5.1.1 <{recipient}> unknown".to_owned())]
+            .into(),
+        ..Mood::default()
+    };
+    let world = world(68, mood);
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let id = delivery(&intake, addressed(&["Gone@one.example"])).await;
+    assert_eq!(settled(&intake, id).await.failed, 1);
+    taking.comes_to("gone@one.example", State::Quarantined).await;
+    let (refusing, _) =
+        draft(&intake, intake.default_options(), addressed(&["gone@one.example", "b@one.example"]))
+            .await;
+    let gone = Mailbox::parse("gone@ONE.example").unwrap();
+    let erased = taking.all.forget(&gone, author()).await.unwrap();
+    assert_eq!((erased.known, erased.messages, erased.refusals, erased.waiting), (true, 1, 1, 0));
+    assert_eq!(taking.all.forget(&gone, author()).await.unwrap(), Erasure::default());
+    assert!(intake.refused(&gone).is_some());
+    let rows = intake.read(move |reads| reads.refusals(refusing, 0, 9)).await.unwrap();
+    assert_eq!(&*rows[0].address, "(erased)");
+    let texts = taking.all.texts(TextFilter::default(), None, 99).await.unwrap();
+    assert!(!format!("{texts:?}").to_lowercase().contains("gone@"), "{texts:?}");
+    // What waits is not sent, and erased when it has come to its end.
+    let b = Mailbox::parse("b@one.example").unwrap();
+    assert_eq!(taking.all.forget(&b, author()).await.unwrap().waiting, 1);
+    intake.start(refusing).await.unwrap();
+    assert_eq!(settled(&intake, refusing).await.failed, 1);
+    assert_eq!(taking.all.forget(&b, author()).await.unwrap().messages, 1);
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_ill_quarantines_nobody_until_somebody_confirms_it() {
+    let world = world(69, Mood { unknown_users: 0.0, ..Mood::default() })
+        .more("[quarantine.outage_guard]\nhistory = 50\n");
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let named = |name: &str, count: u64| {
+        (0..count).map(|number| format!("{name}{number}@one.example")).collect::<Vec<_>>()
+    };
+    let of = |names: &[String]| addressed(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let id = delivery(&intake, of(&named("good", 400))).await;
+    assert_eq!(settled(&intake, id).await.sent, 400);
+    world.lab.set_mood("one", Mood { unknown_users: 1.0, ..Mood::default() }).unwrap();
+    let ill = named("ill", 200);
+    let id = delivery(&intake, of(&ill)).await;
+    assert_eq!(settled(&intake, id).await.failed, 200);
+    let hold = eventually("an alert", async || {
+        let holds = taking.all.holds(9).await.unwrap();
+        holds.into_iter().next()
+    })
+    .await;
+    assert!(hold.ended.is_none() && hold.sudden_permille >= 200, "{hold:?}");
+    assert_eq!(taking.all.counts().guard_alerts.load(Ordering::Relaxed), 1);
+    let refused = || {
+        let boxes = ill.iter().map(|address| Mailbox::parse(address).unwrap());
+        boxes.filter(|mailbox| intake.refused(mailbox).is_some()).count()
+    };
+    // Those that were believed before the guard was sure are doubted too.
+    let held = async || {
+        let found = taking.address(&ill[199]).await;
+        (!found.history.entries.is_empty() && refused() == 0).then_some(found)
+    };
+    let found = eventually("nobody is quarantined", held).await;
+    assert!(format!("{:?}", found.explanation).contains("HeldByOutageGuard"), "{found:?}");
+    taking.all.end_hold(hold.hold, true, author()).await.unwrap();
+    eventually("confirmed", async || (refused() == 200).then_some(())).await;
+    assert!(taking.all.holds(9).await.unwrap()[0].ended.is_some());
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn complaints_are_told_apart_and_monsters_cost_little() {
+    let world = world(72, Mood { unknown_users: 0.0, ..Mood::default() })
+        .more("max_message_bytes = 67108864\nspool_period = \"1s\"\n");
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let names = ["fine", "angry", "out", "many", "large", "next"];
+    let addresses = names.map(|name| format!("{name}@one.example"));
+    let addresses = addresses.each_ref().map(String::as_str);
+    let (id, first) = delivery_with(&intake, intake.default_options(), addressed(&addresses)).await;
+    assert_eq!(settled(&intake, id).await.sent, 6);
+    let paths = return_path(KEY);
+    let bounce = |number: u64| paths.encode(MessageId(first.0 + number), id);
+
+    // The user took it back; a report about signatures; one of a kind that is not known.
+    for kind in ["not-spam", "auth-failure"] {
+        taking.bring(&bounce(0), complaint(kind, "")).await;
+    }
+    taking.bring(&bounce(0), complaint("glorp", "")).await;
+    eventually("aside", async || (aside(&world) == 1).then_some(())).await;
+    // Nobody is named in it: the return path says whom it is about.
+    taking.bring(&bounce(1), complaint("abuse", "")).await;
+    taking.comes_to("angry@one.example", State::Denylisted).await;
+    taking.bring(&bounce(2), complaint("opt-out", "")).await;
+    let out = taking.comes_to("out@one.example", State::Denylisted).await;
+    assert_eq!(out.explanation.condition.reason, None);
+    assert!(taking.address("fine@one.example").await.record.is_none());
+
+    // It claims ten thousand recipients, and has one.
+    let one = |name: &str| {
+        format!(
+            "Final-Recipient: rfc822; {name}@one.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+             Diagnostic-Code: smtp; 550 5.1.1 User unknown\r\n\r\n"
+        )
+    };
+    let claimed: String = (0..10_000).map(|number| one(&format!("p{number}"))).collect();
+    let whole = report("many@one.example", "550 5.1.1 User unknown");
+    let text = whole.replace(
+        "Final-Recipient: rfc822; many",
+        &format!("{claimed}Final-Recipient: rfc822; many"),
+    );
+    taking.bring(&bounce(3), text).await;
+    taking.comes_to("many@one.example", State::Quarantined).await;
+    assert!(taking.address("p7@one.example").await.record.is_none());
+
+    // Fifty megabytes: as a bounce it is read, and what follows it too.
+    let spool = world.path("data/inmail/spool");
+    let filler = "x".repeat(998) + "\r\n";
+    let text = report("large@one.example", "550 5.1.1 User unknown")
+        .replace("It could not be delivered.\r\n", &filler.repeat(50_000));
+    let text = format!("To: {}\r\n{text}", bounce(4));
+    assert!(text.len() > 50_000_000);
+    std::fs::write(spool.join("a.part"), text).unwrap();
+    std::fs::rename(spool.join("a.part"), spool.join("a.eml")).unwrap();
+    taking.comes_to("large@one.example", State::Quarantined).await;
+    // Larger than allowed: it stays where it is, and polling goes on.
+    std::fs::write(spool.join("b.part"), filler.repeat(70_000)).unwrap();
+    std::fs::rename(spool.join("b.part"), spool.join("b.eml")).unwrap();
+    let text = report("next@one.example", "550 5.1.1 User unknown");
+    std::fs::write(spool.join("c.part"), format!("To: {}\r\n{text}", bounce(5))).unwrap();
+    std::fs::rename(spool.join("c.part"), spool.join("c.eml")).unwrap();
+    taking.comes_to("next@one.example", State::Quarantined).await;
+    assert!(spool.join("b.eml").exists() && !spool.join("c.eml").exists());
     taking.stop().await;
 }

@@ -9,7 +9,7 @@ use crate::fault::StoreFault;
 use crate::sqlite::codec::{floor_ms, moment};
 use crate::words::{
     AuditEntry, Content, Counters, DeliveryDue, DeliveryRecord, DomainId, DomainQueue, DueDomain,
-    LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal, Totals,
+    LedgerRow, MessageRecord, MessageState, PartId, PartRecord, PastRecipient, Refusal, Totals,
 };
 
 type Answer<T> = Result<T, StoreFault>;
@@ -78,6 +78,10 @@ impl Reads for MemoryStore {
 
     fn message(&self, id: MessageId) -> Answer<Option<MessageRecord>> {
         Ok(self.messages.get(&id).map(|row| message_record(id, row)))
+    }
+
+    fn past_recipient(&self, id: MessageId) -> Answer<Option<PastRecipient>> {
+        Ok(self.past.get(&id).map(|(past, _)| *past))
     }
 
     fn messages(&self, after: MessageId, limit: u32) -> Answer<Vec<MessageRecord>> {

@@ -19,9 +19,9 @@ use crate::sqlite::codec::{ceil_ms, floor_ms, moment};
 use crate::sqlite::deliveries::transition_fault;
 use crate::waves::{Segment, wave_ends};
 use crate::words::{
-    Appended, AuditEntry, ClaimRequest, Claimed, Content, Counters, DomainId, Earlier, Forget,
-    Forgotten, NewContent, NewRecipient, NewRefusal, Once, PartId, Refusal, RefusedWrite, Released,
-    SettleReport, Started, Sweep, Swept, TouchedDomain, Write, Written,
+    Appended, AuditEntry, ClaimRequest, Claimed, Content, Counters, DomainId, Earlier, NewContent,
+    NewRecipient, NewRefusal, Once, PartId, Refusal, RefusedWrite, Released, SettleReport, Started,
+    Sweep, Swept, TouchedDomain, Write, Written,
 };
 
 type Answer = Result<Written, RefusedWrite>;
@@ -108,6 +108,7 @@ impl MemoryStore {
             }
             Write::ReleaseParts { now } => Ok(self.release_parts(*now)),
             Write::Forget(forget) => Ok(self.forget(forget)),
+            Write::Erase(erase) => Ok(self.erase(erase)),
             Write::RenewLeases { .. }
             | Write::Ledger(_)
             | Write::PruneLedger { .. }
@@ -598,74 +599,11 @@ impl MemoryStore {
         Ok(Written::Swept(Swept { count: count as u32, next, finished }))
     }
 
-    fn drop_unused_content(&mut self, content: u64) {
+    pub(super) fn drop_unused_content(&mut self, content: u64) {
         let used = self.deliveries.values().any(|row| row.content == content);
         if !used && self.shared.remove(&content) {
             self.contents.remove(&content);
         }
-    }
-
-    fn forget(&mut self, forget: &Forget) -> Written {
-        let before = floor_ms(forget.before);
-        let limit = forget.limit.max(1) as usize;
-        let later = self.messages.range(MessageId(forget.after.0.saturating_add(1))..);
-        let walked: Vec<(MessageId, i64, Option<i64>)> = later
-            .take(limit)
-            .map(|(id, row)| match row.place {
-                Place::End(_, at) => (*id, row.accepted_ms, Some(at)),
-                Place::Queue | Place::Part(_) => (*id, row.accepted_ms, None),
-            })
-            .collect();
-        let mut at_end = walked.len() < limit;
-        let mut through = forget.after;
-        let mut forgotten = Forgotten::default();
-        for (id, accepted, settled) in walked {
-            if accepted >= before {
-                at_end = true;
-                break;
-            }
-            through = id;
-            if settled.is_some_and(|at| at < before) {
-                self.forget_message(id);
-                forgotten.messages += 1;
-            }
-        }
-        let more = !at_end || self.forget_deliveries(before, limit, &mut forgotten);
-        forgotten.next = more.then_some(through);
-        Written::Forgotten(forgotten)
-    }
-
-    fn forget_message(&mut self, id: MessageId) {
-        let Some(row) = self.messages.remove(&id) else { return };
-        for ids in self.by_address.values_mut() {
-            ids.remove(&id);
-        }
-        if let Some(delivery) = self.deliveries.get_mut(&row.delivery) {
-            delivery.forgotten += 1;
-        }
-    }
-
-    fn forget_deliveries(&mut self, before: i64, limit: usize, forgotten: &mut Forgotten) -> bool {
-        let of_the_past = |row: &&DeliveryRow| {
-            let state = row.delivery.state;
-            matches!(state, DeliveryState::Cancelled | DeliveryState::Finished)
-                && row.created_ms < before
-                && row.forgotten == row.counters.accepted
-        };
-        let ended = self.deliveries.values().filter(of_the_past).take(limit);
-        let ended: Vec<DeliveryId> = ended.map(|row| row.delivery.id).collect();
-        let mut room = limit;
-        for id in &ended {
-            if room == 0 {
-                return true;
-            }
-            let Some(row) = self.deliveries.remove(id) else { continue };
-            room = room.saturating_sub(row.refusals.len() + 1);
-            self.gone.advance(&Counters::default(), &row.counters);
-            self.drop_unused_content(row.content);
-            forgotten.deliveries += 1;
-        }
-        ended.len() == limit
     }
 
     fn release_parts(&mut self, now: Timestamp) -> Written {

@@ -269,6 +269,7 @@ impl Batch<'_> {
             Write::PutSetting { key, value } => self.put_setting(key, value),
             Write::PruneOnce { before } => self.prune_once(*before),
             Write::Forget(forget) => self.forget(forget),
+            Write::Erase(erase) => self.erase(erase),
             Write::Quarantine(write) => {
                 let mut tables = Tables { connection: self.connection };
                 let written = Ledger::on(&mut tables).write(write)?;

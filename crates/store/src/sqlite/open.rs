@@ -23,8 +23,12 @@ pub const LOCK_FILE: &str = "mailweir.lock";
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// What leads from each version to the next, from an empty file on.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 const PAGE_BYTES: u64 = 4_096;
 /// Octets to which the write-ahead log is cut when it starts anew.
 const LOG_KEPT_BYTES: u64 = 128 << 20;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use engine::quarantine::AddressHash;
 use engine::work::Delivery;
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
@@ -20,7 +21,8 @@ use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{
     AuditEntry, Content, ContentKind, Counters, DeliveryDue, DeliveryRecord, DomainId, DomainQueue,
-    DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, Refusal, Totals,
+    DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, PastRecipient, Refusal,
+    Totals,
 };
 
 /// A connection that reads, while another one may write.
@@ -163,7 +165,7 @@ impl SqliteReads {
     }
 
     /// Messages of the delivery index and of the rows that are not indexed yet, with this hash.
-    fn by_hash(connection: &Connection, hash: i64) -> rusqlite::Result<Vec<i64>> {
+    pub(super) fn by_hash(connection: &Connection, hash: i64) -> rusqlite::Result<Vec<i64>> {
         let mut found: Vec<i64> = connection
             .prepare_cached(
                 "SELECT a.message_id FROM delivery d CROSS JOIN address_index a \
@@ -241,6 +243,20 @@ impl Reads for SqliteReads {
             connection
                 .prepare_cached(&format!("SELECT {MESSAGE_COLUMNS} FROM message m WHERE id = ?1"))?
                 .query_row([column(id.0)], read_message)
+                .optional()
+        })
+    }
+
+    fn past_recipient(&self, id: MessageId) -> Result<Option<PastRecipient>, StoreFault> {
+        self.ask(|connection| {
+            connection
+                .prepare_cached("SELECT delivery_id, hash FROM past WHERE message_id = ?1")?
+                .query_row([column(id.0)], |row| {
+                    Ok(PastRecipient {
+                        delivery: DeliveryId(number(row.get(0)?)?),
+                        hash: AddressHash(row.get(1)?),
+                    })
+                })
                 .optional()
         })
     }

@@ -126,6 +126,10 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (0..200_u64).prop_map(|until| Write::RenewLeases { until: time(until) }),
         2 => (proptest::sample::select(vec![5_u64, 60, 500]), 0..9_u64, 0..9_u32)
             .prop_map(|(before, after, limit)| forget(before, after, limit)),
+        1 => (proptest::sample::select(&ADDRESSES), 0..3_u64, 0..4_u32).prop_map(|(address, after, limit)| {
+            let address = address.to_lowercase().into();
+            Write::Erase(Erase { address, after: DeliveryId(after), limit })
+        }),
         1 => (0..3_u64).prop_map(|before| Write::PruneOnce { before: time(before) }),
     ]
 }
@@ -162,6 +166,7 @@ fn everything(reads: &dyn Reads) -> String {
     }
     for number in 1..20 {
         add(format!("{:?}", reads.content(number)));
+        add(format!("{:?}", reads.past_recipient(MessageId(number))));
     }
     for address in ADDRESSES {
         add(format!("{:#?}", reads.messages_by_address(&address.to_lowercase(), 99)));

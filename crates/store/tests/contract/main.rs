@@ -222,7 +222,13 @@ mod support {
     }
 
     pub fn forget(before: u64, after: u64, limit: u32) -> Write {
-        Write::Forget(Forget { before: time(before), after: MessageId(after), limit })
+        let hashes_before = time(before.saturating_sub(100));
+        Write::Forget(Forget {
+            before: time(before),
+            hashes_before,
+            after: MessageId(after),
+            limit,
+        })
     }
 
     /// Adds the counts of a delivery up.

@@ -45,6 +45,7 @@ contract![
     contents_of_deliveries_are_stored_once,
     keys_take_effect_once,
     what_ended_long_ago_is_forgotten,
+    an_address_is_erased_in_steps,
     what_is_shared_or_pending_is_not_forgotten,
     the_ledger_keeps_the_last_figure,
     settings_and_audit_are_kept,
@@ -364,6 +365,10 @@ fn what_ended_long_ago_is_forgotten(subject: &mut Subject) {
     crate::support::assert_consistent(subject.reads());
     subject.restart("a");
     assert!(subject.reads().message(MessageId(1)).unwrap().is_none());
+    let hash = engine::quarantine::AddressHash::of("r0@x.org");
+    let past = subject.reads().past_recipient(MessageId(1)).unwrap();
+    assert_eq!(past, Some(PastRecipient { delivery: id, hash }));
+    assert_eq!(subject.reads().past_recipient(MessageId(10)).unwrap(), None, "it has not ended");
     assert_eq!(subject.reads().messages_by_address("r0@x.org", 9).unwrap(), []);
     assert_eq!(subject.reads().messages_by_address("r9@x.org", 9).unwrap().len(), 1);
     let record = subject.reads().delivery(id).unwrap().unwrap();
@@ -377,9 +382,52 @@ fn what_ended_long_ago_is_forgotten(subject: &mut Subject) {
     assert!(subject.reads().content(1).unwrap().is_none());
     let totals = subject.reads().totals().unwrap();
     assert_eq!((totals.counters.accepted, totals.counters.sent, totals.finished), (10, 10, 0));
+    // The hashes stay for longer, and go too.
+    subject.apply(forget(101, 0, 4));
+    assert!(subject.reads().past_recipient(MessageId(1)).unwrap().is_some());
+    for _ in 0..3 {
+        subject.apply(forget(1_000, 0, 4));
+    }
+    assert_eq!(subject.reads().past_recipient(MessageId(10)).unwrap(), None);
     // Numbers are never used again.
     assert_eq!(subject.running(&["a@x.org"]), DeliveryId(2));
     assert_eq!(subject.reads().messages(MessageId(0), 9).unwrap()[0].id, MessageId(11));
+}
+
+fn an_address_is_erased_in_steps(subject: &mut Subject) {
+    let ids: Vec<DeliveryId> = (0..3).map(|_| subject.running(&["a@x.org", "b@x.org"])).collect();
+    let domain = subject.domain("x.org");
+    for id in &ids {
+        subject.claim(domain, &[all(*id)], 9);
+        let line =
+            |address: &str| NewRefusal { line: 9, address: address.into(), reason: "x".into() };
+        let refusals = vec![line("A@x.org"), line("c@x.org")];
+        subject.apply(Write::Refuse { delivery: *id, refusals });
+    }
+    subject.settle(vec![sent(1, ids[0]), sent(3, ids[1])]);
+    let mut erase = |after: u64, limit| {
+        let address = "a@x.org".into();
+        match subject.apply(Write::Erase(Erase { address, after: DeliveryId(after), limit })) {
+            Written::Erased(erased) => erased,
+            other => panic!("{other:?}"),
+        }
+    };
+    let none = Erased::default();
+    let again = Erased { messages: 1, waiting: 1, next: Some(DeliveryId(0)), ..none };
+    assert_eq!(erase(0, 1), again);
+    assert_eq!(
+        erase(0, 1),
+        Erased { messages: 1, refusals: 1, waiting: 1, next: Some(ids[0]), ..none }
+    );
+    assert_eq!(erase(1, 4), Erased { refusals: 2, next: Some(ids[2]), ..none });
+    assert_eq!(erase(3, 4), none);
+    assert_eq!(erase(0, 99), Erased { waiting: 1, ..none });
+    assert!(subject.reads().message(MessageId(1)).unwrap().is_none());
+    assert!(subject.reads().past_recipient(MessageId(1)).unwrap().is_some());
+    let rows = subject.reads().refusals(ids[0], 0, 9).unwrap();
+    let named: Vec<&str> = rows.iter().map(|row| &*row.address).collect();
+    assert_eq!(named, ["(erased)", "c@x.org"]);
+    crate::support::assert_consistent(subject.reads());
 }
 
 fn what_is_shared_or_pending_is_not_forgotten(subject: &mut Subject) {
