@@ -31,6 +31,7 @@ mod reply;
 mod serve;
 mod show;
 mod stat;
+mod suppression;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,8 @@ enum Command {
     Quarantine(quarantine::QuarantineArguments),
     /// Bundles of rules: keys, publish, verify, show, differences
     Deliverability(deliverability::DeliverabilityArguments),
+    /// Hashes of addresses, and domains, that nobody writes to: list, add, remove, import
+    Suppression(suppression::SuppressionArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
@@ -100,6 +103,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Qualification(arguments) => qualification::run(globals, arguments),
         Command::Quarantine(arguments) => quarantine::run(globals, arguments),
         Command::Deliverability(arguments) => deliverability::run(globals, &arguments),
+        Command::Suppression(arguments) => suppression::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }

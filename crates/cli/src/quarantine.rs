@@ -10,7 +10,16 @@ use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
 use crate::output::{print, print_json};
 
-mod lists;
+/// Paragraphs are one line each, for the terminal to fold.
+const FORGET_LONG_ABOUT: &str = "\
+Erase an address everywhere: what is recorded against it, its messages that are at their end, refusals of \
+deliveries, texts of servers that quote it. Only its hash stays, on the suppression list, so that nobody writes to \
+it again. Cannot be undone.
+
+Messages that still wait are not sent any more; give the command again when they have come to their end. The \
+delivery log, incoming mail that was kept aside, and backups are files of their own.";
+
+pub mod lists;
 pub mod text;
 
 /// `mailweir quarantine`
@@ -50,6 +59,9 @@ enum QuarantineCommand {
     Confirm(OneHold),
     /// End an alert: the replies were false, they are void
     Dismiss(OneHold),
+    /// Erase an address everywhere; only its hash stays, on the suppression list. Cannot be undone
+    #[command(long_about = FORGET_LONG_ABOUT)]
+    Forget(OneForgotten),
     /// Take addresses with their states from CSV
     #[command(long_about = lists::IMPORT_LONG_ABOUT)]
     Import(lists::ImportArguments),
@@ -178,6 +190,17 @@ struct RestoreArguments {
 }
 
 #[derive(Debug, Args)]
+struct OneForgotten {
+    /// The address
+    address: String,
+    /// Why; for the record. It must not name the address
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    #[command(flatten)]
+    node: NodeArguments,
+}
+
+#[derive(Debug, Args)]
 struct OneHold {
     /// Number of the alert
     hold: u64,
@@ -216,13 +239,17 @@ pub fn run(globals: &Globals, arguments: QuarantineArguments) -> Ended {
         QuarantineCommand::Alerts(node) => ask(globals, &node, "holds", text::alerts),
         QuarantineCommand::Confirm(one) => end(globals, &one, "confirm"),
         QuarantineCommand::Dismiss(one) => end(globals, &one, "dismiss"),
+        QuarantineCommand::Forget(one) => forget(globals, &one),
         QuarantineCommand::Import(arguments) => lists::import(globals, &arguments),
         QuarantineCommand::Export(arguments) => lists::export(globals, &arguments),
     }
 }
 
 /// Shows an answer in the form that is asked for.
-fn tell(globals: &Globals, answer: &Value, text: impl FnOnce(&Value) -> String) -> Ended {
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn tell(globals: &Globals, answer: &Value, text: impl FnOnce(&Value) -> String) -> Ended {
     if globals.json() {
         print_json(answer)?
     } else {
@@ -295,6 +322,13 @@ fn act(globals: &Globals, deed: &str, reason: Option<Reason>, arguments: &ActArg
     }
     let answer = crate::runtime()?.block_on(client.post(&["quarantine", "deeds"], &body))?;
     tell(globals, &answer, text::changes)
+}
+
+fn forget(globals: &Globals, one: &OneForgotten) -> Ended {
+    let client = NodeClient::new(globals, &one.node)?;
+    let body = json!({ "address": one.address, "why": one.why });
+    let answer = crate::runtime()?.block_on(client.post(&["quarantine", "forget"], &body))?;
+    tell(globals, &answer, text::forgotten)
 }
 
 fn undo(globals: &Globals, arguments: &UndoArguments) -> Ended {

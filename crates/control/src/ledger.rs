@@ -9,7 +9,7 @@ use engine::quarantine::{
 use mail::address::Mailbox;
 use mail::time::Timestamp;
 use node::intake::Intake;
-use node::nondeliverables::{AddressExplained, NonDeliverables, UnsubscribeFault};
+use node::nondeliverables::{AddressExplained, Erasure, NonDeliverables, UnsubscribeFault};
 use store::{Reads, StoreFault};
 
 use crate::app::stored;
@@ -90,6 +90,15 @@ impl Ledger {
         author: Author,
     ) -> Result<(), Problem> {
         stored(self.desk.end_hold(hold, confirmed, author)).await
+    }
+
+    /// Erases an address everywhere but its hash.
+    pub(crate) async fn forget(
+        &self,
+        mailbox: &Mailbox,
+        author: Author,
+    ) -> Result<Erasure, Problem> {
+        stored(self.desk.forget(mailbox, author)).await
     }
 
     /// Puts on the suppression list, or takes off it.

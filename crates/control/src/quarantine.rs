@@ -298,6 +298,40 @@ pub(crate) async fn act(
     Ok(answer(json!({ "changes": shown })))
 }
 
+/// The body of `POST /quarantine/forget`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forgetting {
+    address: String,
+    #[serde(default)]
+    why: String,
+}
+
+/// `POST /api/v1/quarantine/forget`
+pub(crate) async fn forget(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    expect_json(&parts.headers)?;
+    let document = app.read(body, SMALL_DOCUMENT).await?;
+    let wanted: Forgetting = from_json(&document.octets)?;
+    let mailbox = Mailbox::parse(&wanted.address)
+        .map_err(|fault| Problem::field("address", fault.to_string()))?;
+    let folded = mailbox.folded_key();
+    if wanted.why.to_lowercase().contains(&*folded) {
+        return Err(Problem::field("why", "it is kept, so it must not name the address"));
+    }
+    let author = author(&caller, &wanted.why)?;
+    let erased = app.ledger.forget(&mailbox, author).await?;
+    Ok(answer(json!({
+        "hash": AddressHash::of(&folded).to_string(), "known": erased.known,
+        "messages": erased.messages, "refusals": erased.refusals, "texts": erased.texts,
+        "waiting": erased.waiting,
+    })))
+}
+
 impl Deeds {
     fn deed(&self) -> Result<Deed, Problem> {
         let reason = self.reason.as_deref().map(str::parse::<Reason>).transpose();

@@ -64,6 +64,7 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/quarantine/addresses/{address}", get(quarantine::explained)),
         read("/api/v1/quarantine/counts", get(quarantine::counts)),
         operate("/api/v1/quarantine/deeds", post(quarantine::act)),
+        operate("/api/v1/quarantine/forget", post(quarantine::forget)),
         operate("/api/v1/quarantine/undo", post(repairs::undo)),
         operate("/api/v1/quarantine/restore", post(repairs::restore)),
         operate("/api/v1/quarantine/rejudge", post(repairs::rejudge)),

@@ -83,7 +83,11 @@ pub fn import(globals: &Globals, arguments: &ImportArguments) -> Ended {
     Ok(Outcome::of(answer.get("refused").and_then(Value::as_u64) == Some(0)))
 }
 
-async fn open(path: &Path) -> Result<Box<dyn AsyncRead + Send + Sync + Unpin>, Failure> {
+/// Opens a file, or standard input for `-`.
+///
+/// # Errors
+/// It cannot be read, or is a folder.
+pub async fn open(path: &Path) -> Result<Box<dyn AsyncRead + Send + Sync + Unpin>, Failure> {
     let cannot = |fault: std::io::Error| {
         Failure::environment(format!("cannot read {}: {fault}", path.display()))
     };
@@ -103,12 +107,19 @@ async fn open(path: &Path) -> Result<Box<dyn AsyncRead + Send + Sync + Unpin>, F
 
 fn imported(answer: &Value) -> String {
     let number = |name| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let mut text = format!(
+    let text = format!(
         "{} taken, {} changed, {} refused\n",
         count(number("taken"), "row"),
         addresses_count(number("changed")),
         count(number("refused"), "row"),
     );
+    text + &refusals(answer)
+}
+
+/// The rows that were refused, with their lines.
+pub fn refusals(answer: &Value) -> String {
+    let number = |name| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let mut text = String::new();
     let refusals = answer.get("refusals").and_then(Value::as_array);
     for refusal in refusals.into_iter().flatten().take(SHOWN) {
         let word = |name| refusal.get(name).and_then(Value::as_str).unwrap_or_default();

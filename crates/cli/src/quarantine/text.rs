@@ -204,6 +204,25 @@ fn deeds(answer: &Value) -> String {
     format!("\n{rows}\n")
 }
 
+/// What was erased with an address.
+pub fn forgotten(answer: &Value) -> String {
+    let number = |name| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let mut text = format!(
+        "erased: {}, {}, {}; its hash {} is on the suppression list\n",
+        count(number("messages"), "message"),
+        count(number("refusals"), "refusal"),
+        count(number("texts"), "text"),
+        word(answer, "hash"),
+    );
+    if number("waiting") > 0 {
+        text += &format!(
+            "{} of it not at its end and will not be sent; give the command again then\n",
+            count(number("waiting"), "message"),
+        );
+    }
+    text
+}
+
 /// Addresses that changed.
 pub fn changes(answer: &Value) -> String {
     let changes = list(answer, "changes");
