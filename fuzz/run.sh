@@ -20,7 +20,7 @@ failed=0
 for target in "$@"; do
   mkdir -p "$work/corpus/$target" "$work/found/$target"
   nice -n 19 "$CARGO_TARGET_DIR/$host/release/$target" "$work/corpus/$target" "seeds/$target" \
-    -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -max_total_time="$seconds" -max_len=65536 -timeout=120 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="$work/found/$target/" >"$work/$target.log" 2>&1 || failed=1
   echo "== $target"
   grep -E 'stat::(number_of_executed_units|average_exec_per_sec|peak_rss_mb)|SUMMARY' "$work/$target.log" || true

@@ -12,6 +12,7 @@ use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
 use crate::output::{count, print, print_json, printable};
 
+mod inmail;
 mod machine;
 mod names;
 mod spf;
@@ -95,6 +96,7 @@ pub fn run(globals: &Globals, arguments: &CheckArguments) -> Ended {
     let mut findings = vec![Finding::ok("configuration", format!("{path}: no fault"))];
     findings.extend(machine::check(&config));
     if !arguments.offline {
+        findings.extend(inmail::mailboxes(&config));
         match Resolver::for_config(&config) {
             Ok(resolver) => {
                 findings.extend(crate::runtime()?.block_on(names::check(&config, &resolver)));

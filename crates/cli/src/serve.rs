@@ -105,7 +105,8 @@ async fn serve(config: Config) -> Ended {
         inmail.with_pressure(Arc::new(move || room.health().err().map(|sick| sick.to_string())));
     let nondeliverables = node.nondeliverables();
     nondeliverables.watch_inmail(inmail.counts());
-    let http = HttpServer::bind(&http_config, node.intake(), node.questions());
+    let asked = node.questions().with_submission(submission.counts());
+    let http = HttpServer::bind(&http_config, node.intake(), asked);
     let http = match http {
         Ok(http) => http,
         Err(fault) => {

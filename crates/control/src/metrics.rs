@@ -12,6 +12,7 @@ use engine::explain::GroupView;
 use engine::quarantine::Channel;
 use node::inmail::InmailCounts;
 use node::nondeliverables::NonDeliverables;
+use node::submission::SubmissionCounts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -41,6 +42,9 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     registry.register("node", "This process", about);
     events(&mut registry, &app);
     nondeliverables(&mut registry, app.questions.nondeliverables());
+    if let Some(counts) = app.questions.submission() {
+        submission(&mut registry, counts);
+    }
     queue_sizes(&mut registry, &totals);
     engine_sizes(&mut registry, sizes, &groups);
     let healthy = i64::from(app.intake.health().is_ok());
@@ -173,6 +177,50 @@ fn nondeliverables(registry: &mut Registry, all: &NonDeliverables) {
     if let Some(counts) = all.inmail() {
         inmail(registry, counts);
     }
+}
+
+/// The submission listener.
+fn submission(registry: &mut Registry, counts: &SubmissionCounts) {
+    for (name, help, label, values) in [
+        (
+            "submission_connections",
+            "Connections to the submission listener",
+            "admission",
+            [("accepted", &counts.connections_accepted), ("refused", &counts.connections_refused)],
+        ),
+        (
+            "submission_messages",
+            "Messages by SMTP that were answered with 250",
+            "kind",
+            [("new", &counts.messages_accepted), ("repeated", &counts.messages_repeated)],
+        ),
+        (
+            "submission_replies",
+            "Refusals by SMTP, of whatever",
+            "kind",
+            [("temporary", &counts.replies_temporary), ("permanent", &counts.replies_permanent)],
+        ),
+        (
+            "submission_logins",
+            "Logins by SMTP",
+            "result",
+            [("accepted", &counts.logins_accepted), ("failed", &counts.logins_failed)],
+        ),
+    ] {
+        let family = Counters::<1>::default();
+        for (word, value) in values {
+            family.get_or_create(&[(label, word.to_owned())]).inc_by(value.load(Relaxed));
+        }
+        registry.register(name, help, family);
+    }
+    for (name, help, value) in [
+        ("submission_recipients", "Recipients accepted by SMTP", &counts.recipients_accepted),
+        ("submission_octets", "Octets of messages accepted by SMTP", &counts.octets_accepted),
+    ] {
+        registry.register(name, help, ConstCounter::new(value.load(Relaxed)));
+    }
+    let open = i64::try_from(counts.connections_open.load(Relaxed)).unwrap_or(i64::MAX);
+    gauge(registry, "submission_connections_open", "Open connections of submitters", open);
 }
 
 fn inmail(registry: &mut Registry, counts: &InmailCounts) {

@@ -127,8 +127,14 @@ impl Totals {
 impl List {
     async fn read(&mut self, incoming: &mut Incoming, format: Format) -> Result<(), Problem> {
         let mut decoder = Decoder::new(format);
+        let mut judged = false;
         loop {
-            match decoder.next().map_err(|fault| unusable(&fault))? {
+            let step = decoder.next().map_err(|fault| unusable(&fault))?;
+            if let Some(columns) = decoder.columns().filter(|_| !judged) {
+                judged = true;
+                self.judge_columns(columns)?;
+            }
+            match step {
                 Step::Row(row) => {
                     self.take(row);
                     if self.is_full() {
@@ -142,6 +148,23 @@ impl List {
                 Step::End => return self.send().await,
             }
         }
+    }
+
+    /// Refuses a list that lacks what the template needs: every message of it would fail.
+    fn judge_columns(&self, columns: &[String]) -> Result<(), Problem> {
+        let missing = self.intake.missing_columns(self.delivery, columns);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<String> = missing
+            .iter()
+            .map(|(column, part)| format!("{column} (the template's {part} asks for it)"))
+            .collect();
+        Err(Problem::invalid(format!(
+            "the list has no column {}; add it, or give it a default in the template: {{{{ {}|default(\"\") }}}}",
+            named.join(", no column "),
+            missing[0].0
+        )))
     }
 
     fn take(&mut self, row: Row) {

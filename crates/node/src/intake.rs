@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock::SteadyClock;
 use crate::nondeliverables::Admission;
-use crate::prepare::{ContentSpec, Template, TemplateFault};
+use crate::prepare::{ContentSpec, Part, Template, TemplateFault};
 use crate::room::Room;
 use crate::runner::Input;
 use crate::runner::contents::Contents;
@@ -250,6 +250,16 @@ impl Intake {
         let settings = Arc::clone(self.inner.contents.settings());
         let template = Template::compile(content, settings).map_err(IntakeFault::Template)?;
         Ok(template.required_variables())
+    }
+
+    /// The variables that the content of a delivery needs and a list with these columns lacks, each with the part of
+    /// the content that asks for it. Nothing is missed where the delivery has no content yet.
+    #[must_use]
+    pub fn missing_columns(&self, delivery: DeliveryId, columns: &[String]) -> Vec<(String, Part)> {
+        // A content that cannot be had just now is judged when its messages are prepared.
+        let Ok(template) = self.inner.contents.template(delivery) else { return Vec::new() };
+        let places = template.required_places().into_iter();
+        places.filter(|(variable, _)| !columns.contains(variable)).collect()
     }
 
     fn compiled(&self, content: &ContentSpec) -> Result<NewContent, IntakeFault> {

@@ -44,6 +44,7 @@ use crate::runner::ledger::LedgerDesk;
 use crate::runner::{Counts, Input, Runner, Running, ask, journal};
 use crate::sender::{self, SetupFault};
 use crate::smtp_client::{Connector, TlsClients};
+use crate::submission::SubmissionCounts;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -149,16 +150,30 @@ fn read_bounce_rules(config: &Config) -> Result<Arc<BounceRulesInForce>, StartFa
     let local = match &config.bounce_rules.file {
         None => None,
         Some(path) => {
-            let bytes = std::fs::read(path)
-                .map_err(|source| StartFault::File { path: path.clone(), source })?;
-            let name = path.display().to_string();
-            let file = BounceRuleFile::parse(&name, &bytes).map_err(StartFault::BounceRules)?;
+            let (file, bytes) = local_bounce_rules(path)?;
             fingerprint.push_str(&digest(&bytes));
             Some(file)
         }
     };
     let file = BounceRuleFile::combine(local.as_ref(), shipped_bounce_rules());
     Ok(BounceRulesInForce::new(&file, fingerprint))
+}
+
+fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
+    let bytes =
+        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
+        .map_err(StartFault::BounceRules)?;
+    Ok((file, bytes))
+}
+
+/// How many local bounce rules there are; `None`: no file is named. Compiles nothing.
+///
+/// # Errors
+/// The file cannot be read, or has faults.
+pub fn check_bounce_rules(config: &Config) -> Result<Option<usize>, StartFault> {
+    let path = config.bounce_rules.file.as_deref();
+    path.map(|path| Ok(local_bounce_rules(path)?.0.rules().len())).transpose()
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -211,6 +226,7 @@ pub struct Questions {
     config: Arc<Config>,
     clock: Arc<SteadyClock>,
     nondeliverables: NonDeliverables,
+    submission: Option<Arc<SubmissionCounts>>,
 }
 
 impl Node {
@@ -328,7 +344,8 @@ impl Node {
         let mut watchers = vec![tokio::spawn(watch)];
         let kept = Duration::from_secs(86_400) * config.store.keep_finished_days;
         if !kept.is_zero() {
-            watchers.push(tokio::spawn(retention::keep_for(intake.clone(), kept)));
+            let hashes = Duration::from_secs(86_400) * config.store.keep_hashes_days;
+            watchers.push(tokio::spawn(retention::keep_for(intake.clone(), kept, hashes)));
         }
         Ok(Self {
             config,
@@ -366,6 +383,7 @@ impl Node {
             config: Arc::clone(&self.config),
             clock: Arc::clone(&self.clock),
             nondeliverables: self.nondeliverables.clone(),
+            submission: None,
         }
     }
 
@@ -510,6 +528,19 @@ impl Questions {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Lets metrics show the figures of the submission listener.
+    #[must_use]
+    pub fn with_submission(mut self, counts: Arc<SubmissionCounts>) -> Self {
+        self.submission = Some(counts);
+        self
+    }
+
+    /// The figures of the submission listener; `None`: there is none.
+    #[must_use]
+    pub const fn submission(&self) -> Option<&Arc<SubmissionCounts>> {
+        self.submission.as_ref()
     }
 
     /// Lines of the delivery log that could not be written since the start.

@@ -22,6 +22,7 @@
 //! complaints that arrive with nothing else), List-Unsubscribe and List-Unsubscribe-Post (RFC 8058)
 //! unless the content says no, and Feedback-ID when the sender has a label for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -314,11 +315,17 @@ impl Template {
     /// said before anything is sent.
     #[must_use]
     pub fn required_variables(&self) -> Vec<String> {
+        self.required_places().into_keys().collect()
+    }
+
+    /// The same, each with the first part of the content that asks for it.
+    #[must_use]
+    pub fn required_places(&self) -> BTreeMap<String, Part> {
         match &self.kind {
             Kind::Template(template) => {
                 template.programs.required_variables(template.each_program())
             }
-            Kind::Raw(_) => Vec::new(),
+            Kind::Raw(_) => BTreeMap::new(),
         }
     }
 

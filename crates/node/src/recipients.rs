@@ -280,6 +280,16 @@ impl Decoder {
         self.totals
     }
 
+    /// The merge variables of a list whose header row was read; `None` before that, and for NDJSON, where
+    /// each row has its own.
+    #[must_use]
+    pub fn columns(&self) -> Option<&[String]> {
+        match &self.rows {
+            Rows::Csv(csv) => Some(csv.variables()),
+            Rows::Unknown(_) | Rows::Ndjson => None,
+        }
+    }
+
     /// The next row, if the octets so far hold one.
     ///
     /// # Errors

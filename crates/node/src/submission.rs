@@ -172,6 +172,7 @@ fn settings(
         lmtp: false,
         starttls: config.tls.is_some(),
         tls_required: !loopback,
+        logins: !config.users.is_empty(),
         auth_in_clear: loopback && !config.users.is_empty(),
         access: if open { Access::Everybody } else { Access::Authenticated },
         limits: ServerLimits {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use node::config::Config;
 
-use super::Finding;
+use super::{Finding, inmail};
 
 /// All of them.
 #[must_use]
@@ -17,6 +17,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(data_folder(&config.data_dir, running.as_deref()));
     findings.extend(listeners(config, running.is_some()));
     findings.extend(rules(config));
+    findings.extend(inmail::check(config));
     findings
 }
 
@@ -61,11 +62,15 @@ fn node_running(folder: &Path) -> Option<String> {
     }
 }
 
+/// Makes a file in a folder, which is gone when what is answered is dropped.
+pub fn writable(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new().prefix(".mailweir-check").tempfile_in(folder)
+}
+
 /// Writable, and its database one that this program knows.
 fn data_folder(folder: &Path, running: Option<&str>) -> Vec<Finding> {
     let check = "data folder";
     let shown = folder.display();
-    let writable = |at: &Path| tempfile::Builder::new().prefix(".mailweir-check").tempfile_in(at);
     if !folder.exists() {
         let above = folder.ancestors().skip(1).find(|above| above.exists());
         let above = above.unwrap_or(Path::new("."));
@@ -142,9 +147,9 @@ fn database(path: &Path) -> Finding {
 
 /// Each listener's port is free, or held by the running node.
 fn listeners(config: &Config, running: bool) -> Vec<Finding> {
-    let named = [("submission", &config.submission.listen), ("HTTP", &config.http.listen)];
-    let addresses = named.iter().flat_map(|(name, list)| list.iter().map(move |at| (name, *at)));
-    let check = |(name, address): (&&str, SocketAddr)| {
+    let addresses = inmail::listeners(config);
+    let overlapping = inmail::overlaps(&addresses);
+    let check = |(name, address): (&str, SocketAddr)| {
         let check = format!("port {address}");
         match TcpListener::bind(address) {
             Ok(_) => Finding::ok(check, format!("free for {name}")),
@@ -171,7 +176,7 @@ fn listeners(config: &Config, running: bool) -> Vec<Finding> {
             ),
         }
     };
-    addresses.map(check).collect()
+    addresses.into_iter().map(check).chain(overlapping).collect()
 }
 
 /// The local rules have no fault, and the levels name rules that exist.

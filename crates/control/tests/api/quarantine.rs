@@ -239,3 +239,48 @@ async fn suppression() {
     }
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_erased_and_stays_suppressed() {
+    let site = Site::queueing().await;
+    let deed = json!({ "deed": "deny", "addresses": ["Ada@one.example"], "why": "asked" });
+    site.post("/api/v1/quarantine/deeds", &deed).await.json();
+    let path = "/api/v1/quarantine/forget";
+    let body = json!({ "address": "Ada@one.example", "why": "letter of ADA@one.example" });
+    site.post(path, &body).await.problem(422, "must not name the address");
+    site.post(path, &json!({ "address": "nobody" })).await.problem(422, "address");
+    let hash = explained(&site, "ada@one.example").await["hash"].clone();
+    let body = json!({ "address": "Ada@one.example", "why": "letter of 3 March" });
+    let erased = site.post(path, &body).await.json();
+    let wanted = json!({
+        "hash": hash, "known": true, "messages": 0, "refusals": 0, "texts": 0, "waiting": 0,
+    });
+    assert_eq!(erased, wanted);
+    let ada = explained(&site, "ada@one.example").await;
+    assert_eq!((&ada["known"], &ada["deeds"]), (&json!(false), &json!([])), "{ada}");
+    assert!(ada["refused"].as_str().unwrap().contains("suppression list"), "{ada}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_a_column_that_the_template_needs_is_refused_early() {
+    let site = Site::queueing().await;
+    let content = json!({
+        "kind": "template", "from": { "name": "Shop", "address": "a@sender.example" },
+        "subject": "For {{ first_name }}",
+        "html": "<p>{{ city }} {{ first_name }} {{ title|default('') }}</p>",
+    });
+    let body = json!({ "options": { "name": "Spring" }, "content": content });
+    let id = site.post("/api/v1/deliveries", &body).await.json();
+    let path = format!("/api/v1/deliveries/{}", id["id"].as_str().unwrap());
+    let path = format!("{path}/recipients");
+    let lacking = "email,first_name\nann@one.example,Ann\n";
+    let answer = site.send("POST", &path, "text/csv", lacking).await;
+    answer.problem(422, "no column city (the template's html asks for it)");
+    let whole = "email,first_name,city\nann@one.example,Ann,Oslo\n";
+    assert_eq!(site.send("POST", &path, "text/csv", whole).await.json()["accepted"], 1);
+    // Rows of JSON have their own members each.
+    let row = "{\"email\":\"bob@one.example\"}\n";
+    assert_eq!(site.send("POST", &path, "application/x-ndjson", row).await.json()["accepted"], 1);
+    site.stop().await;
+}

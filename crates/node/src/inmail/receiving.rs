@@ -57,6 +57,7 @@ fn settings(config: &InmailConfig, bounds: &Bounds, lmtp: bool) -> ServerSetting
         lmtp,
         starttls: config.tls.is_some(),
         tls_required: false,
+        logins: false,
         auth_in_clear: false,
         access: Access::OwnRecipientsOnly,
         limits: ServerLimits {

@@ -6,7 +6,7 @@
 //! else is its own business). Both ways give the same text, which a property test holds.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -281,27 +281,31 @@ impl Programs {
         }
     }
 
-    /// See [`super::Template::required_variables`].
+    /// See [`super::Template::required_places`].
     pub(super) fn required_variables<'a>(
         &self,
         programs: impl Iterator<Item = &'a Program>,
-    ) -> Vec<String> {
-        let mut required = BTreeSet::new();
+    ) -> BTreeMap<String, Part> {
+        let mut required = BTreeMap::new();
         for program in programs {
-            match &program.kind {
-                Kind::Static(_) => {}
-                Kind::Plain { pieces, .. } => {
-                    required.extend(pieces.iter().filter_map(|piece| match piece {
+            let variables: Vec<String> = match &program.kind {
+                Kind::Static(_) => continue,
+                Kind::Plain { pieces, .. } => pieces
+                    .iter()
+                    .filter_map(|piece| match piece {
                         Piece::Variable { slot, .. } => Some(self.variables[*slot].clone()),
                         Piece::Literal(_) => None,
-                    }));
-                }
-                Kind::Engine { name } => required.extend(self.required_by_engine(name)),
+                    })
+                    .collect(),
+                Kind::Engine { name } => self.required_by_engine(name),
+            };
+            for variable in variables {
+                required.entry(variable).or_insert_with(|| program.part.clone());
             }
         }
         required.remove("email");
         required.remove("unsubscribe_url");
-        required.into_iter().collect()
+        required
     }
 
     /// Leaves out one variable at a time, the others standing for anything, and sees whether the

@@ -174,6 +174,9 @@ fn required_variables_are_those_without_a_default() {
     })
     .unwrap();
     assert_eq!(template.required_variables(), ["b", "c", "first", "second"]);
+    let places: Vec<String> =
+        template.required_places().iter().map(|(name, part)| format!("{name} {part}")).collect();
+    assert_eq!(places, ["b html", "c html", "first subject", "second text"]);
 }
 
 #[test]

@@ -216,10 +216,17 @@ pub(super) struct Csv {
     /// For each column: its merge variable as the start of a JSON member, `"name":"`; empty for the
     /// email column.
     members: Vec<String>,
+    /// The merge variable of each column.
+    variables: Vec<String>,
     single_line: bool,
 }
 
 impl Csv {
+    /// The merge variable of each column.
+    pub(super) fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
     /// Reads the row at the start of `rest`.
     pub(super) fn row(&mut self, rest: &[u8], ended: bool) -> Found {
         let scanned = self.scanner.scan(rest, ended);
@@ -352,17 +359,17 @@ pub(super) fn header(
     if rest[..length].trim_ascii().contains(&b'\r') {
         return Err(fault(Reason::CarriageReturns));
     }
-    let (email, members) = columns(&names, line)?;
+    let (email, members, variables) = columns(&names, line)?;
     scanner.reset();
-    Ok(Some((Csv { scanner, email, members, single_line: false }, length)))
+    Ok(Some((Csv { scanner, email, members, variables, single_line: false }, length)))
 }
 
 fn is_email(name: &str) -> bool {
     name.eq_ignore_ascii_case("email")
 }
 
-/// The place of the email column, and the merge members of all columns.
-fn columns(names: &[String], line: u64) -> Result<(usize, Vec<String>), ListFault> {
+/// The place of the email column, and the merge members and variables of all columns.
+fn columns(names: &[String], line: u64) -> Result<(usize, Vec<String>, Vec<String>), ListFault> {
     let Some(email) = names.iter().position(|name| is_email(name)) else {
         let found: String = names.join(", ").chars().take(200).collect();
         return Err(ListFault::NoEmailColumn { line, found });
@@ -381,7 +388,7 @@ fn columns(names: &[String], line: u64) -> Result<(usize, Vec<String>), ListFaul
         members.push(if index == email { String::new() } else { format!("\"{variable}\":\"") });
         variables.push(variable);
     }
-    Ok((email, members))
+    Ok((email, members, variables))
 }
 
 /// The name by which a template can ask for a column.

@@ -85,8 +85,15 @@ impl<A: Admission> ServerSession<A> {
     }
 
     fn offers_auth(&self) -> bool {
-        self.settings.access != Access::OwnRecipientsOnly
-            && (self.tls || self.settings.auth_in_clear)
+        self.has_logins() && (self.tls || self.settings.auth_in_clear)
+    }
+
+    /// Whether anybody can log in here at all, now or after STARTTLS.
+    fn has_logins(&self) -> bool {
+        let settings = &self.settings;
+        settings.logins
+            && settings.access != Access::OwnRecipientsOnly
+            && (self.tls || settings.starttls || settings.auth_in_clear)
     }
 
     fn mail(&mut self, rest: &str) {
@@ -266,7 +273,7 @@ impl<A: Admission> ServerSession<A> {
 
     fn auth(&mut self, rest: &str) {
         self.must_wait = true;
-        if self.settings.access == Access::OwnRecipientsOnly {
+        if !self.has_logins() {
             return self.refuse("502 5.5.1 this command is not offered");
         }
         if self.helo.is_none() {

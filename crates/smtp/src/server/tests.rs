@@ -184,7 +184,7 @@ fn every_command_in_its_place() {
         ("VRFY root", "252 2.0.0 not told; send the mail and see"),
         ("EXPN all", "502 5.5.1 this command is not offered"),
         ("STARTTLS", "502 5.5.1 this command is not offered"),
-        ("AUTH PLAIN AGEAYg==", "538 5.7.11 say STARTTLS first"),
+        ("AUTH PLAIN AGEAYg==", "502 5.5.1 this command is not offered"),
         ("EHLO", "501 5.5.4 a host name or address literal is needed"),
         ("EHLO a b", "501 5.5.4 a host name or address literal is needed"),
         ("HELO [IPv6:::1]", "250 we.test"),
@@ -378,6 +378,7 @@ fn tls_and_logins() {
     let submission = ServerSettings {
         starttls: true,
         tls_required: true,
+        logins: true,
         access: Access::Authenticated,
         ..settings()
     };
@@ -512,6 +513,13 @@ fn nobody_relays_without_a_login() {
             ),
         );
     }
+    // Without logins, and without a way to TLS, AUTH is neither offered nor taken.
+    let no_users = ServerSettings { starttls: true, ..settings() };
+    let hello = HELLO.replace("S: 250 ENH", "S: 250-STARTTLS\n    S: 250 ENH");
+    let refused = "C: AUTH PLAIN AGEAYg==\nS: 502 5.5.1 this command is not offered";
+    check(no_users, &format!("{hello}{refused}"));
+    let no_tls = ServerSettings { logins: true, access: Access::Authenticated, ..settings() };
+    check(no_tls, &format!("{HELLO}{refused}"));
     let bounces = ServerSettings { access: Access::OwnRecipientsOnly, ..settings() };
     check(
         bounces.clone(),
@@ -533,7 +541,8 @@ fn nobody_relays_without_a_login() {
 /// at the end, or after each line when `polite`.
 fn converse(octets: &[u8], cuts: &[usize], polite: bool) -> String {
     let now = Timestamp::from_secs(1);
-    let mut session = session(ServerSettings { starttls: true, auth_in_clear: true, ..settings() });
+    let mut session =
+        session(ServerSettings { starttls: true, logins: true, auth_in_clear: true, ..settings() });
     let mut said = session.next_to_send().unwrap().to_vec();
     let mut events = String::new();
     let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % (octets.len() + 1)).collect();

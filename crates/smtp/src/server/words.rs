@@ -65,6 +65,8 @@ pub struct ServerSettings {
     pub starttls: bool,
     /// Whether MAIL in clear gets 530 5.7.0.
     pub tls_required: bool,
+    /// Whether anybody can log in. Otherwise AUTH is not offered, and gets 502.
+    pub logins: bool,
     /// Whether AUTH is offered in clear too: only for loopback.
     pub auth_in_clear: bool,
     /// Who may send.
@@ -79,13 +81,14 @@ pub struct ServerSettings {
 }
 
 impl Default for ServerSettings {
-    /// A submission listener on loopback, without TLS.
+    /// A submission listener on loopback, without TLS and logins.
     fn default() -> Self {
         Self {
             host_name: "localhost".into(),
             lmtp: false,
             starttls: false,
             tls_required: false,
+            logins: false,
             auth_in_clear: false,
             access: Access::Everybody,
             limits: ServerLimits::default(),
