@@ -159,7 +159,7 @@ fn read_bounce_rules(config: &Config) -> Result<Arc<BounceRulesInForce>, StartFa
     Ok(BounceRulesInForce::new(&file, fingerprint))
 }
 
-fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
+fn local_bounce_rules(path: &std::path::Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
     let bytes =
         std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
     let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
