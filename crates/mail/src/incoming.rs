@@ -41,13 +41,15 @@ pub mod limits {
     pub use super::mime::{
         DEPTH_MAXIMUM, FIELDS_MAXIMUM, HEADER_MAXIMUM, LEAVES_MAXIMUM, OCTETS_MAXIMUM, TEXT_MAXIMUM,
     };
-    pub use super::{BODY_MAXIMUM, ENCLOSED_MAXIMUM, RECIPIENTS_MAXIMUM};
+    pub use super::{BODY_MAXIMUM, ENCLOSED_MAXIMUM, HEADER_TEXT_MAXIMUM, RECIPIENTS_MAXIMUM};
 }
 
 /// Recipients of one mail that are kept.
 pub const RECIPIENTS_MAXIMUM: usize = 2000;
 /// Octets of the human text that are kept in [`IncomingMail::text`].
 pub const BODY_MAXIMUM: usize = 16 << 10;
+/// Octets of the header that are kept in [`IncomingMail::header`].
+pub const HEADER_TEXT_MAXIMUM: usize = 8 << 10;
 /// How many mails within mails are opened.
 pub const ENCLOSED_MAXIMUM: usize = 3;
 
@@ -180,6 +182,9 @@ pub struct IncomingMail {
     pub to: Vec<String>,
     /// `Date` as it stands.
     pub date: String,
+    /// The header of a bounce or notice of delay, one `Name: value` a line, unfolded, cut to
+    /// [`HEADER_TEXT_MAXIMUM`] octets and every value to a few hundred; empty for other mail.
+    pub header: String,
     /// The text for people without the returned message, at most [`BODY_MAXIMUM`] octets.
     pub text: String,
     /// What is left of our message.

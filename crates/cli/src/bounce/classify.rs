@@ -223,6 +223,7 @@ pub fn evidence<'a>(mail: &'a IncomingMail, report: &'a Report) -> Evidence<'a> 
         diagnostic: &report.diagnostic,
         subject: &mail.subject,
         body: &mail.text,
+        header: &mail.header,
         provider: match domain {
             _ if !report.remote_mta.is_empty() => &report.remote_mta,
             Some((_, domain)) => domain,

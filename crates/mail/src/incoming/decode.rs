@@ -135,15 +135,17 @@ fn padded(octets: &[u8], at: usize, fewest: usize) -> bool {
 /// decoder finds errors), UTF-8 and then the usual double-byte sets of Japan and China are tried.
 #[must_use]
 pub fn text<'a>(octets: &'a [u8], label: &[u8]) -> Cow<'a, str> {
+    if let Some(set) = wide(octets, label) {
+        return Cow::Owned(set.decode_with_bom_removal(octets).0.into_owned());
+    }
     let escapes = memchr::memchr(0x1b, octets).is_some();
     if !escapes && let Ok(text) = core::str::from_utf8(octets) {
         // A label can only change the meaning of octets above 127, and those that are UTF-8 by
         // accident are rare enough.
         return Cow::Borrowed(text);
     }
-    let wide = octets.iter().take(400).filter(|octet| **octet == 0).count() > 40;
-    let named = Encoding::for_label(label.trim_ascii())
-        .filter(|set| wide || (*set != UTF_16LE && *set != UTF_16BE));
+    let named =
+        Encoding::for_label(label.trim_ascii()).filter(|set| *set != UTF_16LE && *set != UTF_16BE);
     if escapes && (named.is_none() || octets.is_ascii()) {
         let (text, _) = ISO_2022_JP.decode_without_bom_handling(octets);
         return Cow::Owned(text.into_owned());
@@ -169,6 +171,18 @@ pub fn text<'a>(octets: &'a [u8], label: &[u8]) -> Cow<'a, str> {
         }
     }
     Cow::Owned(likely.decode_without_bom_handling(octets).0.into_owned())
+}
+
+/// The 16-bit form of Unicode that a text is in, by its NUL octets: every line end and every Latin letter has
+/// one. The label alone proves nothing; without one, more of them are needed.
+fn wide(octets: &[u8], label: &[u8]) -> Option<&'static Encoding> {
+    let head = &octets[..octets.len().min(400)];
+    memchr::memchr(0, head)?;
+    let nuls = |odd: usize| head.iter().skip(odd).step_by(2).filter(|octet| **octet == 0).count();
+    let (even, odd) = (nuls(0), nuls(1));
+    let labelled = label.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"utf-16"));
+    let enough = head.len() / if labelled { 24 } else { 3 };
+    (even + odd > enough.max(2)).then_some(if even > odd { UTF_16BE } else { UTF_16LE })
 }
 
 /// The text of a header field's value: unfolded, encoded words decoded, ends trimmed, cut to

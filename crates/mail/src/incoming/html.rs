@@ -8,12 +8,18 @@ pub fn text(html: &str) -> String {
     let mut out = String::with_capacity(html.len() / 2);
     let octets = html.as_bytes();
     let mut at = 0;
+    // Within `pre` lines and blanks stand as they are.
+    let mut kept = false;
     while at < octets.len() {
         match octets[at] {
             b'<' => {
                 let rest = &html[at..];
                 let end = tag_end(rest);
                 let name = tag_name(&rest[1..end.min(rest.len())]);
+                kept = match name.as_str() {
+                    "pre" | "/pre" => name == "pre",
+                    _ => kept,
+                };
                 match name.as_str() {
                     "script" | "style" | "title" | "head" if !name.is_empty() => {
                         at += skip_element(rest, &name).unwrap_or(end);
@@ -38,6 +44,11 @@ pub fn text(html: &str) -> String {
                 out.push(character);
                 at += used;
             }
+            octet @ (b'\n' | b'\t' | b' ') if kept => {
+                out.push(char::from(octet));
+                at += 1;
+            }
+            b'\r' if kept => at += 1,
             b'\r' | b'\n' | b'\t' | b' ' => {
                 if !out.ends_with([' ', '\n']) {
                     out.push(' ');

@@ -6,8 +6,8 @@ use super::mime::{self, Fields, Kind, Leaf};
 use super::signs::{self, Envelope, Sign};
 use super::text::{cut, is_answered, one_line};
 use super::{
-    BODY_MAXIMUM, ENCLOSED_MAXIMUM, IncomingMail, Limit, MailKind, Report, Returned, address,
-    codes, dsn, feedback, html, notice, prose, returned,
+    BODY_MAXIMUM, ENCLOSED_MAXIMUM, HEADER_TEXT_MAXIMUM, IncomingMail, Limit, MailKind, Report,
+    Returned, address, codes, dsn, feedback, html, notice, prose, returned,
 };
 use crate::reply::EnhancedStatus;
 
@@ -58,7 +58,30 @@ pub fn read_at(octets: &[u8], depth: usize, limits: &mut Vec<Limit>) -> Incoming
         depth,
     };
     reading.fill(&mut mail, limits);
+    // Of a bounce within another the outer header is the one that came to us.
+    if matches!(mail.kind, MailKind::Bounce | MailKind::Delayed) && depth == 0 {
+        mail.header = header_text(&reading.fields);
+    }
     mail
+}
+
+/// Octets of one value in the text of a header: enough for every field that rules could look at.
+const VALUE_MAXIMUM: usize = 400;
+
+/// A header with one field a line.
+fn header_text(fields: &Fields<'_>) -> String {
+    let mut out = String::with_capacity(2048);
+    for (name, value) in fields.iter() {
+        if out.len() + name.len() + value.len().min(VALUE_MAXIMUM) + 3 > HEADER_TEXT_MAXIMUM {
+            break;
+        }
+        out.push_str(&String::from_utf8_lossy(name));
+        out.push_str(": ");
+        let value = &value[..value.len().min(VALUE_MAXIMUM)];
+        out.push_str(&one_line(&String::from_utf8_lossy(value), VALUE_MAXIMUM));
+        out.push('\n');
+    }
+    out
 }
 
 impl<'a> Reading<'a> {

@@ -112,14 +112,9 @@ pub static TEXTS: LazyLock<Phrases> = LazyLock::new(|| {
 /// Whether an author's address is one that machines use and people seldom do.
 #[must_use]
 pub fn is_machine(address: &str) -> bool {
-    let local = address.split('@').next().unwrap_or_default().to_ascii_lowercase();
-    [
-        "no-reply",
+    const WORDS: [&str; 20] = [
         "noreply",
-        "no_reply",
         "donotreply",
-        "do-not-reply",
-        "do_not_reply",
         "system",
         "admin",
         "server",
@@ -137,9 +132,13 @@ pub fn is_machine(address: &str) -> bool {
         "return",
         "exchange",
         "gateway",
-    ]
-    .iter()
-    .any(|word| local.contains(word))
+        "reply",
+    ];
+    let local = address.split('@').next().unwrap_or_default().to_ascii_lowercase();
+    // `ismail` is a name; `mail-gate` and `automailer` are machines.
+    local
+        .split(|letter: char| !letter.is_alphabetic())
+        .any(|part| WORDS.iter().any(|word| part.starts_with(word)))
 }
 
 /// What the header of a mail says about its sender and purpose.

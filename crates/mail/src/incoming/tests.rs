@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod variants;
+
 const BOUNCES: &str = include_str!("tests/bounces.txt");
 const OTHERS: &str = include_str!("tests/others.txt");
 const SERVERS: &str = include_str!("tests/servers.txt");
@@ -16,8 +18,13 @@ const ORDINARY: &str = include_str!("tests/ordinary.txt");
 
 /// Name, expected lines and octets of every case.
 fn cases() -> Vec<(&'static str, Vec<&'static str>, &'static str)> {
+    cases_of(&[BOUNCES, SERVERS, OLDER, LANGUAGES, OTHERS, ORDINARY])
+}
+
+/// Those of some files.
+fn cases_of(files: &[&'static str]) -> Vec<(&'static str, Vec<&'static str>, &'static str)> {
     let mut out = Vec::new();
-    for text in [BOUNCES, SERVERS, OLDER, LANGUAGES, OTHERS, ORDINARY] {
+    for text in files {
         for case in text.split("=== ").skip(1) {
             let (name, rest) = case.split_once('\n').unwrap();
             let (wanted, mail) = rest.split_once("\n---\n").unwrap();
@@ -113,17 +120,18 @@ fn reads_texts_in_other_transfer_encodings() {
             .collect();
         let encoded = format!("{header}\nContent-Transfer-Encoding: quoted-printable\n\n{quoted}");
         all.extend(faults(name, &wanted, encoded.as_bytes()));
-        let encoded = format!("{header}\nContent-Transfer-Encoding: base64\n\n{}", base64(body));
+        let encoded =
+            format!("{header}\nContent-Transfer-Encoding: base64\n\n{}", base64(body.as_bytes()));
         all.extend(faults(name, &wanted, encoded.as_bytes()));
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
 /// Base64 in lines of 76 characters.
-fn base64(text: &str) -> String {
+fn base64(octets: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
-    for (at, group) in text.as_bytes().chunks(3).enumerate() {
+    for (at, group) in octets.chunks(3).enumerate() {
         let bits = group.iter().fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet))
             << (8 * (3 - group.len()));
         for place in 0..4 {
@@ -151,6 +159,12 @@ fn keeps_what_is_left_of_our_message() {
     assert_eq!(read.reports[0].remote_mta, "mail.shop.example");
     assert_eq!(read.reports[0].reporting_mta, "mx.example.net");
     assert_eq!(read.to, ["news@sender.example"]);
+    assert!(read.header.contains("\nAuto-Submitted: auto-replied\n"), "{}", read.header);
+    assert!(
+        read.header.ends_with("report-type=delivery-status; boundary=\"ABC.1/mx.example.net\"\n"),
+        "{}",
+        read.header
+    );
     assert!(read.text.contains("This is the mail system") && !read.text.contains("Offers"));
 }
 

@@ -126,6 +126,7 @@ impl ReturnedMail {
             diagnostic: &report.diagnostic,
             subject: &mail.subject,
             body: &mail.text,
+            header: &mail.header,
             provider: match report.recipient.as_deref().and_then(|text| text.rsplit_once('@')) {
                 _ if !report.remote_mta.is_empty() => &report.remote_mta,
                 Some((_, domain)) => domain,

@@ -100,7 +100,8 @@ impl Reading<'_> {
         let envelope = &self.envelope;
         let subject = self.subject_sign.map(|(sign, _)| sign);
         let answered = is_answered(&mail.subject);
-        let subject_fails = matches!(subject, Some(Sign::Failure | Sign::Delay)) && !answered;
+        let subject_fails = matches!(subject, Some(Sign::Failure | Sign::Delay))
+            && (!answered || envelope.mailer_daemon);
         let away = matches!(subject, Some(Sign::AutoReply | Sign::Challenge));
         if envelope.auto_reply && !envelope.daemon && away || envelope.challenge {
             return false;
@@ -127,22 +128,36 @@ impl Reading<'_> {
         // Some servers answer with `Re:`, but they quote a reply code and enclose the message.
         let said = codes::find(head, false);
         // Or they sign as a mail system and come to the point at once.
-        let formal = said.reply.is_some()
-            && fails > 0
-            && (self.leaf(Kind::Message).is_some()
-                || self.leaf(Kind::MessageHeader).is_some()
-                || envelope.daemon && first_failure < 400 && !self.is_personal(head) && listed(2));
+        let encloses =
+            self.leaf(Kind::Message).is_some() || self.leaf(Kind::MessageHeader).is_some();
+        let formal = fails > 0
+            && (encloses && said.reply.is_some()
+                || envelope.daemon
+                    && first_failure < 400
+                    && !self.is_personal(head)
+                    && (said.reply.is_some() && listed(2) || encloses || listed(4)));
         let answered = answered && !formal;
         if sender == 0 {
             // Nothing in the header says that a mail system speaks: the mail has to look like it.
-            if envelope.list || answered || fails == 0 || answers > fails || self.is_personal(head)
+            let machine = signs::is_machine(&mail.from);
+            if envelope.list
+                || answered && !machine
+                || fails == 0
+                || answers > fails
+                || self.is_personal(head)
             {
                 return false;
             }
             let at_once = matches!(self.subject_sign, Some((Sign::Failure | Sign::Delay, 0..=24)));
             return formal && listed(2)
                 || subject_fails && at_once && (mail.returned.is_some() || listed(2))
-                || signs::is_machine(&mail.from) && first_failure < 400 && listed(4);
+                || machine
+                    && first_failure < 400
+                    && (subject_fails
+                        || fails > 1
+                        || said.reply.is_some()
+                        || said.status.is_some())
+                    && listed(4);
         }
         // What a server said by numbers needs no language.
         fails += u32::from(said.reply.is_some() || said.status.is_some());
@@ -159,7 +174,7 @@ impl Reading<'_> {
                 envelope.answer && !formal && !envelope.null_return && !envelope.mailer_daemon,
             )
             + 2 * u32::from(answers > fails)
-            + 2 * u32::from(answered)
+            + 2 * u32::from(answered && !envelope.mailer_daemon)
             + 2 * u32::from(away);
         let score =
             sender + 2 * u32::from(subject_fails) + u32::from(fails > 0) + u32::from(fails > 1);

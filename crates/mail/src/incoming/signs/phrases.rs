@@ -143,7 +143,7 @@ did not receive | trouble delivering | delivery problem | problem delivering | n
 no mailbox here | mailbox unavailable | mailbox not found | user not found | recipient not found
 account is disabled | account has been disabled | mailbox is disabled | mailbox disabled | mailbox is inactive
 rejected recipient | rejected your message | recipient rejected | address rejected | recipient address rejected
-permanent failure | not accepting mail | aborted after | failed after | fatal error | is full | exceeded
+permanent failure | not accepting mail | aborted after | failed after | fatal error | is full | exceeded | mailbox exceeds | unknown host | user not known | not known at this
 could not be found | couldn't be found | unable to send | failed to send | not a valid
 could not be delivered | wasn't able to | was not able to | was unable to | didn't work out
 couldn't be delivered | cannot be delivered | can't be delivered | can not be delivered
