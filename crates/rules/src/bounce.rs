@@ -26,11 +26,13 @@ mod check;
 mod codes;
 mod file;
 mod fold;
+mod grams;
 mod judge;
 mod normal;
 mod parse;
 pub(crate) mod pattern;
 mod said;
+mod search;
 mod set;
 mod verdict;
 

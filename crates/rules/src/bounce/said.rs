@@ -3,21 +3,17 @@
 //! A diagnostic text often quotes: `host mx.example said: 550 no such user (in reply to RCPT TO
 //! command)`. The words around the quotation are of the server that reports, and those of a link are of
 //! a web site (`see https://example.org/blocked/spam`). Neither is why the mail was not taken. So rules
-//! are asked about the quotation first ([`from_the_heart`]), and about the paths of links only when
+//! are asked about the quotation first ([`heart`]), and about the paths of links only when
 //! neither the words nor the codes say why ([`without_links`]).
 //!
 //! Both take folded text and time linear in it, and never panic.
 
-/// The texts that are asked one after the other: what the remote server said, then everything.
-pub(super) fn from_the_heart(folded: &str) -> impl Iterator<Item = &str> {
-    let heart = heart(folded);
-    core::iter::once(heart).chain((heart.len() < folded.len()).then_some(folded))
-}
+use core::ops::Range;
 
-/// What the remote server said, without the words of the server that reports it: in `host mx.example said:
+/// Where that stands which the remote server said, without the words of the server that reports it: in `host mx.example said:
 /// 550 no such user` from `550` on. The whole text where nothing is quoted, and where the words before
 /// the quotation say that it is about the sender, because that is the point then.
-fn heart(folded: &str) -> &str {
+pub(super) fn heart(folded: &str) -> Range<usize> {
     const SENDER: [&str; 7] = [
         "after mail from",
         "sender address",
@@ -37,13 +33,12 @@ fn heart(folded: &str) -> &str {
     let before = &octets[..start];
     let of_sender = |words: &&str| memchr::memmem::find(before, words.as_bytes()).is_some();
     if start == 0 || SENDER.iter().any(of_sender) {
-        return folded;
+        return 0..folded.len();
     }
     let quoted = &folded[start..];
     let ends =
         BEHIND.iter().filter_map(|words| memchr::memmem::find(quoted.as_bytes(), words.as_bytes()));
-    let end = ends.min().unwrap_or(quoted.len());
-    &quoted[..end]
+    start..start + ends.min().unwrap_or(quoted.len())
 }
 
 /// Whether a quoted reply begins at `at`: a reply code with words behind it and a mark of quotation, or
@@ -134,7 +129,7 @@ mod tests {
             ("said: 550 no", "said: 550 no"),
             ("", ""),
         ] {
-            assert_eq!(heart(text), want, "{text}");
+            assert_eq!(&text[heart(text)], want, "{text}");
         }
     }
 
@@ -160,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics_and_only_leaves_out(text in "[a5: /.'\\-é#w<)]{0,40}(://|www\\.|#domain#/|said: 550 )?[a5: /é>]{0,40}") {
-            let _ = heart(&text);
+            let _ = &text[heart(&text)];
             let mut out = String::new();
             if without_links(&mut out, &text) {
                 prop_assert!(out.len() < text.len());

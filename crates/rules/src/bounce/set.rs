@@ -1,9 +1,9 @@
 //! Compiled rules: one pass over a text finds the few that can match, in order.
 
-use std::collections::BTreeMap;
+use core::cell::OnceCell;
+use core::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use mail::failure::{FailureType, Reason};
 use mail::reply::EnhancedStatus;
 use regex::bytes::Regex;
@@ -12,31 +12,38 @@ use super::codes::codes_in;
 use super::file::{BounceRuleFile, WrittenBounceRule};
 use super::fold::fold_into;
 use super::normal::normalise_into;
-use super::pattern;
-use super::said::{from_the_heart, without_links};
+use super::pattern::{self, Pattern};
+use super::said::{heart, without_links};
+use super::search::{PatternNumber, Search, Sight};
 use super::verdict::{Action, Evidence, QualificationStatus, Verdict};
 
 /// A checked file of bounce rules, compiled. Immutable; shared in an `Arc` and replaced as a whole.
 ///
 /// The time of a judgement is linear in the text: one pass of a literal search, then the patterns of
-/// the rules whose literals were found, in order, until one matches.
+/// the rules whose words were found, in order, until one matches. It hardly grows with the number of
+/// rules.
 #[derive(Debug)]
 pub struct BounceRules {
     rules: Vec<Compiled>,
     version: Arc<str>,
-    /// Every `text` pattern of every rule.
-    patterns: Vec<Lazy>,
-    /// Every literal of every `text` pattern.
-    search: Option<AhoCorasick>,
-    /// The patterns that each literal stands for.
-    meaning: Vec<Vec<Candidate>>,
-    /// What is a candidate whatever the text.
-    always: Vec<Candidate>,
-    /// The rules that look at codes only.
+    /// Every `text` and `unless` pattern of every rule, in the order of the rules.
+    patterns: Vec<Searched>,
+    /// The words of these patterns.
+    search: Search,
+    /// The rules without `text` that look at a mail, in order: candidates whatever the text.
+    of_mail: Vec<Candidate>,
+    /// The rules that look at codes only, in order.
     of_codes: Vec<Candidate>,
-    /// Whether any rule has a condition for the subject, body or header of a mail.
-    looks_at_mail: bool,
+    /// What of a mail any rule looks at beside its text.
+    looked_at: LookedAt,
     unknown: Arc<str>,
+}
+
+/// What of a mail any rule has a condition for; a body is always looked at, in the end.
+#[derive(Clone, Copy, Debug)]
+struct LookedAt {
+    subject: bool,
+    header: bool,
 }
 
 /// A verdict, and what it rests on.
@@ -48,16 +55,15 @@ pub(super) struct Decided {
     pub(super) by_diagnostic: bool,
 }
 
-/// A rule that may match, by one of its patterns. In the order of the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
+/// A `text` or `unless` pattern.
+#[derive(Debug)]
+struct Searched {
+    /// Of which rule.
     rule: u32,
-    /// Index of the pattern; [`FOUND`] when nothing must be searched any more.
-    pattern: u32,
+    /// Where [`Search`] finds it possible it matches.
+    is_decided: bool,
+    pattern: Lazy,
 }
-
-/// Sorts before every pattern: the rule has no `text`, or a literal that is a whole pattern was found.
-const FOUND: u32 = 0;
 
 /// A pattern that is compiled when it is first needed: most never are.
 #[derive(Debug)]
@@ -82,7 +88,8 @@ impl Lazy {
 struct Compiled {
     written: Arc<WrittenBounceRule>,
     name: Arc<str>,
-    unless: Vec<Lazy>,
+    /// Its `unless` patterns.
+    unless: Range<PatternNumber>,
     subject: Vec<Lazy>,
     body: Vec<Lazy>,
     header: Vec<Lazy>,
@@ -94,6 +101,8 @@ struct Asking<'a> {
     last_resort: bool,
     of_codes: bool,
     text: &'a str,
+    /// What the search found in `text`.
+    sight: &'a Sight,
 }
 
 /// What the conditions are tried on: evidence with its codes and folded texts.
@@ -103,8 +112,38 @@ struct Question<'a> {
     provider: &'a str,
     synchronous: bool,
     subject: &'a str,
-    body: &'a str,
+    body: Body<'a>,
     header: &'a str,
+}
+
+/// The body of a mail, which is normalised and folded when it is first looked at: most never are.
+struct Body<'a> {
+    raw: &'a str,
+    folded: OnceCell<String>,
+}
+
+impl Body<'_> {
+    fn get(&self) -> &str {
+        self.folded.get_or_init(|| {
+            let (mut plain, mut folded) = (String::new(), String::new());
+            if !self.raw.is_empty() {
+                normalise_into(&mut plain, self.raw);
+                fold_into(&mut folded, &plain);
+            }
+            folded
+        })
+    }
+}
+
+/// What a pass through the rules says beside the rules it found.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    /// The server only deferred, by its reply.
+    deferred: bool,
+    /// It may work later, by any code.
+    hopeful: bool,
+    /// See [`Decided::by_diagnostic`].
+    by_diagnostic: bool,
 }
 
 impl Question<'_> {
@@ -129,9 +168,55 @@ pub struct Room {
     folded: String,
     linkless: String,
     subject: String,
-    body: String,
     header: String,
+    /// What was found in the text with and without the paths of links, and in the body with and without.
+    seen: [Seen; 4],
+    /// The rules that are tried.
     candidates: Vec<Candidate>,
+}
+
+/// What was found in a text, and in its heart where that is less.
+#[derive(Debug, Default)]
+struct Seen {
+    whole: Sight,
+    heart: Sight,
+}
+
+/// A text that rules are asked about: first its heart, then all of it.
+struct Looked<'a> {
+    text: &'a str,
+    heart: Range<usize>,
+    seen: &'a Seen,
+}
+
+impl<'a> Looked<'a> {
+    /// Searches a text once.
+    fn at(search: &Search, text: &'a str, heart: Range<usize>, seen: &'a mut Seen) -> Self {
+        search.look(text, &heart, &mut seen.whole, &mut seen.heart);
+        Self { text, heart, seen }
+    }
+
+    /// Searches the body of a mail once, which quotes so much that it has no heart.
+    fn of_body(search: &Search, text: &'a str, seen: &'a mut Seen) -> Self {
+        Self::at(search, text, 0..text.len(), seen)
+    }
+}
+
+/// A pass through the rules.
+struct Trial<'a, F> {
+    question: &'a Question<'a>,
+    candidates: &'a mut Vec<Candidate>,
+    said: Said,
+    /// Is told the number of a rule that matches; whether that satisfies.
+    found: &'a mut F,
+}
+
+/// A rule that may match by one of its patterns, or by none where it has none. In the order of the
+/// rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    rule: u32,
+    pattern: Option<PatternNumber>,
 }
 
 impl Room {
@@ -152,39 +237,30 @@ impl BounceRules {
     #[must_use]
     pub fn compile(file: &BounceRuleFile) -> Self {
         let mut rules = Vec::with_capacity(file.rules.len());
-        // Index 0 is not a pattern; see `FOUND`.
-        let mut patterns = vec![Lazy::new("-")];
-        let mut literals: Vec<String> = Vec::new();
-        let mut meaning: Vec<Vec<Candidate>> = Vec::new();
-        let (mut always, mut of_codes) = (Vec::new(), Vec::new());
-        let mut known = BTreeMap::new();
+        let mut read: Vec<(Pattern, bool)> = Vec::new();
+        let mut patterns = Vec::new();
+        let (mut of_mail, mut of_codes) = (Vec::new(), Vec::new());
         for (rule, written) in (0_u32..).zip(file.rules.iter()) {
             if written.is_of_codes() {
-                of_codes.push(Candidate { rule, pattern: FOUND });
+                of_codes.push(Candidate { rule, pattern: None });
             } else if written.text.is_empty() {
-                always.push(Candidate { rule, pattern: FOUND });
+                of_mail.push(Candidate { rule, pattern: None });
             }
-            for pattern in written.text.iter().filter_map(|text| pattern::read(text).ok()) {
-                let candidate = match pattern.is_literal {
-                    true => Candidate { rule, pattern: FOUND },
-                    false => {
-                        patterns.push(Lazy::new(&pattern.source));
-                        // A file has at most a million patterns.
-                        let last = u32::try_from(patterns.len() - 1).unwrap_or(u32::MAX);
-                        Candidate { rule, pattern: last }
-                    }
-                };
-                if pattern.literals.is_empty() {
-                    always.push(candidate);
+            let texts = written.text.iter().map(|text| (text, true));
+            let excluded = written.unless.iter().map(|text| (text, false));
+            // A file has at most a million patterns.
+            let count =
+                |patterns: &Vec<Searched>| u32::try_from(patterns.len()).unwrap_or(u32::MAX);
+            let mut unless = 0..0;
+            for (text, leading) in texts.chain(excluded) {
+                let Ok(pattern) = pattern::read(text) else { continue };
+                if !leading && unless.is_empty() {
+                    unless = count(&patterns)..count(&patterns);
                 }
-                for literal in pattern.literals {
-                    let slot = *known.entry(literal).or_insert_with_key(|literal| {
-                        literals.push(literal.clone());
-                        meaning.push(Vec::new());
-                        literals.len() - 1
-                    });
-                    meaning[slot].push(candidate);
-                }
+                let lazy = Lazy::new(&pattern.source);
+                patterns.push(Searched { rule, is_decided: pattern.is_decided, pattern: lazy });
+                unless.end = if leading { unless.end } else { count(&patterns) };
+                read.push((pattern, leading));
             }
             let others = |written: &[Box<str>]| -> Vec<Lazy> {
                 let read = written.iter().filter_map(|text| pattern::read(text).ok());
@@ -192,7 +268,7 @@ impl BounceRules {
             };
             rules.push(Compiled {
                 name: Arc::from(&*written.name),
-                unless: others(&written.unless),
+                unless,
                 subject: others(&written.subject),
                 body: others(&written.body),
                 header: others(&written.header),
@@ -200,16 +276,18 @@ impl BounceRules {
                 written: Arc::clone(written),
             });
         }
-        let search = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&literals).ok();
+        let any = |has: fn(&Compiled) -> bool| rules.iter().any(has);
         Self {
+            looked_at: LookedAt {
+                subject: any(|rule| !rule.subject.is_empty()),
+                header: any(|rule| !rule.header.is_empty()),
+            },
+            search: Search::build(read.iter().map(|(pattern, leading)| (pattern, *leading))),
             rules,
             version: Arc::clone(&file.version),
             patterns,
-            search,
-            meaning,
-            always,
+            of_mail,
             of_codes,
-            looks_at_mail: file.rules.iter().any(|rule| rule.looks_at_mail()),
             unknown: Arc::from("none"),
         }
     }
@@ -244,7 +322,7 @@ impl BounceRules {
     /// Octets of the literal search; the patterns take room only as they are used.
     #[must_use]
     pub fn search_octets(&self) -> usize {
-        self.search.as_ref().map_or(0, AhoCorasick::memory_usage)
+        self.search.octets()
     }
 
     /// Judges by the rules alone. [`super::BounceJudge`] adds what people have said, and a cache.
@@ -273,15 +351,12 @@ impl BounceRules {
     /// Judges evidence whose diagnostic `room` holds normalised.
     pub(super) fn classify_normalised(&self, evidence: &Evidence<'_>, room: &mut Room) -> Decided {
         let mut winner = None;
-        let (deferred, hopeful) = self.passes(evidence, room, |number| {
+        let Said { deferred, hopeful, by_diagnostic } = self.passes(evidence, room, |number| {
             winner = Some(number);
             true
         });
         match winner.map(|number| &self.rules[number]) {
-            Some(rule) => Decided {
-                verdict: self.verdict(rule, deferred, hopeful),
-                by_diagnostic: !rule.written.last_resort && !self.looks_at_mail,
-            },
+            Some(rule) => Decided { verdict: self.verdict(rule, deferred, hopeful), by_diagnostic },
             None => Decided {
                 verdict: Verdict {
                     reason: Reason::NotDefined,
@@ -320,26 +395,17 @@ impl BounceRules {
     }
 
     /// Goes through the rules that match, in order, until `found` is satisfied: by the diagnostic,
-    /// then by the body, then those of last resort. Answers whether the server deferred, by its
-    /// reply and by any code.
+    /// then by the body, then those of last resort.
     fn passes(
         &self,
         evidence: &Evidence<'_>,
         room: &mut Room,
         mut found: impl FnMut(usize) -> bool,
-    ) -> (bool, bool) {
-        let Room { normalised, folded, linkless, subject, body, header, candidates } = room;
+    ) -> Said {
+        let Room { normalised, folded, linkless, subject, header, seen, candidates } = room;
         refold(folded, normalised);
-        refold(subject, evidence.subject);
-        refold(header, evidence.header);
-        body.clear();
-        if !evidence.body.is_empty() {
-            let mut plain = String::new();
-            normalise_into(&mut plain, evidence.body);
-            fold_into(body, &plain);
-        }
-        let mut linked_body = String::new();
-        let linked_body = without_links(&mut linked_body, body).then_some(linked_body);
+        refold(subject, if self.looked_at.subject { evidence.subject } else { "" });
+        refold(header, if self.looked_at.header { evidence.header } else { "" });
         let (reply, status) = match (evidence.reply, evidence.status) {
             (Some(reply), Some(status)) => (Some(reply), Some(status)),
             (reply, status) => {
@@ -353,86 +419,133 @@ impl BounceRules {
             provider: evidence.provider,
             synchronous: evidence.synchronous,
             subject,
-            body,
+            body: Body { raw: evidence.body, folded: OnceCell::new() },
             header,
         };
-        let said = (question.deferred(), question.hopeful());
-        let linked = without_links(linkless, folded);
-        let plain = if linked { linkless.as_str() } else { folded.as_str() };
-        for last_resort in [false, true] {
-            // Rules for the subject or header of a mail are asked even where it has no other text.
-            if self.ask_texts(from_the_heart(plain), last_resort, &question, candidates, &mut found)
-            {
-                return said;
-            }
-            let asking = Asking { last_resort, of_codes: true, text: folded };
-            if self.ask(&asking, &question, &self.of_codes, &mut found) {
-                return said;
-            }
-            let more = linked.then_some(folded.as_str()).into_iter().flat_map(from_the_heart);
-            let body = (!question.body.is_empty()).then_some(question.body);
-            let texts = more.chain(linked_body.as_deref()).chain(body);
-            if self.ask_texts(texts, last_resort, &question, candidates, &mut found) {
-                return said;
-            }
+        let said = Said {
+            deferred: question.deferred(),
+            hopeful: question.hopeful(),
+            by_diagnostic: true,
+        };
+        let mut trial = Trial { question: &question, candidates, said, found: &mut found };
+        let [seen, seen_linkless, seen_body, seen_linkless_body] = seen;
+        let all = Looked::at(&self.search, folded, heart(folded), seen);
+        let linkless = without_links(linkless, folded)
+            .then(|| Looked::at(&self.search, linkless, heart(linkless), seen_linkless));
+        if self.ask_diagnostic(&all, linkless.as_ref(), false, &mut trial) {
+            return trial.said;
         }
-        said
+        trial.said.by_diagnostic = false;
+        let body = question.body.get();
+        let mut linkless_body = String::new();
+        let linkless_body = without_links(&mut linkless_body, body)
+            .then(|| Looked::of_body(&self.search, &linkless_body, seen_linkless_body));
+        let body = (!body.is_empty()).then(|| Looked::of_body(&self.search, body, seen_body));
+        let ask_bodies = |last_resort, trial: &mut Trial<'_, _>| {
+            let mut bodies = linkless_body.iter().chain(&body);
+            bodies.any(|body| self.ask_text(body, last_resort, trial))
+        };
+        let _ = ask_bodies(false, &mut trial)
+            || self.ask_diagnostic(&all, linkless.as_ref(), true, &mut trial)
+            || ask_bodies(true, &mut trial);
+        trial.said
     }
 
-    /// Tries the rules with patterns on one text after the other until `found` is satisfied; whether it was.
-    fn ask_texts<'text>(
+    /// Tries the rules on the diagnostic: on its words, by its codes, and on the paths of its links;
+    /// whether one satisfied.
+    fn ask_diagnostic(
         &self,
-        mut texts: impl Iterator<Item = &'text str>,
+        all: &Looked<'_>,
+        linkless: Option<&Looked<'_>>,
         last_resort: bool,
-        question: &Question<'_>,
-        candidates: &mut Vec<Candidate>,
-        found: &mut impl FnMut(usize) -> bool,
+        trial: &mut Trial<'_, impl FnMut(usize) -> bool>,
     ) -> bool {
-        texts.any(|text| {
-            self.candidates(text, candidates);
-            let asking = Asking { last_resort, of_codes: false, text };
-            self.ask(&asking, question, candidates, found)
+        let codes = Asking { last_resort, of_codes: true, text: all.text, sight: &all.seen.whole };
+        // Rules for the subject or header of a mail are asked even where it has no other text.
+        self.ask_text(linkless.unwrap_or(all), last_resort, trial)
+            || self.ask(&codes, &self.of_codes, trial)
+            || linkless.is_some() && self.ask_text(all, last_resort, trial)
+    }
+
+    /// Tries the rules with patterns on a text; whether one satisfied.
+    fn ask_text(
+        &self,
+        looked: &Looked<'_>,
+        last_resort: bool,
+        trial: &mut Trial<'_, impl FnMut(usize) -> bool>,
+    ) -> bool {
+        let parts = [
+            (&looked.text[looked.heart.clone()], &looked.seen.heart),
+            (looked.text, &looked.seen.whole),
+        ];
+        let is_parted = looked.heart.len() < looked.text.len();
+        parts[usize::from(!is_parted)..].iter().any(|(text, sight)| {
+            let mut candidates = core::mem::take(trial.candidates);
+            self.candidates(sight, &mut candidates);
+            let asking = Asking { last_resort, of_codes: false, text, sight };
+            let satisfied = self.ask(&asking, &candidates, trial);
+            *trial.candidates = candidates;
+            satisfied
         })
     }
 
-    /// Tries candidates in order until `found` is satisfied; whether it was.
+    /// Tries candidates in order until one satisfies; whether one did. Notes where the answer hangs on
+    /// more than the diagnostic.
     fn ask(
         &self,
         asking: &Asking<'_>,
-        question: &Question<'_>,
         candidates: &[Candidate],
-        found: &mut impl FnMut(usize) -> bool,
+        trial: &mut Trial<'_, impl FnMut(usize) -> bool>,
     ) -> bool {
         candidates.chunk_by(|one, other| one.rule == other.rule).any(|same_rule| {
             let number = same_rule[0].rule as usize;
             let rule = &self.rules[number];
-            rule.written.last_resort == asking.last_resort
+            let by_text = rule.written.last_resort == asking.last_resort
                 && rule.of_codes == asking.of_codes
-                && rule.conditions_hold(question)
-                && self.text_matches(same_rule, asking.text)
-                && !any(&rule.unless, asking.text)
-                && found(number)
+                && rule.conditions_hold(trial.question)
+                && self.text_matches(same_rule, asking)
+                && !self.is_excluded(rule, asking);
+            if !by_text {
+                return false;
+            }
+            if rule.written.looks_at_mail() {
+                trial.said.by_diagnostic = false;
+                return rule.mail_matches(trial.question) && (trial.found)(number);
+            }
+            (trial.found)(number)
         })
     }
 
     /// Whether one of the candidates, all of one rule, matches.
-    fn text_matches(&self, same_rule: &[Candidate], text: &str) -> bool {
-        same_rule.iter().any(|candidate| {
-            candidate.pattern == FOUND || self.patterns[candidate.pattern as usize].is_match(text)
-        })
+    fn text_matches(&self, same_rule: &[Candidate], asking: &Asking<'_>) -> bool {
+        same_rule
+            .iter()
+            .any(|candidate| candidate.pattern.is_none_or(|number| self.matches(number, asking)))
     }
 
-    /// What can match the text, in the order of the rules.
-    fn candidates(&self, text: &str, candidates: &mut Vec<Candidate>) {
+    /// Whether one of the rule's `unless` patterns matches.
+    fn is_excluded(&self, rule: &Compiled, asking: &Asking<'_>) -> bool {
+        rule.unless.clone().any(|number| self.matches(number, asking))
+    }
+
+    /// Whether a `text` or `unless` pattern matches. Most are settled by their words.
+    fn matches(&self, number: PatternNumber, asking: &Asking<'_>) -> bool {
+        let searched = &self.patterns[number as usize];
+        self.search.is_possible(asking.sight, number)
+            && (searched.is_decided || searched.pattern.is_match(asking.text))
+    }
+
+    /// What can match the text in which `sight` was found, in the order of the rules.
+    fn candidates(&self, sight: &Sight, candidates: &mut Vec<Candidate>) {
         candidates.clear();
-        candidates.extend_from_slice(&self.always);
-        if let Some(search) = &self.search {
-            for hit in search.find_overlapping_iter(text) {
-                candidates.extend_from_slice(&self.meaning[hit.pattern().as_usize()]);
-            }
+        candidates.extend_from_slice(&self.of_mail);
+        candidates.extend(sight.candidates().iter().map(|number| Candidate {
+            rule: self.patterns[*number as usize].rule,
+            pattern: Some(*number),
+        }));
+        if !self.of_mail.is_empty() {
+            candidates.sort_unstable();
         }
-        candidates.sort_unstable();
-        candidates.dedup();
     }
 }
 
@@ -448,15 +561,19 @@ fn refold(buffer: &mut String, text: &str) {
 }
 
 impl Compiled {
-    /// Whether all conditions but those of `text` and `unless` hold.
+    /// Whether all conditions hold but those for texts and for the mail.
     fn conditions_hold(&self, question: &Question<'_>) -> bool {
         let masks = &self.written.masks;
-        let holds = |patterns: &[Lazy], text: &str| patterns.is_empty() || any(patterns, text);
         self.codes_match(question)
             && (masks.is_empty() || masks.iter().any(|mask| mask.matches(question.provider)))
-            && holds(&self.subject, question.subject)
-            && holds(&self.body, question.body)
+    }
+
+    /// Whether the conditions for the subject, body and header of the mail hold.
+    fn mail_matches(&self, question: &Question<'_>) -> bool {
+        let holds = |patterns: &[Lazy], text: &str| patterns.is_empty() || any(patterns, text);
+        holds(&self.subject, question.subject)
             && holds(&self.header, question.header)
+            && (self.body.is_empty() || any(&self.body, question.body.get()))
     }
 
     fn codes_match(&self, question: &Question<'_>) -> bool {
