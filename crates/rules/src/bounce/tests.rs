@@ -5,6 +5,8 @@ use mail::reply::EnhancedStatus;
 
 use super::*;
 
+mod wording;
+
 /// What the checker says about a file with these rules, with the advice behind it.
 fn faults(rules: &str) -> Vec<String> {
     let text = format!("schema_version = 1\nversion = \"1\"\n{rules}");
