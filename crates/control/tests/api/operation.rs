@@ -168,7 +168,7 @@ async fn an_ending_node_accepts_nothing() {
     let mut site = Site::queueing().await;
     let id = draft(&site).await;
     site.node.take().unwrap().shutdown().await;
-    let list = "email\na@one.example\n";
+    let list = "email,first_name\na@one.example,A\n";
     let path = format!("/api/v1/deliveries/{id}/recipients");
     let message = json!({ "from": "a@b.example", "to": "b@c.example", "text": "x" });
     for answer in [

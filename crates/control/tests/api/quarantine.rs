@@ -75,7 +75,7 @@ async fn addresses_by_hand() {
 
     // Admission: refused on hand-over, while the others are taken.
     let id = super::draft(&site).await;
-    let list = "email\nada@one.example\nnew@one.example\ndora@two.example\n";
+    let list = "email,first_name\nada@one.example,A\nnew@one.example,N\ndora@two.example,D\n";
     let path = format!("/api/v1/deliveries/{id}/recipients");
     let added = site.send("POST", &path, "text/csv", list).await.json();
     assert_eq!((&added["accepted"], &added["refused"]), (&json!(2), &json!(1)), "{added}");

@@ -54,7 +54,7 @@ async fn lists_are_streamed() {
     let path = format!("/api/v1/deliveries/{id}/recipients");
     // A line of 100 MB between two good ones.
     let mut stream = chunked(&site, &path, "text/csv").await;
-    chunk(&mut stream, b"email,name\nfirst@one.example,A\n").await;
+    chunk(&mut stream, b"email,first_name\nfirst@one.example,A\n").await;
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..100 {
         chunk(&mut stream, &piece).await;
@@ -78,15 +78,16 @@ async fn lists_are_streamed() {
     // A body that breaks off: what was committed stays, and the whole list may be sent again.
     let id = draft(&site).await;
     let path = format!("/api/v1/deliveries/{id}/recipients");
-    let rows: String = (0..3_500).map(|n| format!("p{n}@one.example\n")).collect();
+    let rows: String = (0..3_500).map(|n| format!("p{n}@one.example,P\n")).collect();
     let mut stream = chunked(&site, &path, "text/csv").await;
-    chunk(&mut stream, b"email\n").await;
+    chunk(&mut stream, b"email,first_name\n").await;
     chunk(&mut stream, rows.as_bytes()).await;
     stream.write_all(b"zzz\r\n").await.unwrap();
     let answer = answered(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("\"accepted\":3000"), "{answer}");
-    let again = site.send("POST", &path, "text/csv", format!("email\n{rows}")).await.json();
+    let again =
+        site.send("POST", &path, "text/csv", format!("email,first_name\n{rows}")).await.json();
     assert_eq!(again["accepted"], 500, "{again}");
     assert_eq!(again["duplicates"], 3_000, "{again}");
     let shown = site.get(&format!("/api/v1/deliveries/{id}")).await;
@@ -96,7 +97,7 @@ async fn lists_are_streamed() {
     let id = draft(&site).await;
     let mut stream =
         chunked(&site, &format!("/api/v1/deliveries/{id}/recipients"), "text/csv").await;
-    chunk(&mut stream, format!("email\n{rows}").as_bytes()).await;
+    chunk(&mut stream, format!("email,first_name\n{rows}").as_bytes()).await;
     drop(stream);
     let mut accepted = 0;
     for _ in 0..100 {
