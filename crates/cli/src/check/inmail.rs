@@ -151,7 +151,7 @@ mod tests {
 
     fn config(folder: &Path, more: &str) -> Config {
         let text = format!(
-            "data_dir = \"data\"\n[return_path]\ndomain = \"bounce.example.com\"\n\
+            "data_dir = \"data\"\n[return_path]\ndomain = \"bounce.example.com\"\nkeys = [{{ value = \"0123456789abcdef0123\" }}]\n\
              [[source]]\npublic_id = 1\naddress = \"127.0.0.1\"\nhelo = \"a.example.com\"\n{more}"
         );
         Config::parse(&text, "test.toml", folder).unwrap()
@@ -179,7 +179,7 @@ mod tests {
             "{found:#?}"
         );
         assert!(
-            found[1].contains("bounce.toml:2") && found[1].contains("bounce rules check"),
+            found[1].contains("bounce.toml:1:1") && found[1].contains("bounce rules check"),
             "{found:#?}"
         );
         assert!(found[2].contains("enabled = false"), "{found:#?}");
