@@ -10,6 +10,8 @@ pub fn text(html: &str) -> String {
     let mut at = 0;
     // Within `pre` lines and blanks stand as they are.
     let mut kept = false;
+    // Elements that are never closed, each looked for once.
+    let mut unclosed: Vec<String> = Vec::new();
     while at < octets.len() {
         match octets[at] {
             b'<' => {
@@ -21,8 +23,13 @@ pub fn text(html: &str) -> String {
                     _ => kept,
                 };
                 match name.as_str() {
-                    "script" | "style" | "title" | "head" if !name.is_empty() => {
-                        at += skip_element(rest, &name).unwrap_or(end);
+                    "script" | "style" | "title" | "head" => {
+                        let skipped =
+                            if unclosed.contains(&name) { None } else { skip_element(rest, &name) };
+                        if skipped.is_none() && !unclosed.contains(&name) {
+                            unclosed.push(name);
+                        }
+                        at += skipped.unwrap_or(end);
                         continue;
                     }
                     "br" | "p" | "/p" | "div" | "/div" | "tr" | "/tr" | "li" | "/li" | "h1"
@@ -68,6 +75,9 @@ pub fn text(html: &str) -> String {
     out
 }
 
+/// Octets a tag may have.
+const TAG_MAXIMUM: usize = 4 << 10;
+
 /// Where a tag at the beginning of `text` ends. A `<` before an address is no tag.
 fn tag_end(text: &str) -> usize {
     if let Some(comment) = text.strip_prefix("<!--") {
@@ -77,7 +87,8 @@ fn tag_end(text: &str) -> usize {
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b'!' | b'?') => {}
         _ => return 1,
     }
-    let end = text.find('>').map_or(text.len(), |end| end + 1);
+    let head = super::text::head(text, TAG_MAXIMUM);
+    let end = head.find('>').map_or(head.len(), |end| end + 1);
     // `<somebody@example.com>`, written by a server that never heard of entities.
     if text[1..end].contains('@') && !text[1..end].contains([' ', '=', '"']) { 1 } else { end }
 }

@@ -16,6 +16,8 @@ use judge::{candidates, speaks_of_failure};
 
 /// Lines of a text that are looked at.
 const LINES_MAXIMUM: usize = 4000;
+/// Lines of one paragraph before an address that are looked at.
+const PARAGRAPH_MAXIMUM: usize = 40;
 /// Octets of a reason.
 const REASON_MAXIMUM: usize = 1500;
 
@@ -406,11 +408,14 @@ fn has_codes(text: &str) -> bool {
 
 /// The paragraph that ends before a line, in one line.
 fn paragraph_before(lines: &[&str], line: usize) -> String {
-    let Some(last) = lines[..line].iter().rposition(|line| !line.trim().is_empty()) else {
+    let from = line.saturating_sub(PARAGRAPH_MAXIMUM);
+    let above = &lines[from..line];
+    let Some(last) = above.iter().rposition(|line| !line.trim().is_empty()) else {
         return String::new();
     };
     let first =
-        lines[..last].iter().rposition(|line| line.trim().is_empty()).map_or(0, |blank| blank + 1);
+        above[..last].iter().rposition(|line| line.trim().is_empty()).map_or(0, |blank| blank + 1);
+    let (first, last) = (from + first, from + last);
     squeeze(lines[first..=last].iter().copied().filter(|line| !is_heading(line.trim())))
 }
 

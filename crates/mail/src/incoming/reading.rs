@@ -170,6 +170,13 @@ impl<'a> Reading<'a> {
 
     /// A feedback report, in the standard's form or an older one.
     fn feedback(&self, mail: &mut IncomingMail, text: &str, limits: &mut Vec<Limit>) -> bool {
+        // A complaint behind a delivery report came back with our message: it is none of its own.
+        let place = |kind: Kind| self.leaves.iter().position(|leaf| leaf.kind == kind);
+        if place(Kind::DeliveryStatus)
+            .is_some_and(|status| place(Kind::Feedback).is_some_and(|behind| status < behind))
+        {
+            return false;
+        }
         let report = if let Some(leaf) = self.leaf(Kind::Feedback) {
             feedback::read(&leaf.octets(limits))
         } else if self.leaf(Kind::DeliveryStatus).is_none()

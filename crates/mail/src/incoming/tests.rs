@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod hostile;
 mod variants;
 
 const BOUNCES: &str = include_str!("tests/bounces.txt");

@@ -144,6 +144,7 @@ impl Whole<'_> {
         let mut diagnostic = one.diagnostic.clone();
         let mut found = codes::find(&diagnostic, success);
         if found.reply.is_none()
+            && !success
             && let Some(word) = self.word(one).filter(|word| !word.reason.is_empty())
         {
             let more = codes::find(&word.reason, success);
@@ -156,7 +157,7 @@ impl Whole<'_> {
                 };
             }
         }
-        if found.reply.is_none() && diagnostic.len() < SHORT && at < COMPLETED_MAXIMUM {
+        if found.reply.is_none() && !success && diagnostic.len() < SHORT && at < COMPLETED_MAXIMUM {
             let said = prose::said_about(self.text, recipient.unwrap_or_default(), self.many == 1);
             let more = codes::find(&said, success);
             if more.reply.is_some() {
