@@ -27,6 +27,7 @@ mod output;
 mod paths;
 mod qualification;
 mod quarantine;
+mod reaction;
 mod reply;
 mod serve;
 mod show;
@@ -81,6 +82,8 @@ enum Command {
     Deliverability(deliverability::DeliverabilityArguments),
     /// Hashes of addresses, and domains, that nobody writes to: list, add, remove, import
     Suppression(suppression::SuppressionArguments),
+    /// Reaction rules: check a file; say what would follow from a reply
+    Reaction(reaction::ReactionArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
     /// Budgets and limits of the running node; audit of the delivery log
@@ -104,6 +107,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Quarantine(arguments) => quarantine::run(globals, arguments),
         Command::Deliverability(arguments) => deliverability::run(globals, &arguments),
         Command::Suppression(arguments) => suppression::run(globals, &arguments),
+        Command::Reaction(arguments) => reaction::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }

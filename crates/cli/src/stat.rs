@@ -16,6 +16,8 @@ use crate::globals::Globals;
 use crate::output::{count, moment, number, print, print_json, printable, say, table};
 use crate::{paths, show};
 
+mod reactions;
+
 /// Longest line of a delivery log that is read; replies are bounded well below.
 const LONGEST_LINE: u64 = 4 << 20;
 /// Budgets in the table of an audit unless all are asked for.
@@ -34,6 +36,12 @@ enum StatCommand {
     Show(NodeArguments),
     /// Let the running node read its rules again; no count is lost
     Reload(NodeArguments),
+    /// Reactions in force: which path, source or delivery is held back, by which rule, until when
+    Reactions(reactions::ReactionsArguments),
+    /// Lift or prolong a reaction
+    Reaction(reactions::ReactionArguments),
+    /// What a person has to look at; exit status 1 when there is something
+    Alerts(NodeArguments),
     /// Recompute from the delivery log alone the most that any budget sent in any hour
     #[command(long_about = AUDIT_LONG_ABOUT)]
     Audit(AuditArguments),
@@ -93,6 +101,9 @@ pub fn run(globals: &Globals, arguments: StatArguments) -> Ended {
             }
             Ok(Outcome::Fine)
         }
+        StatCommand::Reactions(arguments) => reactions::show(globals, &arguments),
+        StatCommand::Reaction(arguments) => reactions::change(globals, &arguments),
+        StatCommand::Alerts(node) => reactions::alerts(globals, &node),
         StatCommand::Audit(arguments) => audit(globals, &arguments),
     }
 }

@@ -376,6 +376,7 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         wait: QuotaWait { until: None, limit, rule: "".into(), figure: 1, used: 1 },
     };
     let resting = |cause| WaitReason::PathResting { cause, last: String::new() };
+    let by = engine::reactions::ReactionCited { id: 1, rule: "r".into(), version: "v".into() };
     let all = [
         WaitReason::DeliveryNotStarted,
         WaitReason::DeliveryPaused,
@@ -400,6 +401,9 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         resting(RestCause::Unreachable),
         resting(RestCause::Refused),
         resting(RestCause::Broken),
+        WaitReason::Suspended { by: by.clone() },
+        WaitReason::Slowed { by: by.clone() },
+        WaitReason::FewerConnections { by },
         WaitReason::BreakerOpen,
         WaitReason::NodeConnectionLimit,
         WaitReason::StoreSick,
@@ -421,6 +425,9 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
             | WaitReason::NoSource { .. }
             | WaitReason::Quota { .. }
             | WaitReason::PathResting { .. }
+            | WaitReason::Suspended { .. }
+            | WaitReason::Slowed { .. }
+            | WaitReason::FewerConnections { .. }
             | WaitReason::BreakerOpen
             | WaitReason::NodeConnectionLimit
             | WaitReason::StoreSick

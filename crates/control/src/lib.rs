@@ -29,6 +29,7 @@ mod paths;
 mod problem;
 mod qualifications;
 mod quarantine;
+mod reactions;
 mod recipients;
 mod repairs;
 mod routes;

@@ -34,6 +34,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     let sizes = asked(questions.sizes()).await?;
     let version = asked(questions.rules()).await?.version();
     let totals = stored(app.intake.read(|reads| reads.totals())).await?;
+    let alerts = stored(questions.alerts()).await?;
+    let reactions = asked(questions.reactions()).await?;
     let mut registry = Registry::with_prefix("mailweir");
     let about = Info::new(vec![
         ("node", questions.config().node.name.clone()),
@@ -46,6 +48,16 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
         submission(&mut registry, counts);
     }
     queue_sizes(&mut registry, &totals);
+    let by_code = Gauges::default();
+    for alert in &alerts {
+        by_code.get_or_create(&[("code", alert.code.clone())]).inc();
+    }
+    registry.register("alerts", "Alerts that stand", by_code);
+    let by_rule = Gauges::default();
+    for reaction in &reactions.in_force {
+        by_rule.get_or_create(&[("rule", reaction.rule.clone())]).inc();
+    }
+    registry.register("reactions", "Reactions in force", by_rule);
     engine_sizes(&mut registry, sizes, &groups);
     let healthy = i64::from(app.intake.health().is_ok());
     gauge(&mut registry, "store_healthy", "1: the store commits; 0: it does not", healthy);

@@ -86,7 +86,10 @@ fn text_key(field: &str, text: &str) -> Result<TextKey, Problem> {
     text.parse().map_err(|fault| Problem::field(field, fault))
 }
 
-async fn document<T: DeserializeOwned>(app: &Shared, request: Request) -> Result<T, Problem> {
+pub(crate) async fn document<T: DeserializeOwned>(
+    app: &Shared,
+    request: Request,
+) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     expect_json(&parts.headers)?;
     let document = app.read(body, SMALL_DOCUMENT).await?;

@@ -13,8 +13,8 @@ use crate::access::{Access, Gate, guard};
 use crate::app::Shared;
 use crate::problem::Problem;
 use crate::{
-    deliveries, explain, messages, metrics, paths, qualifications, quarantine, recipients, repairs,
-    stat, suppression, transfer, unsubscribe,
+    deliveries, explain, messages, metrics, paths, qualifications, quarantine, reactions,
+    recipients, repairs, stat, suppression, transfer, unsubscribe,
 };
 
 /// The document that describes the routes.
@@ -57,6 +57,10 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/paths/{domain}", get(paths::paths)),
         read("/api/v1/stat", get(stat::stat)),
         operate("/api/v1/stat/reload", post(stat::reload)),
+        read("/api/v1/alerts", get(reactions::alerts)),
+        read("/api/v1/reactions", get(reactions::list)),
+        operate("/api/v1/reactions/{id}/lift", post(reactions::lift)),
+        operate("/api/v1/reactions/{id}/prolong", post(reactions::prolong)),
         read("/api/v1/qualifications", get(qualifications::list)),
         read("/api/v1/qualifications/{key}", get(qualifications::get)),
         operate("/api/v1/qualifications/{key}", post(qualifications::set)),

@@ -243,8 +243,20 @@ impl Engine {
 
     fn delivery_capped(&mut self, now: Timestamp, ix: usize, id: DeliveryId, wait: QuotaWait) {
         let Some(until) = wait.until.filter(|until| *until > now + SHORT_CAP_WAIT) else { return };
-        self.capped.insert(id, wait);
-        self.wakes.insert((until, Wake::Cap(id)));
+        let waiting = Waiting { reason: WaitReason::Quota { wait }, until };
+        self.delivery_waits(now, ix, id, waiting);
+    }
+
+    /// A delivery waits until its cap, or a reaction, lets it go on; its messages leave the group's window.
+    pub(crate) fn delivery_waits(
+        &mut self,
+        now: Timestamp,
+        ix: usize,
+        id: DeliveryId,
+        waiting: Waiting,
+    ) {
+        self.wakes.insert((waiting.until, Wake::Cap(id)));
+        self.capped.insert(id, waiting);
         self.open_deliveries = [None, None, None];
         // Other groups may hold tokens for theirs.
         let Some(group) = self.groups[ix].as_mut() else { return };
@@ -255,7 +267,23 @@ impl Engine {
         }
     }
 
+    /// A delivery that a reaction lets through only now and then: it waits out of the way of others, unless that is soon.
+    pub(crate) fn hold_slowed(&mut self, now: Timestamp, ix: usize, id: DeliveryId) {
+        let Some(waiting) = self.reactions.delivery_waits(id, now) else { return };
+        if waiting.until > now + SHORT_CAP_WAIT {
+            self.delivery_waits(now, ix, id, waiting);
+        } else {
+            self.wake_group(ix, waiting.until);
+        }
+    }
+
     pub(crate) fn cap_woken(&mut self, now: Timestamp, id: DeliveryId) {
+        // Tokens that come back do not lift a reaction.
+        if let Some(waiting) = self.reactions.delivery_waits(id, now)
+            && waiting.until > now + SHORT_CAP_WAIT
+        {
+            return;
+        }
         self.capped.remove(&id);
         self.open_deliveries = [None, None, None];
         self.scan_soon(now, SCANS_APART);

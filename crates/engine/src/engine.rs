@@ -11,15 +11,18 @@ use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
 use mail::time::Timestamp;
 use rules::RuleSet;
 use rules::bounce::BounceRules;
+use rules::reaction::ReactionRules;
 
 use crate::connection::{Connection, ConnectionState};
 use crate::domain::{Domain, DomainIx, RouteState, SCAN_DOMAINS};
-use crate::event::{Command, Event, QuotaWait};
+use crate::event::{Command, Event};
 use crate::group::Group;
 use crate::line::{LineKey, Lines};
 use crate::path::Path;
 use crate::qualify::Qualifier;
 use crate::random::Random;
+use crate::reactions::Reactions;
+use crate::reason::Waiting;
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::window::lane;
@@ -43,6 +46,8 @@ pub(crate) enum Wake {
     Delivery(DeliveryId),
     /// The line of a budget moves although no release was seen.
     Line(LineKey),
+    /// A reaction takes a step, or ends.
+    Reactions,
     /// Look for domains that are not known, forget what is idle.
     Scan,
 }
@@ -57,14 +62,15 @@ pub struct Engine {
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) sources: Sources,
     pub(crate) qualifier: Qualifier,
+    pub(crate) reactions: Reactions,
     pub(crate) random: Random,
     pub(crate) deliveries: BTreeMap<DeliveryId, Delivery>,
     /// Per priority: deliveries that may send, with the end of their open waves; `None`: to be made anew.
     pub(crate) open_deliveries: [Option<Vec<OpenDelivery>>; 3],
     /// Per priority: how many claims were made, so that each delivery is the first one in its turn.
     pub(crate) claim_turns: [usize; 3],
-    /// Deliveries whose own hourly cap is used up, with the ledger's answer.
-    pub(crate) capped: BTreeMap<DeliveryId, QuotaWait>,
+    /// Deliveries whose own hourly cap is used up, or that a reaction holds, with the reason.
+    pub(crate) capped: BTreeMap<DeliveryId, Waiting>,
     pub(crate) domain_by_name: BTreeMap<Arc<str>, DomainIx>,
     pub(crate) domains: Vec<Option<Domain>>,
     pub(crate) free_domains: Vec<DomainIx>,
@@ -126,6 +132,7 @@ impl Engine {
             rules,
             sources,
             qualifier: Qualifier::new(BounceRules::shipped()),
+            reactions: Reactions::new(ReactionRules::shipped()),
             random,
             deliveries: BTreeMap::new(),
             open_deliveries: [None, None, None],
@@ -240,6 +247,11 @@ impl Engine {
             }
             Event::BounceRulesReplaced(rules) => self.qualifier.replace_rules(rules),
             Event::TextQualified { key, said } => self.qualifier.qualify(key, said),
+            Event::ReactionRulesReplaced(rules) => self.reaction_rules_replaced(rules),
+            Event::ReactionsRestored(kept) => self.reactions_restored(now, *kept),
+            Event::ReactionOrdered { id, order, who, why } => {
+                self.reaction_ordered(now, id, order, (who, why));
+            }
             Event::Drain => self.drain(),
         }
     }
@@ -263,6 +275,7 @@ impl Engine {
             self.dirty.insert(group);
         }
         self.claim_dead(now);
+        self.keep_reactions();
         self.flush_settled();
         if !self.attempts.is_empty() {
             let attempts = core::mem::take(&mut self.attempts);
@@ -359,6 +372,7 @@ impl Engine {
             }
             Wake::Cap(id) => self.cap_woken(now, id),
             Wake::Line(key) => self.line_woken(now, key),
+            Wake::Reactions => self.look_at_reactions(now),
             Wake::Scan => {
                 self.scan_wake = Timestamp::NEVER;
                 self.scan(now);

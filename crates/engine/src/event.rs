@@ -8,8 +8,10 @@ use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use rules::RuleSet;
 use rules::bounce::{BounceRules, Key, Qualification};
+use rules::reaction::ReactionRules;
 use serde::{Deserialize, Serialize};
 
+use crate::reactions::{KeptReactions, ReactionOrder};
 use crate::work::{Attempt, Delivery, QueuedMessage, SendMode, Settled};
 use quota::{LotId, PathKey};
 
@@ -107,6 +109,21 @@ pub enum Event {
         key: Key,
         /// What it means.
         said: Option<Qualification>,
+    },
+    /// Other reaction rules are in force from now on. What is in force goes on as it began.
+    ReactionRulesReplaced(Arc<ReactionRules>),
+    /// What an earlier process kept by [`Command::KeepReactions`].
+    ReactionsRestored(Box<KeptReactions>),
+    /// A person lifts or prolongs a reaction.
+    ReactionOrdered {
+        /// Which.
+        id: u64,
+        /// What is to be done.
+        order: ReactionOrder,
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
     },
     /// Finish what is on the wire, give the rest back, begin nothing new.
     Drain,
@@ -321,6 +338,14 @@ pub enum Command {
         /// Which.
         connection: ConnectionId,
     },
+    /// Take back what a connection has not begun (it is reported as not tried), finish what is on the wire, say
+    /// QUIT, close: its path was suspended.
+    Recall {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Keep this for [`Event::ReactionsRestored`]; it takes the place of what was kept before.
+    KeepReactions(Box<KeptReactions>),
     /// Make these outcomes durable.
     Settle(Vec<Settled>),
     /// Write these attempts to the delivery log.
@@ -339,6 +364,8 @@ pub enum Command {
         delivery: DeliveryId,
         /// What was said, for the person.
         why: Box<str>,
+        /// The reaction rule that demands it, `name@version`.
+        by: Box<str>,
     },
     /// Cancel all queued messages of a delivery.
     CancelQueued {

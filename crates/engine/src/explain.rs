@@ -64,6 +64,8 @@ pub struct PathView {
     pub last_fault: String,
     /// The limit that it waits for.
     pub wait: Option<QuotaWait>,
+    /// The reactions in force that are about it, `R7 google-rate@2026-11-21`.
+    pub reactions: Vec<String>,
 }
 
 impl Engine {
@@ -120,6 +122,7 @@ impl Engine {
                     mx_host: target.host.to_string(),
                     preference: target.preference,
                     rule: self.rules.rule(rule).name.to_string(),
+                    reactions: self.reactions_about(source.id, target.address, &target.host),
                     connections: path.map_or(0, |path| path.connections),
                     tokens: path
                         .map_or(0, |path| path.purses.iter().map(|purse| purse.usable(now)).sum()),
@@ -191,8 +194,7 @@ impl Engine {
             return Waiting { reason, until: due };
         }
         if let Some(wait) = self.capped.get(&delivery.id) {
-            let until = wait.until.unwrap_or(never);
-            return Waiting { reason: WaitReason::Quota { wait: wait.clone() }, until };
+            return wait.clone();
         }
         self.why_domain(domain, lane(delivery.options.priority))
     }

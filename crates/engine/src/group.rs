@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use mail::id::{ConnectionId, DeliveryId, SourceId};
+use mail::id::{ConnectionId, SourceId};
 use mail::route::MxRoute;
 use mail::time::Timestamp;
 use rules::RuleId;
@@ -92,8 +92,6 @@ pub(crate) struct Group {
     pub(crate) message_micros: u64,
     /// Domains whose route leads here.
     pub(crate) domains: u32,
-    /// Refusals in a row for the fault of a delivery.
-    pub(crate) delivery_faults: BTreeMap<DeliveryId, u32>,
     /// It stands in line for room in the windows: for urgent mail, and for the rest.
     pub(crate) starved: [bool; 2],
 }
@@ -128,7 +126,6 @@ impl Group {
             setup_micros: 50_000,
             message_micros: 0,
             domains: 0,
-            delivery_faults: BTreeMap::new(),
             starved: [false; 2],
         };
         group.set_targets(route);

@@ -32,6 +32,7 @@ pub mod qualify;
 pub mod quarantine;
 mod quota_words;
 mod random;
+pub mod reactions;
 pub mod reason;
 mod settings;
 mod shaping;

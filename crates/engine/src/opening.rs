@@ -207,7 +207,8 @@ impl Engine {
         };
         let key = PathKey { source, target: target.address };
         let line = LineKey::new(&self.rules, rule, key);
-        let path = self.paths.entry(key).or_insert_with(Path::new);
+        let path = self.paths.entry(key).or_insert_with(|| Path::new(&target.host));
+        path.mx_host = Arc::clone(&target.host);
         if !path.groups.contains(&ix) {
             path.groups.push(ix);
         }
@@ -251,6 +252,7 @@ impl Engine {
             in_turn,
             opportunistic: false,
         };
+        self.reactions_count_connection(now, key, &target.host);
         self.connections.insert(id, connection);
         self.lines.opened(line);
         if let Some(group) = self.groups[ix].as_mut() {
@@ -296,6 +298,12 @@ impl Engine {
             for target in class {
                 let rule = self.ruling(ix, &target.host, source);
                 let key = PathKey { source, target: target.address };
+                // Who asks for quiet is not gone round by another host.
+                if let Some(waiting) = self.reaction_against(now, key, &target.host) {
+                    look_at = look_at.min(waiting.until);
+                    earlier(&mut quota, waiting);
+                    continue;
+                }
                 let Some(path) = self.paths.get(&key) else {
                     free.push(((0, 2), target, rule));
                     continue;
@@ -376,6 +384,8 @@ impl Engine {
         };
         let (ix, key, rule) = (connection.group, connection.path, connection.rule);
         let (line, in_turn) = (connection.line, connection.in_turn);
+        let mx_host = Arc::clone(&connection.mx_host);
+        let closing = connection.state == ConnectionState::Closing;
         self.dirty.insert(ix);
         if let Err(wait) = answer {
             let limit = wait.limit;
@@ -391,12 +401,14 @@ impl Engine {
             }
             return;
         }
-        if connection.state == ConnectionState::Closing || self.draining {
+        let suspended = self.suspended(key, &mx_host);
+        if closing || suspended || self.draining {
             self.forget_connection(id);
             self.commands.push_back(Command::ReleasePermit { connection: id });
             self.permit_released(line);
             return;
         }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.state = ConnectionState::Opening;
         let of_relay = self.groups[ix].as_ref().and_then(|group| group.tls);
         let policy = match (of_relay, self.rules.rule(rule).tls) {

@@ -6,29 +6,32 @@
 //! | refused at RCPT TO, DATA or the content: for good | failed | well |
 //! | the same: may work later (a full mailbox, a throttle, every 4yz) | put off by the schedule, attempt counted | well |
 //! | the same: this source is refused | goes to another path, attempt not counted | rests |
-//! | the same: the delivery is at fault (its authentication) | put off; at the third in a row the delivery is stopped | well |
+//! | the same: the delivery is at fault (its authentication) | put off; a reaction stops the delivery | well |
 //! | greylisted | put off for ten minutes, same source | well |
 //! | 421 before the content | goes to another path, attempt not counted | rests |
 //! | MAIL FROM refused | put off, attempt not counted | rests after the third in a row |
 //! | answer to the final dot lost | put off by the schedule: it may have been delivered | as the end says |
 //! | not tried | back to the window, token given back | as the end says |
 //!
-//! What a refusal is taken for is the judgement of the bounce rules ([`crate::qualify`]), not the class of the reply.
+//! What a refusal is taken for is the judgement of the bounce rules ([`crate::qualify`]), not the class of the reply. What
+//! follows for the mail behind it is the business of the reaction rules ([`crate::reactions`]).
 
 use core::time::Duration;
 use std::sync::Arc;
 
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
-use mail::id::{ConnectionId, DeliveryId};
+use mail::id::ConnectionId;
 use mail::reply::{Reply, ReplyClass};
 use mail::time::Timestamp;
 
 use rules::bounce::Action;
+use rules::reaction::ReactionStage;
 
-use crate::connection::{Assigned, ConnectionState};
+use crate::connection::{Assigned, Connection, ConnectionState};
 use crate::engine::Engine;
 use crate::event::{Command, DoneResult, MessageDone};
-use crate::qualify::{DELIVERY_FAULTS_MAX, Judgement};
+use crate::qualify::Judgement;
+use crate::reactions::Heard;
 use crate::shaping::depth_max;
 use crate::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 
@@ -127,6 +130,7 @@ impl Engine {
     pub(crate) fn connection_closed(&mut self, now: Timestamp, id: ConnectionId, end: &SessionEnd) {
         let Some(connection) = self.forget_connection(id) else { return };
         let (ix, line) = (connection.group, connection.line);
+        self.conversation_refused(now, &connection, end);
         self.commands.push_back(Command::ReleasePermit { connection: id });
         self.permit_released(line);
         debug_assert!(connection.assigned.is_empty(), "every message is reported before the end");
@@ -160,7 +164,7 @@ impl Engine {
     /// Decides about one message.
     fn judge(&mut self, now: Timestamp, id: ConnectionId, assigned: Assigned, done: MessageDone) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let (ix, key) = (connection.group, connection.path);
+        let (ix, key, rule) = (connection.group, connection.path, connection.rule);
         let mx_host = Arc::clone(&connection.mx_host);
         if done.started_at.is_none() {
             self.token_unused(now, id, &assigned);
@@ -170,6 +174,22 @@ impl Engine {
         let judgement = match &done.result {
             DoneResult::Verdict(Verdict::Refused { reply, .. }) => {
                 Some(self.judge_reply(reply, &mx_host))
+            }
+            _ => None,
+        };
+        let reaction = match &done.result {
+            DoneResult::Verdict(Verdict::Refused { stage, reply }) => {
+                let heard = Heard {
+                    reply,
+                    stage: ReactionStage::of(*stage),
+                    path: key,
+                    mx_host: &mx_host,
+                    rule,
+                    group: ix,
+                    delivery: Some(message.delivery),
+                    judged: judgement.as_deref().map(|found| found.action),
+                };
+                self.heard(now, &heard)
             }
             _ => None,
         };
@@ -187,7 +207,7 @@ impl Engine {
                 if done.started_at.is_some() {
                     // Its token is spent, so the log must show it.
                     let note = "the conversation ended before an answer; it goes to another path";
-                    let words = Words { note: note.into(), judgement: None };
+                    let words = Words { note: note.into(), ..Words::default() };
                     self.record(now, id, &message, &done, None, words);
                 }
                 return self.back_to_window(now, ix, assigned, done.started_at.is_none());
@@ -206,7 +226,7 @@ impl Engine {
                 match self.refused(now, id, &assigned, (*stage, reply), meaning) {
                     Some(decision) => decision,
                     None => {
-                        let words = Words { judgement, ..Words::default() };
+                        let words = Words { judgement, reaction, ..Words::default() };
                         self.record(now, id, &message, &done, None, words);
                         // Perhaps it is just this message: the others go before it is tried again.
                         return self.back_to_window(now, ix, assigned, false);
@@ -219,14 +239,13 @@ impl Engine {
             && !error
         {
             path.succeeded();
+            path.taken.count(now);
+            self.taken(ix, key, message.delivery);
         }
         let asked_of_server = done.started_at.is_some();
         if let Some(group) = self.groups[ix].as_mut() {
             match fate {
-                Fate::Final(FinalState::Sent) => {
-                    group.counts.sent += 1;
-                    group.delivery_faults.remove(&message.delivery);
-                }
+                Fate::Final(FinalState::Sent) => group.counts.sent += 1,
                 Fate::Final(_) => group.counts.failed += 1,
                 Fate::Requeued { .. } => group.counts.deferred += 1,
             }
@@ -243,7 +262,7 @@ impl Engine {
             _ => note.clone(),
         };
         let attempts = message.attempts + u32::from(counted);
-        self.record(now, id, &message, &done, Some(fate), Words { note, judgement });
+        self.record(now, id, &message, &done, Some(fate), Words { note, judgement, reaction });
         self.settle_counted(now, &message, fate, attempts, words);
     }
 
@@ -259,13 +278,10 @@ impl Engine {
     ) -> Option<(Fate, bool)> {
         let message = &assigned.message;
         let connection = self.connections.get(&id)?;
-        let (ix, key) = (connection.group, connection.path);
+        let key = connection.path;
         let campaign =
             self.deliveries.get(&message.delivery).is_some_and(|delivery| !delivery.options.stream);
         let at_fault = meaning == Action::StopDelivery && campaign;
-        if at_fault {
-            self.delivery_at_fault(ix, message.delivery, reply);
-        }
         if stage == Stage::MailFrom {
             if let Some(path) = self.paths.get_mut(&key) {
                 path.senders_refused += 1;
@@ -306,16 +322,22 @@ impl Engine {
         }
     }
 
-    /// A server refuses what is the fault of a delivery as a whole; not the first time, the delivery is stopped.
-    fn delivery_at_fault(&mut self, ix: usize, delivery: DeliveryId, reply: &Reply) {
-        let Some(group) = self.groups[ix].as_mut() else { return };
-        let faults = group.delivery_faults.entry(delivery).or_default();
-        *faults += 1;
-        if *faults >= DELIVERY_FAULTS_MAX {
-            group.delivery_faults.remove(&delivery);
-            let why = reply.to_string().into_boxed_str();
-            self.commands.push_back(Command::StopDelivery { delivery, why });
-        }
+    /// A conversation that the server refused in words, other than about a message, which has been heard with it.
+    fn conversation_refused(&mut self, now: Timestamp, connection: &Connection, end: &SessionEnd) {
+        let about_message =
+            matches!(end.stage, Stage::MailFrom | Stage::RcptTo | Stage::Data | Stage::Content);
+        let Some(reply) = end.cause.reply().filter(|_| !about_message) else { return };
+        let heard = Heard {
+            reply,
+            stage: ReactionStage::of(end.stage),
+            path: connection.path,
+            mx_host: &connection.mx_host,
+            rule: connection.rule,
+            group: connection.group,
+            delivery: None,
+            judged: None,
+        };
+        self.heard(now, &heard);
     }
 
     /// The next try by the delivery's schedule, or the end when none fits into the validity.
@@ -456,6 +478,7 @@ impl Engine {
             verdict: None,
             note: why.into(),
             judgement: Some(Arc::new(self.qualifier.judge(why, ""))),
+            reaction: None,
             fate,
         });
         self.settle(now, &message, fate, why);
@@ -530,6 +553,7 @@ impl Engine {
             verdict,
             note: words.note,
             judgement: words.judgement,
+            reaction: words.reaction,
             fate: fate.unwrap_or(requeued),
         });
     }
@@ -542,6 +566,8 @@ struct Words {
     note: Box<str>,
     /// What the refusal means.
     judgement: Option<Arc<Judgement>>,
+    /// What followed from it.
+    reaction: Option<Arc<str>>,
 }
 
 /// Whether the server answered in words about this message.

@@ -6,6 +6,7 @@
 use core::time::Duration;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mail::attempt::{EndCause, SessionEnd};
 use mail::id::DeliveryId;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::QuotaWait;
 use crate::line::LineKey;
+use crate::reactions::Meter;
 use crate::settings::Settings;
 
 /// Why a path rests.
@@ -162,11 +164,17 @@ pub(crate) struct Path {
     pub(crate) permit_wait: Option<QuotaWait>,
     /// Count of released permits of its budget at that time: a later release ends the wait.
     pub(crate) permit_wait_releases: u64,
+    /// The MX host that it was used under last.
+    pub(crate) mx_host: Arc<str>,
+    /// Messages that were taken lately.
+    pub(crate) taken: Meter,
 }
 
 impl Path {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(mx_host: &Arc<str>) -> Self {
         Self {
+            mx_host: Arc::clone(mx_host),
+            taken: Meter::default(),
             rest_until: Timestamp::EPOCH,
             rest_cause: RestCause::Unreachable,
             last_fault: Box::default(),
@@ -310,7 +318,7 @@ mod tests {
     #[test]
     fn a_path_that_failed_long_ago_is_forgotten() {
         let settings = Settings::default();
-        let mut path = Path::new();
+        let mut path = Path::new(&Arc::from("mx.example"));
         let end = SessionEnd { stage: Stage::Connect, cause: EndCause::ConnectionRefused };
         let now = Timestamp::from_secs(1_000);
         path.failed(now, &end, &settings);
@@ -321,7 +329,7 @@ mod tests {
     #[test]
     fn only_tls_that_fails_again_and_again_is_given_up_for_days() {
         let settings = Settings::default();
-        let mut path = Path::new();
+        let mut path = Path::new(&Arc::from("mx.example"));
         let mut now = Timestamp::from_secs(1_000);
         for pause in [settings.broken_tls_pause, settings.broken_tls_pause] {
             path.tls_failed(now, &settings);
@@ -336,7 +344,7 @@ mod tests {
     #[test]
     fn rests_double_to_ten_minutes_and_end_with_a_success() {
         let settings = Settings::default();
-        let mut path = Path::new();
+        let mut path = Path::new(&Arc::from("mx.example"));
         let end = SessionEnd { stage: Stage::Connect, cause: EndCause::ConnectionRefused };
         let mut now = Timestamp::from_secs(1_000);
         for failures in 0..12 {

@@ -23,9 +23,6 @@ use crate::engine::Engine;
 /// Qualifications by people that are kept in memory.
 const QUALIFICATIONS_MAX: usize = 200_000;
 
-/// A delivery that was refused for its own fault so often, without a message sent in between, is stopped.
-pub(crate) const DELIVERY_FAULTS_MAX: u32 = 3;
-
 /// What a refusal was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::event::{QuotaLimit, QuotaWait};
 use crate::path::RestCause;
+use crate::reactions::ReactionCited;
 
 /// Why mail is not being sent. Every waiting message has exactly one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,6 +48,21 @@ pub enum WaitReason {
         cause: RestCause,
         /// What was said last.
         last: String,
+    },
+    /// A reaction has suspended all paths, or its delivery.
+    Suspended {
+        /// Which.
+        by: ReactionCited,
+    },
+    /// A reaction lets messages or connections through only now and then.
+    Slowed {
+        /// Which.
+        by: ReactionCited,
+    },
+    /// As many connections are open as a reaction leaves.
+    FewerConnections {
+        /// Which.
+        by: ReactionCited,
     },
     /// Too many failures: the circuit breaker of the MX group is open.
     BreakerOpen,
@@ -92,6 +108,9 @@ impl WaitReason {
             Self::PathResting { cause: RestCause::Unreachable, .. } => "path resting: unreachable",
             Self::PathResting { cause: RestCause::Refused, .. } => "path resting: refused",
             Self::PathResting { cause: RestCause::Broken, .. } => "path resting: broken off",
+            Self::Suspended { .. } => "suspended by reaction",
+            Self::Slowed { .. } => "slowed by reaction",
+            Self::FewerConnections { .. } => "fewer connections by reaction",
             Self::BreakerOpen => "breaker open",
             Self::NodeConnectionLimit => "node's connection limit",
             Self::StoreSick => "store cannot commit",
@@ -140,6 +159,9 @@ impl WaitReason {
                 QuotaLimit::Ledger => "mend the store: see `mailweir stat show`".into(),
                 QuotaLimit::MinuteEnd | QuotaLimit::LedgerFull => return None,
             },
+            Self::Suspended { by } | Self::Slowed { by } | Self::FewerConnections { by } => {
+                format!("wait, or lift it: mailweir stat reaction lift R{} --why TEXT", by.id)
+            }
             Self::NodeConnectionLimit => "raise max_connections_total in [smtp_client]".into(),
             Self::StoreSick => "free disk space or mend the store: see the log".into(),
             Self::NodeDraining => "start the node again".into(),
@@ -164,6 +186,9 @@ impl fmt::Display for WaitReason {
                 write!(out, " of rule {} ({} of {})", wait.rule, wait.used, wait.figure)
             }
             Self::DnsTemporaryFailure { why } => write!(out, " ({why})"),
+            Self::Suspended { by } | Self::Slowed { by } | Self::FewerConnections { by } => {
+                write!(out, " {by}")
+            }
             Self::PathResting { last, .. } if !last.is_empty() => write!(out, " ({last})"),
             Self::NoSource { affinity } => write!(out, " (affinity {affinity})"),
             _ => Ok(()),

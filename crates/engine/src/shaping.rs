@@ -184,6 +184,10 @@ impl Engine {
         let Some(path) = self.paths.get_mut(&path_key) else { return };
         let weight = u64::from(self.sources.get(source).map_or(1, |source| source.weight)).max(1);
         let step = SHARE_SCALE / weight;
+        let reactions = self.reactions.about(path_key, &mx_host);
+        let any_delivery = self.reactions.any_delivery();
+        let mut gate: Option<Timestamp> = None;
+        let mut slowed: Vec<DeliveryId> = Vec::new();
         let memory = share_memory(group);
         let mut own_time = group.shares.get(&source).map_or(0, |share| share.virtual_time);
         // How far it may go with each set of sources.
@@ -193,8 +197,13 @@ impl Engine {
         let mut given: VecDeque<Assigned> = VecDeque::new();
         let mut ended: Vec<Arc<QueuedMessage>> = Vec::new();
         while (given.len() as u32) < room {
+            gate = self.reactions.closed_until(&reactions, now);
+            if gate.is_some() {
+                break;
+            }
             let sources = &self.sources;
             let shares = &group.shares;
+            let of_reactions = &self.reactions;
             let taken = group.window.take(|key| {
                 if key.dry != dry || !sources.set_has(key.set, source) {
                     return false;
@@ -212,6 +221,12 @@ impl Engine {
                 };
                 if own_time > furthest {
                     held_back = true;
+                    return false;
+                }
+                if any_delivery && of_reactions.delivery_waits(key.delivery, now).is_some() {
+                    if !slowed.contains(&key.delivery) {
+                        slowed.push(key.delivery);
+                    }
                     return false;
                 }
                 let cap = key.cap.map(|limit| (key.delivery, limit));
@@ -237,6 +252,11 @@ impl Engine {
                 group.window.push_front(lane, key, message);
                 break;
             };
+            self.reactions.pass(&reactions, now);
+            if any_delivery {
+                let of_delivery = self.reactions.about_delivery(key.delivery);
+                self.reactions.pass(&of_delivery, now);
+            }
             own_time = own_time.saturating_add(step);
             given.push_back(Assigned { message, lane, key, lot, use_before, cap });
         }
@@ -254,6 +274,12 @@ impl Engine {
         }
         if held_back {
             self.wake_group(ix, now + memory);
+        }
+        if let Some(gate) = gate {
+            self.wake_group(ix, gate.max(now + MIN_WAIT));
+        }
+        for delivery in slowed {
+            self.hold_slowed(now, ix, delivery);
         }
         // The next lot is asked for before this one is used up.
         for cap in needs {

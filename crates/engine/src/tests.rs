@@ -3,5 +3,6 @@
 mod harness;
 mod limits;
 mod outcomes;
+mod reactions;
 mod routing;
 mod states;

@@ -272,6 +272,8 @@ pub struct Attempt {
     pub note: Box<str>,
     /// What the refusal means; `None`: nothing was refused.
     pub judgement: Option<Arc<Judgement>>,
+    /// The reaction that its refusal began or renewed, `R7 google-rate@2026-11-21`.
+    pub reaction: Option<Arc<str>>,
     /// What became of the message.
     pub fate: Fate,
 }

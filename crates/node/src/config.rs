@@ -43,7 +43,7 @@ mod tests;
 pub use example::MachineFacts;
 pub use inmail::{InmailConfig, LmtpAddress, MailboxConfig, MailboxProtocol};
 pub use network::IpNetwork;
-pub use quarantine::{BounceRulesConfig, QuarantineConfig};
+pub use quarantine::{BounceRulesConfig, QuarantineConfig, ReactionRulesConfig};
 pub use read::SecretSource;
 pub use secret::Secret;
 pub use target_policy::{TargetPolicy, TargetRefused};
@@ -88,6 +88,8 @@ pub struct Config {
     pub quarantine: QuarantineConfig,
     /// `[bounce_rules]`.
     pub bounce_rules: BounceRulesConfig,
+    /// `[reaction_rules]`.
+    pub reaction_rules: ReactionRulesConfig,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[retry]`: the schedule.

@@ -1,5 +1,6 @@
 //! The shell: intake, DNS, TLS, signing, SMTP sockets and timers around the engine.
 
+pub mod alerts;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
@@ -12,6 +13,7 @@ mod listener;
 pub mod node;
 pub mod nondeliverables;
 pub mod prepare;
+pub mod reactions;
 pub mod recipients;
 pub mod retention;
 pub mod room;

@@ -29,19 +29,21 @@ use store::{
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::alerts::{self, Alerts};
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::data_dir;
 use crate::dns::Resolver;
 use crate::intake::Intake;
 use crate::nondeliverables::{self, BounceRulesInForce, NonDeliverables, Recorder};
+use crate::reactions;
 use crate::retention;
 use crate::room::Room;
 use crate::runner::connections::{Connections, NodeTime};
 use crate::runner::contents::Contents;
 use crate::runner::delivery_log::{DeliveryLog, DeliveryLogSettings};
 use crate::runner::ledger::LedgerDesk;
-use crate::runner::{Counts, Input, Runner, Running, ask, journal};
+use crate::runner::{Counts, Input, Runner, Running, View, ask, journal};
 use crate::sender::{self, SetupFault};
 use crate::smtp_client::{Connector, TlsClients};
 use crate::submission::SubmissionCounts;
@@ -58,6 +60,9 @@ pub enum StartFault {
     /// The bounce rules are faulty.
     #[error("{}", rules_words("bounce", .0))]
     BounceRules(Vec<Diagnostic>),
+    /// The reaction rules are faulty.
+    #[error("{}", rules_words("reaction", .0))]
+    ReactionRules(Vec<Diagnostic>),
     /// The data folder cannot be made.
     #[error("cannot make the data folder {}: {source}; set another data_dir", path.display())]
     DataDir {
@@ -212,6 +217,7 @@ pub struct Node {
     watchers: Vec<JoinHandle<()>>,
     nondeliverables: NonDeliverables,
     recorder: Recorder,
+    alerts: Alerts,
     accounts: [JoinHandle<()>; 2],
 }
 
@@ -227,6 +233,7 @@ pub struct Questions {
     clock: Arc<SteadyClock>,
     nondeliverables: NonDeliverables,
     submission: Option<Arc<SubmissionCounts>>,
+    alerts: Alerts,
 }
 
 impl Node {
@@ -238,6 +245,7 @@ impl Node {
         let config = Arc::new(config);
         let rules = read_rules(&config)?;
         let bounce_rules = read_bounce_rules(&config)?;
+        let reaction_rules = reactions::read_rules(&config)?;
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
         let sources = sources_of(&config)?;
@@ -286,6 +294,12 @@ impl Node {
         );
         let mut engine = Engine::new(settings_of(&config), sources, rules, now);
         engine.handle(now, Event::BounceRulesReplaced(Arc::clone(&bounce_rules.rules)));
+        engine.handle(now, Event::ReactionRulesReplaced(reaction_rules));
+        let kept =
+            reactions::kept(contents.read(|reads| reads.setting(reactions::SETTING))?.as_deref());
+        let alerts = Alerts::default();
+        alerts.replace(alerts::REACTION, reactions::alerts(&kept));
+        engine.handle(now, Event::ReactionsRestored(Box::new(kept.clone())));
         for delivery in open_deliveries(&contents)? {
             engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
         }
@@ -310,6 +324,9 @@ impl Node {
             counts: Arc::clone(&counts),
             domain_ids: HashMap::new(),
             unsettled: Vec::new(),
+            reactions: kept,
+            reactions_kept: true,
+            alerts: alerts.clone(),
             store_sick: false,
             drained: false,
             drain_until: None,
@@ -361,6 +378,7 @@ impl Node {
             watchers,
             nondeliverables,
             recorder,
+            alerts,
             accounts,
         })
     }
@@ -384,6 +402,7 @@ impl Node {
             clock: Arc::clone(&self.clock),
             nondeliverables: self.nondeliverables.clone(),
             submission: None,
+            alerts: self.alerts.clone(),
         }
     }
 
@@ -516,6 +535,24 @@ impl Questions {
     #[must_use]
     pub const fn nondeliverables(&self) -> &NonDeliverables {
         &self.nondeliverables
+    }
+
+    /// The alerts that stand in this process.
+    pub(crate) const fn standing_alerts(&self) -> &Alerts {
+        &self.alerts
+    }
+
+    /// Asks the engine; `None`: the node is ending.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        ask(&self.inputs, question).await
+    }
+
+    /// Hands something to the loop; `false`: the node is ending.
+    pub(crate) fn send(&self, input: Input) -> bool {
+        self.inputs.send(input).is_ok()
     }
 
     /// The configuration.
@@ -673,7 +710,7 @@ impl Questions {
         }))
     }
 
-    /// Reads the MX rules and the bounce rules of the configuration again and puts them in force; the ledger loses
+    /// Reads the MX, bounce and reaction rules of the configuration again and puts them in force; the ledger loses
     /// no count, and addresses are judged anew where other bounce rules say otherwise.
     ///
     /// # Errors
@@ -682,6 +719,7 @@ impl Questions {
         let _one_at_a_time = self.intake.reloading().await;
         let source = read_rules(&self.config)?;
         let bounce_rules = read_bounce_rules(&self.config)?;
+        let reaction_rules = reactions::read_rules(&self.config)?;
         let wanted = source.fingerprint.clone();
         let stored = self
             .intake
@@ -699,6 +737,7 @@ impl Questions {
         // A node that is ending needs no rules.
         let _ = self.inputs.send(Input::Rules(Arc::clone(&rules)));
         let _ = self.inputs.send(Input::BounceRules(Arc::clone(&bounce_rules.rules)));
+        let _ = self.inputs.send(Input::Event(Event::ReactionRulesReplaced(reaction_rules)));
         self.nondeliverables.replace_rules(bounce_rules);
         Ok(rules)
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use engine::Engine;
 use engine::event::{Command, Event};
+use engine::reactions::KeptReactions;
 use engine::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
@@ -32,9 +33,11 @@ use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterH
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts::{self, Alert, Alerts};
 use crate::clock::SteadyClock;
 use crate::dns::Resolver;
 use crate::nondeliverables::{Admission, Recorder, heard};
+use crate::reactions;
 use crate::smtp_client::ConnectionReport;
 use connections::Connections;
 use contents::Contents;
@@ -84,6 +87,8 @@ pub(crate) enum Input {
     Claimed { domain: Box<str>, priority: mail::id::Priority, answer: Result<Written, StoreFault> },
     /// A settlement was answered.
     Settled { settled: Vec<Settled>, answer: Result<Written, StoreFault> },
+    /// The store has answered about reactions to be kept.
+    ReactionsKept { answer: Result<Written, StoreFault> },
     /// The ledger's journal is durable up to this batch, or not.
     JournalDone { batch: u64, answer: Result<(), StoreFault> },
     /// A step of a sweep was answered.
@@ -116,6 +121,11 @@ pub(crate) struct Runner {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) counts: Arc<Counts>,
     pub(crate) domain_ids: HashMap<Box<str>, DomainId>,
+    /// Reactions as the engine last wanted them kept.
+    pub(crate) reactions: KeptReactions,
+    /// Whether the store has taken them, or is about to.
+    pub(crate) reactions_kept: bool,
+    pub(crate) alerts: Alerts,
     /// Outcomes that the store has refused and that must not be lost.
     pub(crate) unsettled: Vec<Vec<Settled>>,
     pub(crate) store_sick: bool,
@@ -327,6 +337,12 @@ impl Runner {
                 self.engine.handle(now, event);
             }
             Input::Settled { settled, answer } => self.settled(now, settled, answer),
+            Input::ReactionsKept { answer } => {
+                if let Err(fault) = answer {
+                    self.reactions_kept = false;
+                    self.store_failed(now, &fault);
+                }
+            }
             Input::JournalDone { batch, answer } => {
                 if let Err(fault) = &answer {
                     let fault = fault.clone();
@@ -385,6 +401,7 @@ impl Runner {
                 verdict: None,
                 note: why.into(),
                 judgement: None,
+                reaction: None,
                 fate,
                 message: Arc::new(message),
             });
@@ -494,6 +511,9 @@ impl Runner {
 
     /// The store works again: what it refused is handed in again.
     fn recovered(&mut self, now: Timestamp) {
+        if !core::mem::replace(&mut self.reactions_kept, true) {
+            self.write_reactions();
+        }
         if !core::mem::take(&mut self.store_sick) && self.unsettled.is_empty() {
             return;
         }
@@ -549,6 +569,9 @@ impl Runner {
     fn delivery_touched(&mut self, now: Timestamp, id: DeliveryId) {
         match self.contents.read(|reads| reads.delivery(id)) {
             Ok(Some(record)) => {
+                if record.delivery.state != DeliveryState::Paused {
+                    self.alerts.clear(alerts::DELIVERY_STOPPED, &id.to_string());
+                }
                 let event = Event::DeliveryChanged(Box::new(record.delivery));
                 self.engine.handle(now, event);
             }
@@ -589,6 +612,8 @@ impl Runner {
                 self.connections.send(connection, messages);
             }
             Command::Close { connection } => self.connections.close(connection),
+            Command::Recall { connection } => self.connections.recall(connection),
+            Command::KeepReactions(kept) => self.keep_reactions(*kept),
             Command::Settle(settled) => self.settle(settled),
             Command::Record(attempts) => self.record(attempts),
             Command::Expire { delivery, accepted_before } => {
@@ -597,15 +622,23 @@ impl Runner {
             Command::CancelQueued { delivery } => {
                 self.sweep(sweep_of(delivery, None, now, "cancelled"), true);
             }
-            Command::StopDelivery { delivery, why } => self.stop_delivery(now, delivery, &why),
+            Command::StopDelivery { delivery, why, by } => {
+                self.stop_delivery(now, delivery, &why, &by);
+            }
             Command::Drained => self.drained = true,
         }
     }
 
     /// Pauses a delivery that servers refuse for a fault of its own. A fault of the store changes nothing: the engine
     /// asks again after the next refusals.
-    fn stop_delivery(&mut self, now: Timestamp, delivery: DeliveryId, why: &str) {
-        tracing::error!(%delivery, why, "ALERT: servers refuse this delivery for its own fault; it is paused");
+    fn stop_delivery(&mut self, now: Timestamp, delivery: DeliveryId, why: &str, by: &str) {
+        self.alerts.raise(Alert {
+            code: alerts::DELIVERY_STOPPED.into(),
+            key: delivery.to_string(),
+            words: format!("servers refuse delivery {delivery} for its own fault; it is paused by reaction rule {by}"),
+            evidence: why.to_owned(),
+            since: now,
+        });
         let inputs = self.inputs.clone();
         let reply = Box::new(move |_| {
             let _ = inputs.send(Input::DeliveryTouched(delivery));
@@ -614,10 +647,26 @@ impl Runner {
             delivery,
             state: DeliveryState::Paused,
             who: "mailweir".into(),
-            why: format!("servers refuse it for its own fault: {why}").into(),
+            why: format!("servers refuse it for its own fault (reaction rule {by}): {why}").into(),
             at: now,
         };
         self.writer.send(write, reply);
+    }
+
+    /// Reactions have begun, changed or ended.
+    fn keep_reactions(&mut self, kept: KeptReactions) {
+        reactions::tell(&self.reactions, &kept);
+        self.alerts.replace(alerts::REACTION, reactions::alerts(&kept));
+        self.reactions = kept;
+        self.write_reactions();
+    }
+
+    fn write_reactions(&self) {
+        let inputs = self.inputs.clone();
+        let reply = Box::new(move |answer| {
+            let _ = inputs.send(Input::ReactionsKept { answer });
+        });
+        self.writer.send(reactions::write(&self.reactions), reply);
     }
 
     fn expire(&mut self, now: Timestamp, delivery: DeliveryId, before: Option<Timestamp>) {

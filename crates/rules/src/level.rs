@@ -77,6 +77,16 @@ impl Level {
         }
     }
 
+    /// The level so many steps below, never below [`Level::Slow`]. Below [`Level::Custom`] is Slow.
+    #[must_use]
+    pub fn below(self, steps: u8) -> Self {
+        let place = match self {
+            Self::Custom => Self::Normal as usize,
+            other => other as usize,
+        };
+        Self::ALL[if steps == 0 { self as usize } else { place.saturating_sub(usize::from(steps)) }]
+    }
+
     /// The factor on `figure`, in hundredths; 100: as written.
     pub(crate) const fn hundredths(self, figure: Figure) -> u64 {
         match (figure, self) {

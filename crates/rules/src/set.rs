@@ -254,6 +254,16 @@ impl RuleSet {
         self.rules[id.0 as usize].limits[self.level(id, source) as usize]
     }
 
+    /// The limits of a rule for a source, so many levels below the one that holds for them.
+    ///
+    /// # Panics
+    ///
+    /// As [`RuleSet::rule`].
+    #[must_use]
+    pub fn limits_below(&self, id: RuleId, source: SourceId, levels: u8) -> Limits {
+        self.rules[id.0 as usize].limits[self.level(id, source).below(levels) as usize]
+    }
+
     /// Which rule holds for an MX host and a source, and where each of its figures comes from.
     #[must_use]
     pub fn explain(&self, mx_host: &str, source: SourceId) -> explain::Explanation {

@@ -395,7 +395,7 @@ impl Run {
                 self.later(self.now + latency.set_up, Happening::Ready(connection));
             }
             Command::Send { connection, messages } => self.send(connection, messages),
-            Command::Close { connection } => {
+            Command::Close { connection } | Command::Recall { connection } => {
                 let Some(line) = self.lines.get_mut(&connection) else { return };
                 line.closing = true;
                 if line.ready && line.batch.is_empty() {
@@ -416,8 +416,11 @@ impl Run {
             Command::Expire { delivery, .. } | Command::CancelQueued { delivery } => {
                 self.tell(Event::SweepDone { delivery, more: false });
             }
-            // Here every server takes everything, so no delivery is ever at fault.
-            Command::Record(_) | Command::StopDelivery { .. } | Command::Drained => {}
+            // Here every server takes everything, so no delivery is ever at fault and nothing is reacted to.
+            Command::Record(_)
+            | Command::StopDelivery { .. }
+            | Command::KeepReactions(_)
+            | Command::Drained => {}
         }
     }
 

@@ -85,6 +85,10 @@ pub(crate) struct Fleet {
     pub(crate) accepts: Vec<Accept>,
     /// Refusals for good, by recipient.
     pub(crate) refused: BTreeMap<u64, Timestamp>,
+    /// When recipients were taken, by the rate that [`Mood::per_minute`] counts.
+    taken_at: Vec<Timestamp>,
+    /// When recipients were refused for it.
+    pub(crate) refused_for_rate: Vec<Timestamp>,
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -101,6 +105,8 @@ impl Fleet {
             mails: Vec::new(),
             accepts: Vec::new(),
             refused: BTreeMap::new(),
+            taken_at: Vec::new(),
+            refused_for_rate: Vec::new(),
         }
     }
 
@@ -240,6 +246,11 @@ impl Fleet {
             let seen = &mut self.connections[socket.seen];
             seen.closed = Some(seen.closed.map_or(sent_at, |before| before.min(sent_at)));
         }
+    }
+
+    /// When our side read that a message was taken, as far as it has.
+    pub(crate) fn accepted_at(&self) -> impl Iterator<Item = Timestamp> {
+        self.accepts.iter().filter_map(|accept| accept.answered)
     }
 
     /// Our side has read an answer.
@@ -400,7 +411,13 @@ impl Fleet {
             let recent = fleet.mails.iter().rev().take_while(|mail| now.since(mail.at) < HOUR);
             recent.filter(of_provider).count()
         };
-        if mood.hourly.is_some_and(|max| lately(self) > max) {
+        let minute_ago = now.saturating_sub(Duration::from_secs(60));
+        let in_minute = self.taken_at.len() - self.taken_at.partition_point(|at| *at <= minute_ago);
+        if mood.per_minute.is_some_and(|max| in_minute >= max) {
+            self.refused_for_rate.push(now);
+            let text = "421 4.7.0 rate limit exceeded, slow down";
+            self.say(now, id, mood, out, text, true);
+        } else if mood.hourly.is_some_and(|max| lately(self) > max) {
             let text = "450 4.7.28 too many messages from your address this hour";
             self.say(now, id, mood, out, text, false);
         } else if chance.percent(mood.unknown_percent) && mood.unknown_percent > 0 {
@@ -411,6 +428,9 @@ impl Fleet {
         } else {
             if let Some(socket) = self.sockets.get_mut(&id) {
                 socket.recipient = Some(serial);
+            }
+            if mood.per_minute.is_some() {
+                self.taken_at.push(now);
             }
             self.say(now, id, mood, out, "250 2.1.5 ok", false);
         }

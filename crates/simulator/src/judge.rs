@@ -13,13 +13,16 @@
 mod bans;
 mod ceilings;
 mod conduct;
+mod quiet;
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::WaitReason;
 use engine::event::MessageDone;
+use engine::reactions::KeptReactions;
 use engine::work::{Attempt, DeliveryOptions, DeliveryState, Fate, FinalState, SendMode, Settled};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
@@ -28,10 +31,12 @@ use store::{MemoryStore, MessageState, SettleReport, Store as _};
 
 use bans::Bans;
 use conduct::Conduct;
+use quiet::Quiet;
 
 use crate::fleet::Fleet;
 use crate::node::Node;
 use crate::plan::Script;
+use crate::reactions::DrawnReaction;
 
 /// A message that was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,7 @@ pub(crate) struct Judge {
     by_message: BTreeMap<MessageId, usize>,
     conduct: Conduct,
     bans: Bans,
+    quiet: Quiet,
     /// First commit of an end.
     ended: BTreeMap<MessageId, Timestamp>,
     /// When something was last committed as ended, or handed in.
@@ -87,6 +93,7 @@ impl Judge {
             by_message: BTreeMap::new(),
             conduct: Conduct::default(),
             bans: Bans::default(),
+            quiet: Quiet::default(),
             ended: BTreeMap::new(),
             last_progress: Timestamp::EPOCH,
             crashes: Vec::new(),
@@ -153,6 +160,7 @@ impl Judge {
     }
 
     pub(crate) fn clock_runs(&mut self, now: Timestamp, own: Timestamp, drift: i64) {
+        self.quiet.clock_runs(now, own, drift);
         self.conduct.clock_runs(now, own, drift);
     }
 
@@ -186,7 +194,15 @@ impl Judge {
     }
 
     /// A session has said what became of a message.
-    pub(crate) fn reported(&mut self, own: Timestamp, source: SourceId, done: &MessageDone) {
+    pub(crate) fn reported(
+        &mut self,
+        (now, own): (Timestamp, Timestamp),
+        (source, target): (SourceId, Option<IpAddr>),
+        done: &MessageDone,
+    ) {
+        if let Some(target) = target {
+            self.quiet.reported((now, own), (source, target), done);
+        }
         if let Some(mailing) = self.by_message.get(&done.message) {
             self.conduct.reported(own, source, done, &self.options[*mailing]);
         }
@@ -218,8 +234,14 @@ impl Judge {
         }
     }
 
-    pub(crate) fn crashed(&mut self, now: Timestamp) {
+    /// Other reaction rules.
+    pub(crate) fn reactions_in_force(&mut self, rules: Option<DrawnReaction>) {
+        self.quiet.rules(rules);
+    }
+
+    pub(crate) fn crashed(&mut self, now: Timestamp, kept: &KeptReactions) {
         self.crashes.push(now);
+        self.quiet.crashed(now, kept);
         self.conduct.crashed();
     }
 
@@ -289,7 +311,8 @@ impl Judge {
                 slowest = slowest.min(*cap);
             }
             // Each message may need several tries.
-            self.drain_hours = 6.0 + self.accepted.len() as f64 * 2.0 / f64::from(slowest.max(1));
+            // What reactions take longer, and recover in, comes on top.
+            self.drain_hours = 10.0 + self.accepted.len() as f64 * 2.0 / f64::from(slowest.max(1));
         }
         Duration::from_secs_f64(self.drain_hours * 3_600.0)
     }
@@ -358,6 +381,9 @@ impl Judge {
             self.violation(text);
         }
         for text in self.bans.judge(&self.accepted, fleet, &self.crashes) {
+            self.violation(text);
+        }
+        for text in self.quiet.judge(fleet) {
             self.violation(text);
         }
         for text in self.conduct.judge(&self.accepted, fleet, script, store) {

@@ -13,12 +13,14 @@
 //! [`ahead()`] uses the same engine for another question: when will the mail that waits now have gone?
 
 pub mod ahead;
+pub mod approach;
 mod chance;
 mod fleet;
 mod judge;
 mod log;
 mod node;
 mod plan;
+mod reactions;
 mod sabotage;
 mod shell;
 mod shrink;

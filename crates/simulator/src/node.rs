@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use engine::event::{Assignment, ConnectionPlan, DoneResult, MessageDone};
 use engine::quarantine::{Desk, GuardSettings, OutageGuard};
+use engine::reactions::KeptReactions;
 use engine::work::{SendMode, Settled};
 use engine::{Engine, Event};
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
@@ -24,6 +25,8 @@ use store::{ClaimRequest, DomainId, MemoryStore};
 pub(crate) struct Disk {
     pub(crate) store: MemoryStore,
     pub(crate) journal: BTreeMap<JournalKey, JournalEntry>,
+    /// What the engine last wanted kept of its reactions, as committed.
+    pub(crate) reactions: KeptReactions,
 }
 
 impl Disk {
@@ -86,6 +89,7 @@ pub(crate) enum Request {
         priority: mail::id::Priority,
     },
     Settle(Vec<Settled>),
+    Keep(Box<KeptReactions>),
     Sweep {
         delivery: DeliveryId,
         expire: bool,
@@ -259,6 +263,16 @@ impl Conversation {
         events
     }
 
+    /// Takes back what was not begun and lets the rest end.
+    pub(crate) fn recall(&mut self, now: Timestamp, id: ConnectionId) -> Option<Event> {
+        self.closing = true;
+        if let Some(session) = &mut self.session {
+            session.finish(now);
+        }
+        let results: Vec<MessageDone> = self.waiting.drain(..).map(|one| not_tried(&one)).collect();
+        (!results.is_empty()).then_some(Event::MessagesDone { connection: id, results })
+    }
+
     /// Dry mode: everything that was handed over counts as sent.
     pub(crate) fn send_dry(&mut self, id: ConnectionId) -> Event {
         let results = self
@@ -315,6 +329,7 @@ pub(crate) struct Node {
     pub(crate) renewing: bool,
     /// What a full disk refused.
     pub(crate) unsettled: Vec<Settled>,
+    pub(crate) unkept: Option<Box<KeptReactions>>,
     pub(crate) store_sick: bool,
     pub(crate) pruned_at: Timestamp,
     /// It was asked to stop, and comes back like this.
@@ -346,6 +361,7 @@ impl Node {
             renew_at: Timestamp::NEVER,
             renewing: false,
             unsettled: Vec::new(),
+            unkept: None,
             store_sick: false,
             pruned_at: started.1,
             draining: None,

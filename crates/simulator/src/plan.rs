@@ -12,6 +12,7 @@ use mail::mask::Mask;
 use rules::{Level, Levels};
 
 use crate::chance::Chance;
+use crate::reactions::Reactions;
 use crate::sabotage::Sabotage;
 
 /// What is drawn, and how much of it.
@@ -61,6 +62,8 @@ pub(crate) struct Mood {
     pub(crate) connections_max: Option<usize>,
     /// 450 to more messages in an hour.
     pub(crate) hourly: Option<usize>,
+    /// 421 to the RCPT TO of a message when so many were taken in the last minute.
+    pub(crate) per_minute: Option<usize>,
     /// Percent of commands that are never answered.
     pub(crate) hang_percent: u64,
     /// Percent of messages after whose final dot the connection is dropped.
@@ -160,6 +163,8 @@ pub(crate) enum Deed {
     },
     /// Other rules.
     Rules(usize),
+    /// Other reaction rules.
+    Reactions(usize),
     /// The process dies a few steps later.
     Crash {
         steps: u64,
@@ -221,6 +226,8 @@ pub(crate) struct Script {
     pub(crate) providers: Vec<Provider>,
     pub(crate) zones: Vec<(String, Zone)>,
     pub(crate) mailings: Vec<Mailing>,
+    /// Reaction rules: those of the start, and those that deeds put in their place.
+    pub(crate) reactions: Vec<Reactions>,
     pub(crate) deeds: Vec<(Duration, Deed)>,
     /// Moods and DNS faults end here.
     pub(crate) faults_end: Duration,
@@ -274,8 +281,15 @@ impl Script {
         let mailings: Vec<Mailing> = (0..chance.between(1, plan.deliveries_max))
             .map(|_| draw_mailing(chance, plan, &zones))
             .collect();
-        let deeds = draw_deeds(chance, plan, &mailings, &rules, faults_end);
+        let mut deeds = draw_deeds(chance, plan, &mailings, &rules, faults_end);
+        let reactions: Vec<Reactions> =
+            (0..chance.between(1, 3)).map(|_| Reactions::draw(chance)).collect();
+        for number in 1..reactions.len() {
+            deeds.push((minutes(chance, 1, 120), Deed::Reactions(number)));
+        }
+        deeds.sort_by_key(|(at, _)| *at);
         Self {
+            reactions,
             settings: draw_settings(chance),
             sources,
             affinities,

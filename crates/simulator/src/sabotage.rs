@@ -12,6 +12,7 @@ use engine::work::{Fate, FinalState, SendMode, Settled};
 use engine::{Affinity, Event, Settings, Source};
 use mail::time::Timestamp;
 use rules::RuleSet;
+use rules::reaction::ReactionRules;
 
 use crate::plan::Script;
 use crate::world::compile_text;
@@ -70,6 +71,8 @@ pub enum Sabotage {
     HastyExpiry,
     /// Every validity is told to the engine as fifty days.
     LateExpiry,
+    /// The engine is told that there are no reaction rules.
+    DeafToReactions,
 }
 
 impl Sabotage {
@@ -99,6 +102,7 @@ impl Sabotage {
         (Self::NoMasks, "10: against the mask"),
         (Self::HastyRetry, "11: tried again too soon"),
         (Self::ForgottenPin, "11: not from the source"),
+        (Self::DeafToReactions, "12: on a path"),
     ];
 
     pub(crate) fn bend_settings(self, mut settings: Settings) -> Settings {
@@ -153,6 +157,10 @@ impl Sabotage {
             }
             _ => Arc::clone(rules),
         }
+    }
+
+    pub(crate) fn bend_reactions(self, rules: Arc<ReactionRules>) -> Arc<ReactionRules> {
+        if self == Self::DeafToReactions { ReactionRules::none() } else { rules }
     }
 
     /// What the engine is told.

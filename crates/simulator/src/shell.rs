@@ -101,6 +101,8 @@ impl World {
                 }
             }
             Command::Close { connection } => self.close(connection),
+            Command::Recall { connection } => self.recall(connection),
+            Command::KeepReactions(kept) => self.request(Request::Keep(kept)),
             Command::Record(attempts) => self.judge.recorded(self.now, &attempts),
             Command::Drained => {
                 if let Some(node) = &mut self.node {
@@ -217,6 +219,9 @@ impl World {
                         answers.extend(self.changed(delivery));
                     }
                 }
+                Request::Keep(kept) => {
+                    self.disk.reactions = *kept;
+                }
                 Request::Sweep { delivery, expire, from, through } => {
                     let reason = if expire { "validity ended" } else { "cancelled" };
                     let limit = SWEEP_MESSAGES;
@@ -284,6 +289,10 @@ impl World {
                     sick = true;
                     node.unsettled.extend(settled);
                 }
+                Request::Keep(kept) => {
+                    sick = true;
+                    node.unkept = Some(kept);
+                }
                 Request::Sweep { delivery, .. } => {
                     sick = true;
                     later.push(Event::SweepDone { delivery, more: true });
@@ -307,9 +316,13 @@ impl World {
         let Some(node) = &mut self.node else { return };
         node.store_sick = false;
         let unsettled = core::mem::take(&mut node.unsettled);
+        let unkept = node.unkept.take();
         self.tell(Event::StoreSick(false));
         if !unsettled.is_empty() {
             self.request(Request::Settle(unsettled));
+        }
+        if let Some(kept) = unkept {
+            self.request(Request::Keep(kept));
         }
     }
 
@@ -514,6 +527,19 @@ impl World {
         }
     }
 
+    /// Takes back what a connection has not begun.
+    fn recall(&mut self, connection: ConnectionId) {
+        let own = self.node.as_ref().map_or(self.now, |node| node.own_time(self.now));
+        let back = conversation_of(self, connection, |conversation| {
+            let dry = conversation.plan.as_ref().is_some_and(|plan| plan.dry);
+            (!dry).then(|| conversation.recall(own, connection)).flatten()
+        });
+        if let Some(event) = back.flatten() {
+            self.tell(event);
+        }
+        self.close(connection);
+    }
+
     pub(crate) fn tick(&mut self, connection: ConnectionId) {
         let Some(node) = &mut self.node else { return };
         let own = node.own_time(self.now);
@@ -610,7 +636,7 @@ impl World {
         for event in moved.events {
             if let (Event::MessagesDone { results, .. }, Some(source)) = (&event, source) {
                 for done in results {
-                    self.judge.reported(own, source, done);
+                    self.judge.reported((self.now, own), (source, target), done);
                 }
             }
             self.tell(event);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::quarantine::Deed as LedgerDeed;
+use engine::reactions::KeptReactions;
 use engine::work::DeliveryState;
 use engine::{Engine, Event};
 use mail::failure::Reason;
@@ -19,6 +20,7 @@ use mail::route::{MxHost, MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{Ledger, NodeId, Owner};
 use rules::RuleSet;
+use rules::reaction::ReactionRules;
 use store::{MemoryStore, Store as _, Write, Written};
 
 use crate::chance::Chance;
@@ -87,6 +89,7 @@ pub(crate) struct World {
     pub(crate) disk_full_until: Timestamp,
     pub(crate) rules: Arc<RuleSet>,
     rules_number: usize,
+    reactions_number: usize,
     /// The node's own time less the true time, in seconds, rounded down.
     own_offset: i64,
     /// Deliveries by the script's number.
@@ -107,7 +110,11 @@ impl World {
             now: began,
             began,
             chance,
-            disk: Disk { store: MemoryStore::new("node"), journal: BTreeMap::new() },
+            disk: Disk {
+                store: MemoryStore::new("node"),
+                journal: BTreeMap::new(),
+                reactions: KeptReactions::default(),
+            },
             machine: Machine { boots: 1, booted_at: began, wall_error: 0, drift: script.drift },
             node: None,
             life: 0,
@@ -126,6 +133,7 @@ impl World {
             disk_full_until: Timestamp::EPOCH,
             rules,
             rules_number: 0,
+            reactions_number: 0,
             own_offset: 0,
             deliveries: BTreeMap::new(),
             next_serial: 1,
@@ -139,6 +147,7 @@ impl World {
         }
         let rules = Arc::clone(&world.rules);
         world.judge.rules_in_force(began, rules);
+        world.judge.reactions_in_force(world.script.reactions[0].drawn);
         world.start();
         world
     }
@@ -321,6 +330,9 @@ impl World {
         known.iter().for_each(|known| node.desk.load(&known.address, known.mark));
         self.node = Some(node);
         self.judge.clock_runs(self.now, own_now, drift);
+        let kept = Box::new(self.disk.reactions.clone());
+        self.tell(Event::ReactionRulesReplaced(self.reaction_rules()));
+        self.tell(Event::ReactionsRestored(kept));
         let deliveries =
             self.disk.store.reads().deliveries(DeliveryId(0), u32::MAX).unwrap_or_default();
         for record in deliveries {
@@ -335,7 +347,7 @@ impl World {
     /// The process dies; its connections are reset by the system.
     pub(crate) fn crash(&mut self, restart: Restart) {
         self.log.note(self.now, format_args!("crash"));
-        self.judge.crashed(self.now);
+        self.judge.crashed(self.now, &self.disk.reactions);
         self.stop(restart);
     }
 
@@ -411,6 +423,12 @@ impl World {
                     self.tell(Event::RulesReplaced(told));
                 }
             }
+            Deed::Reactions(number) => {
+                self.reactions_number = number;
+                self.judge.reactions_in_force(self.script.reactions[number].drawn);
+                let rules = self.reaction_rules();
+                self.tell(Event::ReactionRulesReplaced(rules));
+            }
             Deed::Crash { steps, restart } => self.dies_in = Some((steps, restart)),
             Deed::CrashAtCommit { commits, restart } => {
                 self.dies_at_commit = Some((commits, restart));
@@ -424,6 +442,12 @@ impl World {
                 self.tell(Event::Drain);
             }
         }
+    }
+
+    /// The reaction rules of the script, as the node is told them.
+    fn reaction_rules(&self) -> Arc<ReactionRules> {
+        let number = self.reactions_number;
+        self.script.sabotage.bend_reactions(self.script.reactions[number].compile(number))
     }
 
     // ------------------------------------------------------------------ names
@@ -483,6 +507,9 @@ impl World {
             Event::RulesReplaced(rules) => {
                 self.log.note(self.now, format_args!("< rules {}", rules.version()));
             }
+            Event::ReactionRulesReplaced(rules) => {
+                self.log.note(self.now, format_args!("< reaction rules {}", rules.version()));
+            }
             other => self.log.note(self.now, format_args!("< {other:?}")),
         }
         node.engine.handle(node.own_time(self.now), event);
@@ -508,7 +535,7 @@ impl World {
         self.journal(answers);
         let stopped = self.node.as_ref().is_some_and(|node| {
             let waits = node.committing || !node.requests.is_empty();
-            node.drained && !waits && node.unsettled.is_empty()
+            node.drained && !waits && node.unsettled.is_empty() && node.unkept.is_none()
         });
         if stopped && let Some(restart) = self.node.as_ref().and_then(|node| node.draining) {
             self.judge.drained(self.now, &self.disk.store);

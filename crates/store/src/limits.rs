@@ -30,7 +30,9 @@ pub const REFUSALS_KEPT: u64 = 100_000;
 pub const LAST_REPLY_LIMIT: usize = 1_000;
 /// Octets kept of the address and the reason of a refusal; more is cut off.
 const REFUSAL_TEXT_LIMIT: usize = 500;
-/// Octets of any other text: names, keys, reasons, settings.
+/// Octets of the value of a setting: a thousand reactions with what people changed of them.
+const SETTING_LIMIT: usize = 16 << 20;
+/// Octets of any other text: names, keys, reasons.
 const TEXT_LIMIT: usize = 1 << 20;
 /// Waves of a delivery.
 const WAVES_LIMIT: usize = 1_000;
@@ -171,7 +173,7 @@ pub(crate) fn check(write: &Write) -> Result<(), RefusedWrite> {
         Write::Quarantine(write) => crate::quarantine::bounds::check(write),
         Write::PutSetting { key, value } => {
             within("a setting's name (octets)", key.len(), ADDRESS_LIMIT)?;
-            within("a setting (octets)", value.len(), TEXT_LIMIT)
+            within("a setting (octets)", value.len(), SETTING_LIMIT)
         }
         Write::Start { .. }
         | Write::ReleaseParts { .. }

@@ -16,6 +16,7 @@ use quota::{
 use rules::{Levels, RuleSet};
 
 use crate::event::{Command, ConnectionPlan, DoneResult, Event, MessageDone, QuotaWait};
+use crate::reactions::KeptReactions;
 use crate::work::{
     Attempt, Delivery, DeliveryOptions, DeliveryState, Fate, FinalState, QueuedMessage,
 };
@@ -97,6 +98,8 @@ pub(super) struct Bench {
     pub(super) requeued: usize,
     /// Deliveries that the engine stopped, and why.
     pub(super) stopped: Vec<(DeliveryId, Box<str>)>,
+    /// What the engine last wanted kept of its reactions.
+    pub(super) kept: KeptReactions,
     owner: Owner,
 }
 
@@ -142,6 +145,10 @@ pub(super) fn route(hosts: &[(u16, &str, &[&str])]) -> Result<Arc<MxRoute>, Rout
     Ok(Arc::new(MxRoute { hosts, port: 25, lmtp: false, relay: false, tls: None, valid_until }))
 }
 
+fn not_tried(message: MessageId) -> MessageDone {
+    MessageDone { message, started_at: None, result: DoneResult::Verdict(Verdict::NotTried) }
+}
+
 impl Bench {
     pub(super) fn new(rules: Arc<RuleSet>, sources: Sources, settings: Settings) -> Self {
         let now = Timestamp::from_secs(START);
@@ -173,6 +180,7 @@ impl Bench {
             most_claimed_from: 0,
             requeued: 0,
             stopped: Vec::new(),
+            kept: KeptReactions::default(),
             owner,
         }
     }
@@ -420,6 +428,24 @@ impl Bench {
                     self.end(connection, EndCause::Finished);
                 }
             }
+            Command::Recall { connection } => {
+                let conversation = self.conversations.get_mut(&connection).expect("open");
+                conversation.closing = true;
+                let keep = usize::from(conversation.busy);
+                let back: Vec<MessageDone> = conversation
+                    .waiting
+                    .drain(keep..)
+                    .map(|assignment| not_tried(assignment.message.id))
+                    .collect();
+                if !back.is_empty() {
+                    self.tell(Event::MessagesDone { connection, results: back });
+                }
+                let conversation = &self.conversations[&connection];
+                if conversation.ready && !conversation.busy {
+                    self.end(connection, EndCause::Finished);
+                }
+            }
+            Command::KeepReactions(kept) => self.kept = *kept,
             Command::Settle(settled) => {
                 for one in settled {
                     let row = self.rows.get_mut(&one.id).expect("known");
@@ -441,7 +467,8 @@ impl Bench {
                 self.sweep(delivery, accepted_before, FinalState::Expired);
             }
             Command::CancelQueued { delivery } => self.sweep(delivery, None, FinalState::Cancelled),
-            Command::StopDelivery { delivery, why } => {
+            Command::StopDelivery { delivery, why, by } => {
+                assert!(by.contains('@'), "a rule and its version: {by}");
                 self.stopped.push((delivery, why));
                 let stopped = self.deliveries.get_mut(&delivery).unwrap();
                 stopped.state = DeliveryState::Paused;
@@ -517,9 +544,7 @@ impl Bench {
                 return self.later(self.latency, Happening::Answer(id));
             }
             let late = conversation.waiting.remove(0);
-            let result = DoneResult::Verdict(Verdict::NotTried);
-            let done = MessageDone { message: late.message.id, started_at: None, result };
-            let results = vec![done];
+            let results = vec![not_tried(late.message.id)];
             self.engine.handle(self.now, Event::MessagesDone { connection: id, results });
         }
         if conversation.closing {
@@ -533,11 +558,7 @@ impl Bench {
         let results: Vec<MessageDone> = conversation
             .waiting
             .drain(..)
-            .map(|assignment| MessageDone {
-                message: assignment.message.id,
-                started_at: None,
-                result: DoneResult::Verdict(Verdict::NotTried),
-            })
+            .map(|assignment| not_tried(assignment.message.id))
             .collect();
         if !results.is_empty() {
             self.tell(Event::MessagesDone { connection: id, results });

@@ -262,6 +262,10 @@ domain = "%DOMAIN%"
 # Local bounce rules; they come before the shipped ones.
 # file = "bounce.toml"
 
+[reaction_rules]
+# Local rules for what follows when a provider says that mail comes too fast; they come before the shipped ones.
+# file = "reactions.toml"
+
 # HTTP API, metrics and health. Beyond loopback it needs tokens.
 [http]
 # listen = ["127.0.0.1:2580"]

@@ -1,4 +1,4 @@
-//! `[quarantine]` and `[bounce_rules]`: what follows for addresses from what servers say.
+//! `[quarantine]`, `[bounce_rules]` and `[reaction_rules]`: what follows from what servers say.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -108,6 +108,20 @@ fn read_guard(section: Section<'_>) -> GuardSettings {
     };
     section.finish();
     guard
+}
+
+/// `[reaction_rules]`
+#[derive(Clone, Debug, Default)]
+pub struct ReactionRulesConfig {
+    /// Local reaction rules; they come before the shipped ones. Default: none.
+    pub file: Option<PathBuf>,
+}
+
+/// Reads `[reaction_rules]`.
+pub(super) fn read_reaction_rules(section: Section<'_>, folder: &Path) -> ReactionRulesConfig {
+    let config = ReactionRulesConfig { file: read_existing_file(&section, "file", folder) };
+    section.finish();
+    config
 }
 
 /// Reads `[bounce_rules]`.

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::check::{self, PlacedSource};
 use super::faults::Faults;
 use super::inmail::{Surroundings, read_inmail};
-use super::quarantine::{read_bounce_rules, read_quarantine};
+use super::quarantine::{read_bounce_rules, read_quarantine, read_reaction_rules};
 use super::read::{Found, Reading, SecretReader, Section, suggestion};
 use super::{
     CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig, HttpConfig, HttpToken,
@@ -84,6 +84,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
     let inmail = read_inmail(root.section("inmail"), root.sections("mailbox"), &surroundings);
     let quarantine = read_quarantine(root.section("quarantine"));
     let bounce_rules = read_bounce_rules(root.section("bounce_rules"), folder);
+    let reaction_rules = read_reaction_rules(root.section("reaction_rules"), folder);
     let http = read_http(root.section("http"));
     let (retry, validity) = read_retry(root.section("retry"));
     let circuit_breaker = read_circuit_breaker(root.section("circuit_breaker"));
@@ -109,6 +110,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         inmail,
         quarantine,
         bounce_rules,
+        reaction_rules,
         http,
         retry,
         validity,

@@ -247,6 +247,13 @@ impl Connections {
         }
     }
 
+    /// Lets a connection finish what is on the wire, then close; what it has not begun comes back.
+    pub(super) fn recall(&mut self, connection: ConnectionId) {
+        if let Some(Open::Real { close, .. }) = self.open.remove(&connection) {
+            close.cancel();
+        }
+    }
+
     /// Conversations that have not come to their end.
     pub(super) fn count(&self) -> usize {
         self.open.len()

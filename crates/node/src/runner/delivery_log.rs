@@ -7,7 +7,8 @@
 //! A line has: `at` and `started_at` (RFC 3339, UTC; the latter is the moment that the hourly limits
 //! count), `message`, `delivery`, `recipient`, `source`, `target`, `mx_host`, `rule`, `rules_version`,
 //! `attempt`, `outcome`, `next_at`, `stage`, `reply`, `note`; of a refusal also `type`, `reason` and `bounce_rule` (with
-//! its version behind `@`): what it was taken for. The auditor (`mailweir stat audit`) needs nothing else.
+//! its version behind `@`): what it was taken for, and `reaction`, where one
+//! began or was renewed by it. The auditor (`mailweir stat audit`) needs nothing else.
 //!
 //! When the disk is full the line is lost and counted; mail is not held up by its log. What was written of it is
 //! taken back, and what a crash left of a line is ended at the next start: no line runs into another.
@@ -80,6 +81,9 @@ pub struct LogLine {
     /// The bounce rule that said so, `name@version`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bounce_rule: Option<String>,
+    /// The reaction that the refusal began or renewed, `R7 google-rate@2026-11-21`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reaction: Option<String>,
     /// Our own words, where no server spoke.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub note: String,
@@ -118,6 +122,7 @@ impl From<&Attempt> for LogLine {
             reason: judgement.map(|found| found.reason.to_string()),
             failure_type: judgement.map(|found| found.failure_type.to_string()),
             bounce_rule: judgement.map(|found| format!("{}@{}", found.rule, found.version)),
+            reaction: attempt.reaction.as_deref().map(str::to_owned),
             note: attempt.note.to_string(),
         }
     }

@@ -27,10 +27,14 @@ const OWN_PAUSE: Duration = Duration::from_secs(600);
 
 /// Translates true time into the node's own.
 #[derive(Debug, Default)]
-struct Clocks(Vec<(Timestamp, Timestamp, i64)>);
+pub(super) struct Clocks(Vec<(Timestamp, Timestamp, i64)>);
 
 impl Clocks {
-    fn own(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn run(&mut self, now: Timestamp, own: Timestamp, drift: i64) {
+        self.0.push((now, own, drift));
+    }
+
+    pub(super) fn own(&self, now: Timestamp) -> Timestamp {
         let after = self.0.partition_point(|(began, ..)| *began <= now);
         let life = after.checked_sub(1).and_then(|place| self.0.get(place));
         life.map_or(now, |(began, own, drift)| *own + drifted(now - *began, *drift))
@@ -77,7 +81,7 @@ pub(super) struct Conduct {
 
 impl Conduct {
     pub(super) fn clock_runs(&mut self, now: Timestamp, own: Timestamp, drift: i64) {
-        self.clocks.0.push((now, own, drift));
+        self.clocks.run(now, own, drift);
     }
 
     pub(super) fn begun(&mut self, delivery: DeliveryId, own: Timestamp) {
