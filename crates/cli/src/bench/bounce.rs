@@ -3,7 +3,7 @@
 //! The replies are the examples of the shipped rules; with `--replies` those of a file, one a line or JSON
 //! objects `{"text"}`. Each is sent many times with another address, queue id and IP address, as
 //! servers do. The mails are bounces in three forms made of those replies; with `--mails` those of a
-//! folder. Time is that of the processor, so a busy machine spoils nothing but its caches.
+//! folder. The admission set is that which a recipient meets at intake and before the sending. Time is that of the processor, so a busy machine spoils nothing but its caches.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
+use engine::quarantine::{AddressHash, AdmissionSet, Mark, State};
+use mail::failure::Reason;
 use mail::incoming;
 use rules::bounce::{
     BounceJudge, BounceRuleFile, BounceRules, Evidence, Key, SHIPPED_BOUNCE_TOML, normalise,
@@ -48,15 +50,25 @@ pub struct Figures {
     compile_ms: f64,
     /// Milliseconds for the first round, in which patterns are compiled as they are needed.
     first_round_ms: f64,
-    /// KiB of resident memory that the set and its patterns took.
+    /// KiB of resident memory that reading, checking and using the rules took.
     rules_kib: u64,
+    /// KiB of it that the search for their words takes.
+    search_kib: u64,
     /// Per second and core.
     normalised_and_keyed: f64,
     judged_cold: f64,
     judged_cached: f64,
     mails_read: f64,
     mails_read_and_judged: f64,
+    mails_read_and_judged_cold: f64,
+    /// Addresses asked for in an admission set of [`QUARANTINED`].
+    admitted: f64,
+    /// KiB of that set.
+    admission_kib: u64,
 }
+
+/// Addresses in the admission set that is measured.
+const QUARANTINED: u32 = 1_000_000;
 
 /// Measures.
 ///
@@ -72,9 +84,9 @@ pub fn run(arguments: &BounceBenchArguments) -> anyhow::Result<Figures> {
         Some(folder) => read_mails(folder)?,
         None => replies.iter().enumerate().map(|(number, reply)| bounce(number, reply)).collect(),
     };
+    let memory = resident_kib()?;
     let (file, check) = timed(|| BounceRuleFile::parse("rules/bounce.toml", SHIPPED_BOUNCE_TOML))?;
     let file = file.map_err(|faults| anyhow::anyhow!(crate::mx::render(&faults)))?;
-    let memory = resident_kib()?;
     let (rules, compile) = timed(|| Arc::new(BounceRules::compile(&file)))?;
     let judge_all = || {
         for reply in &replies {
@@ -106,6 +118,8 @@ pub fn run(arguments: &BounceBenchArguments) -> anyhow::Result<Figures> {
     judge_texts(4);
     let ((), cached) = timed(|| judge_texts(rounds))?;
     let mail_rounds = (rounds / 4).max(1);
+    // The reader builds its tables at the first mail.
+    mails.iter().for_each(|octets| drop(core::hint::black_box(incoming::read(octets))));
     let ((), read) = timed(|| {
         for octets in mails.iter().cycle().take(mails.len() * mail_rounds) {
             core::hint::black_box(incoming::read(octets));
@@ -118,6 +132,20 @@ pub fn run(arguments: &BounceBenchArguments) -> anyhow::Result<Figures> {
                 let evidence = crate::bounce::evidence(&mail, report);
                 core::hint::black_box(judge.judge(&evidence, &()).verdict.reason);
             }
+        }
+    })?;
+    let ((), judged_cold) = timed(|| {
+        for octets in mails.iter().cycle().take(mails.len() * mail_rounds) {
+            let mail = incoming::read(octets);
+            for report in &mail.reports {
+                core::hint::black_box(rules.classify(&crate::bounce::evidence(&mail, report)));
+            }
+        }
+    })?;
+    let (admission, asked) = admission();
+    let ((), admitted) = timed(|| {
+        for address in &asked {
+            core::hint::black_box(admission.admit_address(address).is_ok());
         }
     })?;
     Ok(Figures {
@@ -135,6 +163,10 @@ pub fn run(arguments: &BounceBenchArguments) -> anyhow::Result<Figures> {
         judged_cached: per_second(replies.len() * rounds, cached),
         mails_read: per_second(mails.len() * mail_rounds, read),
         mails_read_and_judged: per_second(mails.len() * mail_rounds, judged),
+        mails_read_and_judged_cold: per_second(mails.len() * mail_rounds, judged_cold),
+        admitted: per_second(asked.len(), admitted),
+        admission_kib: admission.octets() as u64 / 1024,
+        search_kib: rules.search_octets() as u64 / 1024,
     })
 }
 
@@ -151,7 +183,8 @@ pub fn text(figures: &Figures) -> String {
     line("rules read, all examples tried", format!("{:.0} ms", figures.check_ms));
     line("rules made ready", format!("{:.1} ms", figures.compile_ms));
     line("first round, patterns compiled", format!("{:.1} ms", figures.first_round_ms));
-    line("memory of the rules", format!("{} KiB", number(figures.rules_kib)));
+    line("memory that all this took", format!("{} KiB", number(figures.rules_kib)));
+    line("memory of the search for their words", format!("{} KiB", number(figures.search_kib)));
     line("replies", number(figures.replies as u64));
     line("replies normalised and keyed", rate(figures.normalised_and_keyed));
     line("replies judged without the cache", rate(figures.judged_cold));
@@ -159,8 +192,25 @@ pub fn text(figures: &Figures) -> String {
     line("mails", number(figures.mails as u64));
     line("mails read", rate(figures.mails_read));
     line("mails read and judged", rate(figures.mails_read_and_judged));
+    line("  without the cache", rate(figures.mails_read_and_judged_cold));
+    line("addresses asked for at admission", rate(figures.admitted));
+    line("memory of a million quarantined ones", format!("{} KiB", number(figures.admission_kib)));
     out.push_str("per second of processor time, on one core");
     out
+}
+
+/// A set with [`QUARANTINED`] addresses, and addresses of which half are in it.
+fn admission() -> (AdmissionSet, Vec<String>) {
+    let address = |number: u32| format!("somebody.{number}@example.com");
+    let mut set = AdmissionSet::new();
+    let mark = Mark::of(State::Quarantined, Some(Reason::UserUnknown));
+    for number in 0..QUARANTINED {
+        set.put(&AddressHash::of(&address(number)), Some(mark));
+    }
+    // Far apart, as those of a list are.
+    let asked =
+        (0..QUARANTINED).map(|number| address(number.wrapping_mul(7_919) % (2 * QUARANTINED)));
+    (set, asked.collect())
 }
 
 /// Seconds of this thread's processor time that something takes.
