@@ -2,18 +2,22 @@
 //!
 //! It starts the lab (a DNS server and the MX hosts of well-known providers, all on 127.0.0.0/8), a
 //! node with three sources and an empty database, hands over a personalised campaign, and lets it be
-//! sent under the shipped MX rules until everything that may go now has gone. Then it tells what
-//! became of the mail, what the receiving side saw beside each limit, and when the rest will have gone.
+//! sent under the shipped MX rules until everything that may go now has gone. Bounces, complaints and
+//! automatic replies come back to the node's listener for its return path. Then the same list is handed
+//! over once more. At the end it tells what became of the mail, what the receiving side saw beside each limit,
+//! what came back, who was refused the second time, and when the rest will have gone.
 //!
 //! **Promise.** Nothing leaves the machine. Exit status 0 only when the receiving side saw no limit
-//! passed, the auditor agrees, no message came twice and none is unaccounted for. A temporary folder is
-//! removed at the end, also after an interrupt.
+//! passed, the auditor agrees, no message came twice and none is unaccounted for; when everything that was
+//! sent back was read and matched; and when exactly those were refused who are in quarantine or on the
+//! denylist, and nobody tried to write to them. A temporary folder is removed at the end, also after an interrupt.
 //!
 //! **Bounds.** Recipients are streamed; what is kept per recipient is only what the lab keeps to find
-//! duplicates. The time is bounded by [`longest`].
+//! duplicates, and the addresses that may not be written to. The time is bounded by [`longest`].
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -21,7 +25,9 @@ use control::HttpServer;
 use engine::work::DeliveryOptions;
 use lab::Lab;
 use mail::id::MessageId;
+use mail::time::Timestamp;
 use node::config::Config;
+use node::inmail::{Inmail, InmailBounds};
 use node::intake::{Created, IntakeFault};
 use node::node::{Node, StartFault};
 use rules::Level;
@@ -30,12 +36,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{count, print, print_json};
+use crate::incoming::Incoming;
+use crate::output::{count, print, print_json, terminal_width};
 
 mod account;
+mod again;
 mod feed;
 mod forecast;
 mod progress;
+mod returns;
+mod returns_text;
 mod tally;
 mod text;
 mod watch;
@@ -45,8 +55,10 @@ mod world;
 mod tests;
 
 use account::{Account, Stored, Witnesses};
-use feed::Fed;
+use again::Second;
+use feed::{Fed, Listed};
 use progress::Progress;
+use returns::{Readings, Returned};
 use tally::{Tail, Tally};
 use watch::{FinishedBy, Snapshot};
 use world::{Folder, World};
@@ -55,6 +67,8 @@ use world::{Folder, World};
 const SENDING: Duration = Duration::from_secs(45);
 /// Recipients for which a second is added to it.
 const PER_SECOND: u64 = 5_000;
+/// The second delivery is sent for so long at most.
+const SECOND: Duration = Duration::from_secs(2);
 /// Tries to find the kept node at rest, so that the witnesses tell of the same moment.
 const STABLE_TRIES: u32 = 20;
 
@@ -63,9 +77,11 @@ The whole system on loopback: a lab with a DNS server and the MX hosts of well-k
 with three sources, and a personalised campaign sent under the shipped MX rules. Nothing leaves the machine.
 
 Ends when everything that may go now has gone. What must wait for its limit is shown with its reason
-and the time at which it will have gone.
+and the time at which it will have gone. Bounces, complaints and automatic replies come back over SMTP;
+then the same list is handed over once more, and who may not be written to any more is refused.
 
-Exit status 1 when a limit was passed, a message came twice or one is unaccounted for.";
+Exit status 1 when a limit was passed, a message came twice or is unaccounted for, something that came
+back was not understood, or somebody was written to who must not be.";
 
 /// `mailweir demo`
 #[derive(Debug, Args)]
@@ -152,7 +168,7 @@ fn introduce(settings: &Settings) -> Result<(), Failure> {
         count(settings.recipients, "recipient"),
         settings.level,
     );
-    print(&text::wrapped(&words, text::terminal_width().unwrap_or(100)))
+    print(&text::wrapped(&words, terminal_width().unwrap_or(100)))
 }
 
 /// Runs the demonstration and prints its result.
@@ -167,7 +183,7 @@ async fn perform(
     let shown = match shown {
         Ok(shown) => shown,
         Err(failure) => {
-            stage.node.shutdown().await;
+            stage.close().await;
             return Err(failure);
         }
     };
@@ -187,7 +203,7 @@ fn present(account: &Account, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(account);
     }
-    print(&text::report(account, text::terminal_width()))
+    print(&text::report(account, terminal_width()))
 }
 
 /// How long the sending may take at most.
@@ -204,6 +220,12 @@ struct Stage {
     tail: Tail,
     tally: Tally,
     node: Node,
+    /// The listener for the return path; ends before the node.
+    incoming: Option<Incoming>,
+    /// When the node was started, in its time.
+    began: Timestamp,
+    /// What had been read then.
+    readings: Readings,
     /// Last, so that everything in it is closed before it is removed.
     folder: Folder,
 }
@@ -213,30 +235,50 @@ struct Shown {
     fed: Fed,
     snapshot: Snapshot,
     finished_by: FinishedBy,
-    gone: Vec<Option<mail::time::Timestamp>>,
+    gone: Vec<Option<Timestamp>>,
+    second: Option<Second>,
 }
 
 impl Stage {
     /// Starts lab and node.
     fn set_up(settings: &Settings) -> Result<Self, Failure> {
         let mut folder = Folder::prepare(settings.data_dir.as_deref())?;
-        let world = World::new(settings.seed, settings.level)?;
+        let return_path = free_port(world::RETURN_PATH)?;
+        let world = World::new(settings.seed, settings.level, return_path)?;
         let key = folder.dkim_key()?;
         let lab = world.start(&key)?;
-        let http = settings.keep.then(free_port).transpose()?;
+        let http = settings.keep.then(|| free_port(Ipv4Addr::LOCALHOST)).transpose()?;
         // First of all: another demonstration may be running here, whose configuration must stay.
         let before = stored_before(&folder.data_dir())?;
-        let config = folder.configure(&lab, settings.level, http)?;
+        let config = folder.configure(&lab, settings.level, (return_path, http))?;
         let tail = Tail::open(&config.log.delivery_log)?;
         let mut tally = Tally::default();
         for (domain, queued) in &before.queued {
             tally.expect(&world, domain, *queued);
         }
+        let refused = |fault: &dyn std::fmt::Display| Failure::environment(fault.to_string());
+        let inmail =
+            Inmail::bind(&config, InmailBounds::default()).map_err(|fault| refused(&fault))?;
         let node = Node::start(config.clone()).map_err(|fault| start_failure(&fault))?;
+        let began = node.questions().now();
+        let incoming = Incoming::begin(inmail, &node, CancellationToken::new())
+            .map_err(|fault| refused(&fault))?;
         if settings.keep {
             folder.keep();
         }
-        Ok(Self { world, lab, config, before, tail, tally, node, folder })
+        Ok(Self {
+            world,
+            lab,
+            config,
+            before,
+            tail,
+            tally,
+            node,
+            incoming: Some(incoming),
+            began,
+            readings: Readings::default(),
+            folder,
+        })
     }
 
     /// Hands the campaign over and watches it until everything that may go has gone.
@@ -249,14 +291,18 @@ impl Stage {
         let intake = self.node.intake();
         let questions = self.node.questions();
         let failure = |fault: IntakeFault| Failure::environment(fault.to_string());
+        // Mail that an earlier run in this folder has kept and not read does not belong to this one.
+        self.all_read().await;
+        self.readings = self.readings_now();
         let options = DeliveryOptions { name: "spring".into(), ..intake.default_options() };
         let created = intake.create(options, Some(&world::campaign()), None).await;
         let Created::New(delivery) = created.map_err(failure)? else {
             return Err(Failure::environment("the delivery exists already, which cannot be"));
         };
         let amount = (settings.recipients, settings.seed);
+        let nobody = &mut Listed::default();
         let fed = tokio::select! {
-            fed = feed::feed(&intake, delivery, &self.world, amount, progress) => fed?,
+            fed = feed::feed(&intake, delivery, &self.world, amount, nobody, progress) => fed?,
             () = end.cancelled() => {
                 return Err(Failure::environment(
                     "stopped by hand while the recipients were handed over",
@@ -269,12 +315,64 @@ impl Stage {
         intake.start(delivery).await.map_err(failure)?;
         let witnesses = (&mut self.tail, &mut self.tally);
         let most = longest(settings.recipients);
-        let (snapshot, finished_by) =
+        let (mut snapshot, finished_by) =
             watch::watch(&questions, &self.world, witnesses, most, progress, end.cancelled())
                 .await?;
+        let second = match finished_by {
+            FinishedBy::Interrupt => None,
+            _ => Some(self.show_again(amount, &mut snapshot, progress, end).await?),
+        };
         progress.stage("running the engine ahead to see when the rest will have gone");
         let gone = forecast::forecast(&questions, &self.world, &self.tally, &snapshot).await?;
-        Ok(Shown { fed, snapshot, finished_by, gone })
+        Ok(Shown { fed, snapshot, finished_by, gone, second })
+    }
+
+    /// Lets everything come back, and hands the same list over once more.
+    async fn show_again(
+        &mut self,
+        amount: (u64, u64),
+        snapshot: &mut Snapshot,
+        progress: &mut Progress,
+        end: &CancellationToken,
+    ) -> Result<Second, Failure> {
+        let (intake, questions) = (self.node.intake(), self.node.questions());
+        progress.stage("reading the bounces, complaints and replies that come back");
+        self.all_read().await;
+        progress.stage("handing the same list over once more");
+        let second = Second::hand_over(&intake, &self.world, amount).await?;
+        self.lab.watch_for(second.refused());
+        self.tally.apart = Some((second.delivery, 0));
+        let failure = |fault: IntakeFault| Failure::environment(fault.to_string());
+        intake.start(second.delivery).await.map_err(failure)?;
+        let witnesses = (&mut self.tail, &mut self.tally);
+        let stop = end.cancelled();
+        watch::until_quiet(&questions, &self.world, witnesses, SECOND, stop).await?;
+        progress.stage("taking back what is left of the second delivery");
+        again::take_back(&intake, second.delivery).await?;
+        self.all_read().await;
+        self.tail.read(&self.world, &mut self.tally)?;
+        // What the first delivery waits for may have changed meanwhile.
+        snapshot.look_again(&questions, &self.world, &self.tally).await?;
+        Ok(second)
+    }
+
+    /// Waits until everything that was sent back has been read.
+    async fn all_read(&self) {
+        if let Some(incoming) = &self.incoming {
+            returns::all_read(&self.lab, &incoming.counts).await;
+        }
+    }
+
+    fn readings_now(&self) -> Readings {
+        let all = self.node.nondeliverables();
+        self.incoming
+            .as_ref()
+            .map_or(self.readings, |incoming| Readings::now(&all, &incoming.counts))
+    }
+
+    /// What the witnesses of returned mail say now.
+    fn returned(&self) -> Returned {
+        Returned { lab: self.lab.returns(), readings: (self.readings, self.readings_now()) }
     }
 
     /// Ends node and lab and draws up the account from what is on the disk.
@@ -285,8 +383,19 @@ impl Stage {
         progress: &mut Progress,
     ) -> Result<Account, Failure> {
         progress.stage("closing the node and counting what is on the disk");
+        let counts = self.incoming.as_ref().map(|incoming| Arc::clone(&incoming.counts));
+        if let Some(incoming) = self.incoming.take() {
+            incoming.end().await;
+        }
+        let lab_record = self.lab.returns();
+        let all = self.node.nondeliverables();
+        let read = counts.map_or(self.readings, |counts| Readings::now(&all, &counts));
+        drop(all);
+        let returned = Returned { lab: lab_record, readings: (self.readings, read) };
         self.node.shutdown().await;
-        let after = stored_after(&self.config)?;
+        let apart = shown.second.as_ref().map(|second| second.delivery);
+        let after = Stored::count(open_store(&self.config.data_dir)?.reads(), apart, self.began)
+            .map_err(|fault| Failure::environment(fault.to_string()))?;
         self.tail.read(&self.world, &mut self.tally)?;
         let audit = self.tail.audit(&self.world)?;
         let lab = self.lab.stop();
@@ -300,10 +409,20 @@ impl Stage {
                 lab: &lab,
                 snapshot: &shown.snapshot,
                 gone: &shown.gone,
+                returned: &returned,
+                second: shown.second.as_ref(),
             },
             shown.finished_by,
         );
         Ok(complete(account, &shown, settings))
+    }
+
+    /// Ends the listener and then the node.
+    async fn close(self) {
+        if let Some(incoming) = self.incoming {
+            incoming.end().await;
+        }
+        self.node.shutdown().await;
     }
 
     /// Draws up the account, prints it and stays until somebody ends it.
@@ -318,15 +437,16 @@ impl Stage {
         let account = match self.account_at_rest(&mut shown, settings).await {
             Ok(account) => account,
             Err(failure) => {
-                self.node.shutdown().await;
+                self.close().await;
                 return Err(failure);
             }
         };
         progress.end();
         let served = self.serve(&account, end, json).await;
-        self.node.shutdown().await;
-        if !json && self.folder.stays() {
-            print(&format!("\nended in order; {} was kept", self.folder.path.display()))?;
+        let (folder, stays) = (self.folder.path.clone(), self.folder.stays());
+        self.close().await;
+        if !json && stays {
+            print(&format!("\nended in order; {} was kept", folder.display()))?;
         }
         served?;
         Ok(Outcome::of(account.good()))
@@ -342,7 +462,10 @@ impl Stage {
         let failure = |fault: IntakeFault| Failure::environment(fault.to_string());
         let mut last = None;
         for _ in 0..STABLE_TRIES {
-            let after = intake.read(|reads| Stored::count(reads)).await.map_err(failure)?;
+            let returned = self.returned();
+            let (apart, began) = (shown.second.as_ref().map(|second| second.delivery), self.began);
+            let after = intake.read(move |reads| Stored::count(reads, apart, began)).await;
+            let after = after.map_err(failure)?;
             self.tail.read(&self.world, &mut self.tally)?;
             let audit = self.tail.audit(&self.world)?;
             let lab = self.lab.report();
@@ -356,10 +479,12 @@ impl Stage {
                     lab: &lab,
                     snapshot: &shown.snapshot,
                     gone: &shown.gone,
+                    returned: &returned,
+                    second: shown.second.as_ref(),
                 },
                 shown.finished_by,
             );
-            let good = account.unaccounted == 0;
+            let good = account.unaccounted == 0 && account.came_back.difference == 0;
             last = Some(complete(account, shown, settings));
             if good {
                 break;
@@ -450,7 +575,7 @@ fn complete(account: Account, shown: &Shown, settings: &Settings) -> Account {
     let seconds = shown.fed.time.as_secs_f64();
     Account {
         recipients: settings.recipients,
-        refused_at_admission: shown.fed.refused,
+        refused_at_admission: shown.fed.refused.len() as u64,
         accepted_per_second: (shown.fed.accepted as f64 / seconds.max(0.001)) as u64,
         level: settings.level.to_string(),
         seed: settings.seed,
@@ -464,11 +589,11 @@ fn start_failure(fault: &StartFault) -> Failure {
     Failure::environment(fault.to_string())
 }
 
-/// A port of 127.0.0.1 that is free now.
-fn free_port() -> Result<SocketAddr, Failure> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+/// A port of an address of this machine that is free now.
+fn free_port(address: Ipv4Addr) -> Result<SocketAddr, Failure> {
+    TcpListener::bind((address, 0))
         .and_then(|listener| listener.local_addr())
-        .map_err(|fault| Failure::environment(format!("cannot open a port on 127.0.0.1: {fault}")))
+        .map_err(|fault| Failure::environment(format!("cannot open a port on {address}: {fault}")))
 }
 
 fn open_store(folder: &Path) -> Result<SqliteStore, Failure> {
@@ -494,13 +619,7 @@ fn stored_before(folder: &Path) -> Result<Stored, Failure> {
             break;
         }
     }
-    Stored::count(store.reads()).map_err(failure)
-}
-
-/// What is on the disk after the node has ended.
-fn stored_after(config: &Config) -> Result<Stored, Failure> {
-    Stored::count(open_store(&config.data_dir)?.reads())
-        .map_err(|fault| Failure::environment(fault.to_string()))
+    Stored::count(store.reads(), None, now).map_err(failure)
 }
 
 /// What to try after a demonstration that has ended.

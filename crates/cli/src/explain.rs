@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{count, moment, moment_ahead, print, print_json, table};
+use crate::output::{count, fits, moment, moment_ahead, print, print_json, table, terminal_width};
 use crate::{paths, show};
 
 /// `mailweir explain`
@@ -143,23 +143,35 @@ fn delivery(what: &str, answer: &Value, now: Timestamp) -> String {
     }
     let domains = list(answer, "domains");
     if !domains.is_empty() {
-        let mut rows = table(&["domain", "waits for", "not before", "would release it"]);
-        for domain in paths::shown(domains) {
-            let waiting = domain.get("waiting").unwrap_or(&Value::Null);
-            let cell = |value: &Value, name: &str| field(value, name).map(show::plain);
-            rows.add_row([
-                cell(domain, "domain").unwrap_or_default(),
-                cell(waiting, "reason").unwrap_or_default(),
-                waiting_until(waiting, now),
-                release(waiting).unwrap_or_default(),
-            ]);
-        }
-        text += &format!("\n{rows}\n{}", paths::more(domains.len()));
+        let rows = waiting_domains(domains, now, terminal_width());
+        text += &format!("\n{rows}{}", paths::more(domains.len()));
         if field(answer, "domains_complete") == Some(&Value::Bool(false)) {
             text += "more domains wait; these were found first\n";
         }
     }
     text
+}
+
+/// The domains for which a delivery waits: a table, or lines where the terminal is too narrow for it.
+fn waiting_domains(domains: &[Value], now: Timestamp, width: Option<u16>) -> String {
+    let mut rows = table(&["domain", "waits for", "not before", "would release it"]);
+    let mut lines = String::new();
+    for domain in paths::shown(domains) {
+        let waiting = domain.get("waiting").unwrap_or(&Value::Null);
+        let cell = |value: &Value, name: &str| field(value, name).map(show::plain);
+        let row = [
+            cell(domain, "domain").unwrap_or_default(),
+            cell(waiting, "reason").unwrap_or_default(),
+            waiting_until(waiting, now),
+            release(waiting).unwrap_or_default(),
+        ];
+        let _ = writeln!(lines, "{}: {}\n    not before {}", row[0], row[1], row[2]);
+        if !row[3].is_empty() {
+            let _ = writeln!(lines, "    {}", row[3]);
+        }
+        rows.add_row(row);
+    }
+    if fits(&rows, width) { format!("{rows}\n") } else { lines }
 }
 
 /// A domain: what is queued for it, where it leads, and how much may go there.

@@ -19,6 +19,7 @@ mod demo;
 mod exit;
 mod explain;
 mod globals;
+mod incoming;
 mod init;
 mod lab;
 mod machine;

@@ -61,6 +61,21 @@ pub fn table(columns: &[&str]) -> Table {
     table
 }
 
+/// The width of the terminal on standard output; `None`: it is none, and nothing bounds a line.
+#[must_use]
+pub fn terminal_width() -> Option<u16> {
+    Table::new().width()
+}
+
+/// Whether a table has room in so many columns without a line broken.
+#[must_use]
+pub fn fits(rows: &Table, width: Option<u16>) -> bool {
+    let Some(width) = width else { return true };
+    let mut free = rows.clone();
+    free.set_content_arrangement(ContentArrangement::Disabled);
+    free.lines().all(|line| line.trim_end().chars().count() <= usize::from(width))
+}
+
 /// A number with thousands separated: `140,000`.
 #[must_use]
 pub fn number(number: u64) -> String {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::output::{moment, printable, table};
+use crate::output::{fits, moment, printable, table, terminal_width};
 use crate::show::plain;
 
 /// Rows of a table beyond which the rest is only counted.
@@ -110,9 +110,14 @@ fn cell(value: &Value, name: &str) -> String {
     value.get(name).map_or_else(|| "-".to_owned(), plain)
 }
 
-/// The paths of a message or domain and, below, their budgets, each once; empty without any path.
+/// The paths of a message or domain and, below, their budgets, each once; empty without any path. Where the terminal is
+/// too narrow for the table of paths, each has lines of its own.
 #[must_use]
 pub fn tables(paths: &[Value]) -> String {
+    tables_within(paths, terminal_width())
+}
+
+fn tables_within(paths: &[Value], width: Option<u16>) -> String {
     if paths.is_empty() {
         return String::new();
     }
@@ -123,6 +128,7 @@ pub fn tables(paths: &[Value]) -> String {
         columns.insert(2, "rule");
     }
     let mut rows = table(&columns);
+    let mut lines = String::new();
     for path in paths.iter().take(MOST_ROWS) {
         // In an answer about a domain the live part stands apart.
         let live = match path.get("live") {
@@ -138,13 +144,31 @@ pub fn tables(paths: &[Value]) -> String {
             state.next_at.unwrap_or_else(|| "now".to_owned()),
             state.why,
         ];
+        let _ = writeln!(lines, "{}  {}\n    {}", row[0], row[1], in_words(&row[2..]));
         if rules.len() > 1 {
-            row.insert(2, cell(path, "rule"));
+            let rule = cell(path, "rule");
+            let _ = writeln!(lines, "    rule {rule}");
+            row.insert(2, rule);
         }
         rows.add_row(row);
     }
-    let mut text = format!("{rows}\n{}", more(paths.len()));
-    let _ = write!(text, "\n{}", budgets(paths));
+    let shown = if fits(&rows, width) { format!("{rows}\n") } else { lines };
+    format!("{shown}{}\n{}", more(paths.len()), budgets(paths))
+}
+
+/// State, connections, next time and reason of a path, as a sentence.
+fn in_words(row: &[String]) -> String {
+    let [state, connections, next, why] = row else { return row.join(", ") };
+    let mut text = state.clone();
+    if next != "now" {
+        let _ = write!(text, " until {next}");
+    }
+    if connections != "0" {
+        let _ = write!(text, ", connections: {connections}");
+    }
+    if !why.is_empty() {
+        let _ = write!(text, "\n    {why}");
+    }
     text
 }
 
@@ -159,19 +183,16 @@ fn budgets(paths: &[Value]) -> String {
     if list.is_empty() {
         return String::new();
     }
-    let columns =
-        ["rule", "budget", ">in any hour", ">of", ">in five minutes", ">of", ">connections", ">of"];
-    let mut rows = table(&columns);
+    let mut rows = table(&["rule", "budget", ">in any hour", ">five minutes", ">connections"]);
     for budget in list.iter().take(MOST_ROWS) {
+        let of =
+            |used: &str, limit: &str| format!("{} / {}", cell(budget, used), cell(budget, limit));
         rows.add_row([
             cell(budget, "rule"),
             cell(budget, "key"),
-            cell(budget, "used_in_window"),
-            cell(budget, "limit_per_hour"),
-            cell(budget, "used_in_period"),
-            cell(budget, "period_limit"),
-            cell(budget, "connections"),
-            cell(budget, "max_connections"),
+            of("used_in_window", "limit_per_hour"),
+            of("used_in_period", "period_limit"),
+            of("connections", "max_connections"),
         ]);
     }
     format!("{rows}\n{}", more(list.len()))
@@ -241,8 +262,31 @@ mod tests {
                 "budgets": [budget(3)], "live": null })
         };
         let text = tables(&[path("192.0.2.1"), path("192.0.2.2")]);
-        assert_eq!(text.matches("2,500").count(), 1, "{text}");
+        assert_eq!(text.matches("3 / 2,500").count(), 1, "{text}");
         assert_eq!(text.matches("not used yet").count(), 2, "{text}");
         assert_eq!(tables(&[]), "");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_lines_in_place_of_a_table() {
+        let path = json!({ "source": 1, "target": "192.0.2.100", "rule": "google",
+            "mx_host": "alt2.gmail-smtp-in.l.google.com", "budgets": [budget(208)],
+            "live": { "connections": 2 } });
+        for width in [None, Some(80), Some(100), Some(140)] {
+            let text = tables_within(core::slice::from_ref(&path), width);
+            let longest = text.lines().map(|line| line.trim_end().chars().count()).max();
+            let room = width.map_or(usize::MAX, usize::from);
+            assert!(longest.is_some_and(|longest| longest <= room), "{width:?}\n{text}");
+            let is_table = text.contains("MX host");
+            assert_eq!(is_table, room >= 140, "{width:?}\n{text}");
+            for wanted in [
+                "s1>192.0.2.100",
+                "waiting: five-minute quota",
+                "2026-11-21T10:05:00.000Z",
+                "208 of 208",
+            ] {
+                assert!(text.contains(wanted), "{wanted}: {width:?}\n{text}");
+            }
+        }
     }
 }

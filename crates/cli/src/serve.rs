@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
+use crate::incoming::Incoming;
 use crate::output::{count, say};
 
 /// Arguments of `mailweir serve`.
@@ -93,22 +94,17 @@ async fn serve(config: Config) -> Ended {
     let room = node.intake();
     let submission = submission
         .with_pressure(Arc::new(move || room.check_room().err().map(|short| short.to_string())));
-    let inmail = match inmail.open(&node.intake()) {
-        Ok(inmail) => inmail,
+    let asked = node.questions().with_submission(submission.counts());
+    let http = HttpServer::bind(&http_config, node.intake(), asked);
+    let http = match http {
+        Ok(http) => http,
         Err(fault) => {
             node.shutdown().await;
             return Err(refused(&fault));
         }
     };
-    let room = node.intake();
-    let inmail =
-        inmail.with_pressure(Arc::new(move || room.health().err().map(|sick| sick.to_string())));
-    let nondeliverables = node.nondeliverables();
-    nondeliverables.watch_inmail(inmail.counts());
-    let asked = node.questions().with_submission(submission.counts());
-    let http = HttpServer::bind(&http_config, node.intake(), asked);
-    let http = match http {
-        Ok(http) => http,
+    let incoming = match Incoming::begin(inmail, &node, stop.clone()) {
+        Ok(incoming) => incoming,
         Err(fault) => {
             node.shutdown().await;
             return Err(refused(&fault));
@@ -124,12 +120,10 @@ async fn serve(config: Config) -> Ended {
     for address in http.local_addresses()? {
         tracing::info!(%address, "HTTP listens");
     }
-    for address in inmail.smtp_addresses() {
+    for address in &incoming.addresses {
         tracing::info!(%address, "incoming mail listens");
     }
     let submission = tokio::spawn(submission.run(node.intake(), stop.clone()));
-    // It ends before the node: what is in hand is recorded by it.
-    let inmail = tokio::spawn(inmail.run(nondeliverables.returned_mail(), stop.clone()));
     let http_stop = stop.clone();
     let http = tokio::spawn(async move {
         if let Err(fault) = http.run(http_stop).await {
@@ -160,11 +154,12 @@ async fn serve(config: Config) -> Ended {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
     let ended = async {
-        for listener in [submission, inmail, http] {
+        for listener in [submission, http] {
             if let Err(fault) = listener.await {
                 tracing::error!(%fault, "a listener has panicked");
             }
         }
+        incoming.end().await;
         node.shutdown().await;
     };
     tokio::select! {

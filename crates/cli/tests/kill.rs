@@ -1,15 +1,23 @@
 //! Kill -9 on the real process: nothing accepted is lost, and nothing is repeated without cause.
 //!
 //! The lab is the judge: it runs in the test's process and outlives the node, which is killed at random
-//! moments of a campaign and started again on the same folder.
+//! moments of a campaign and started again on the same folder. In the second test the test itself sends bounces for
+//! what the lab took, and holds the node to every 250.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::quarantine::{Channel, Selection, TextFilter};
+use engine::work::FinalState;
 use lab::{Lab, LabConfig, Mood, MxConfig, ProviderConfig, Span};
+use mail::id::MessageId;
+use store::{LedgerPlace, MessageState, SqliteOptions, SqliteStore, Store as _};
 
 /// Recipients of the campaign.
 const RECIPIENTS: u32 = 6_000;
@@ -37,19 +45,20 @@ matches = ["mx.a.judge.example"]
 matches_not = ["mx.a.judge.test"]
 "#;
 
-/// Four domains whose hosts take a few milliseconds for an answer, so that a campaign lasts for some seconds.
-fn judge() -> Lab {
-    let mut config = LabConfig::default();
+/// Four domains whose hosts take a few milliseconds for an answer, so that a campaign lasts for some seconds. `net`
+/// keeps the addresses of two judges apart.
+fn judge(net: u8, mood: &Mood, journal: Option<PathBuf>) -> Lab {
+    let mut config = LabConfig { journal, ..LabConfig::default() };
     for (number, name) in (1_u8..).zip(["a", "b", "c", "d"]) {
         let domain = format!("{name}.judge.example");
         config.providers.push(ProviderConfig {
             name: name.into(),
             domains: vec![domain.clone()],
-            mood: Mood { round_trip: Some(Span(Duration::from_millis(4))), ..Mood::default() },
+            mood: Mood { round_trip: Some(Span(Duration::from_millis(4))), ..mood.clone() },
             mx: vec![MxConfig {
                 host: format!("mx.{domain}"),
                 preference: 10,
-                addresses: vec![[127, 13, number, 1].into()],
+                addresses: vec![[127, net, number, 1].into()],
                 domains: Vec::new(),
             }],
             ..ProviderConfig::default()
@@ -116,7 +125,19 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn write_configuration(folder: &Path, lab: &Lab, http: u16) {
+/// A simple seeded generator: the moments differ, the test can be repeated.
+struct Moments(u64);
+
+impl Moments {
+    /// From `least` to 180 ms more.
+    fn next(&mut self, least: u64) -> Duration {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis(least + (self.0 >> 33) % 180)
+    }
+}
+
+fn write_configuration(folder: &Path, lab: &Lab, http: u16, more: &str) {
     std::fs::write(folder.join("mx.toml"), RULES).unwrap();
     let text = format!(
         r#"
@@ -139,6 +160,7 @@ only_targets = ["127.0.0.0/8"]
 listen = []
 [http]
 listen = ["127.0.0.1:{http}"]
+{more}
 "#,
         port = lab.port(),
         dns = lab.dns_address()
@@ -146,14 +168,14 @@ listen = ["127.0.0.1:{http}"]
     std::fs::write(folder.join("mailweir.toml"), text).unwrap();
 }
 
-fn start_campaign(http: u16) -> String {
+fn start_campaign(http: u16, recipients: u32) -> String {
     let delivery = r#"{"options":{"name":"kill"},"content":{"kind":"template",
         "from":{"name":"Shop","address":"news@sender.example"},
         "subject":"Hello {{ n }}","text":"Number {{ n }}\n"}}"#;
     let made = request(http, "POST", "/api/v1/deliveries", "application/json", delivery);
     let id = made["id"].as_str().unwrap().to_owned();
     let mut list = String::new();
-    for number in 0..RECIPIENTS {
+    for number in 0..recipients {
         let domain = ["a", "b", "c", "d"][number as usize % 4];
         list.push_str(&format!(
             "{{\"email\":\"p{number}@{domain}.judge.example\",\"n\":{number}}}\n"
@@ -161,27 +183,23 @@ fn start_campaign(http: u16) -> String {
     }
     let path = format!("/api/v1/deliveries/{id}/recipients");
     let taken = request(http, "POST", &path, "application/x-ndjson", &list);
-    assert_eq!(taken["accepted"], RECIPIENTS, "{taken}");
+    assert_eq!(taken["accepted"], recipients, "{taken}");
     request(http, "POST", &format!("/api/v1/deliveries/{id}/start"), "application/json", "{}");
     id
 }
 
 #[test]
 fn twenty_kills_lose_nothing() {
-    let lab = judge();
+    let lab = judge(13, &Mood::default(), None);
     let folder = tempfile::tempdir().unwrap();
     let http = free_port();
-    write_configuration(folder.path(), &lab, http);
+    write_configuration(folder.path(), &lab, http, "");
     let mut node = Node::start(folder.path());
-    let id = start_campaign(http);
-    // A simple seeded generator: the moments differ, the test can be repeated.
-    let mut state = 0x9e37_79b9_u64;
+    let id = start_campaign(http, RECIPIENTS);
+    let mut moments = Moments(0x9e37_79b9);
     let mut killed_while_sending = 0;
     for _ in 0..KILLS {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let pause = Duration::from_millis(20 + (state >> 33) % 180);
-        std::thread::sleep(pause);
+        std::thread::sleep(moments.next(20));
         let before = lab.report().duplicates.unique_accepted;
         killed_while_sending += u32::from(before > 0 && before < u64::from(RECIPIENTS));
         node.kill();
@@ -211,4 +229,219 @@ fn twenty_kills_lose_nothing() {
     // What a kill can repeat: messages whose 250 had come and whose outcome was not yet on the disk.
     let bound = u64::from(KILLS) * u64::from(CONNECTIONS) * 2;
     assert!(seen.extra_copies <= bound, "{} repeats, bound {bound}", seen.extra_copies);
+}
+
+/// Recipients of the campaign whose mail bounces; each tenth is refused at once instead.
+const BOUNCING: u32 = 1_500;
+
+/// How often the process is killed while bounces arrive.
+const KILLS_WITH_BOUNCES: u32 = 12;
+
+/// The words of every bounce.
+const WORDS: &str = "550 5.1.1 No such user here, said much later";
+
+/// The one who sends bounces: for each message in the lab's journal one, until it was acknowledged.
+struct Bouncer {
+    journal: BufReader<std::fs::File>,
+    line: String,
+    inmail: u16,
+    /// Return path and recipient of what has not been acknowledged.
+    waiting: Vec<(String, String)>,
+    /// How often a bounce about a recipient was acknowledged.
+    acknowledged: BTreeMap<String, u32>,
+    /// Conversations that broke down before the answer.
+    broken: u32,
+}
+
+impl Bouncer {
+    fn new(journal: &Path, inmail: u16) -> Self {
+        let file = std::fs::File::options().create(true).append(true).read(true).open(journal);
+        let mut journal = BufReader::new(file.unwrap());
+        journal.seek(SeekFrom::Start(0)).unwrap();
+        let (waiting, acknowledged) = (Vec::new(), BTreeMap::new());
+        Self { journal, line: String::new(), inmail, waiting, acknowledged, broken: 0 }
+    }
+
+    /// Reads what the lab has taken since, and bounces some of it over one connection.
+    fn go_on(&mut self) {
+        // A line whose end is being written is read on the next time.
+        while self.journal.read_line(&mut self.line).unwrap() > 0 && self.line.ends_with('\n') {
+            let taken: serde_json::Value = serde_json::from_str(&self.line).unwrap();
+            let text = |name: &str| taken[name].as_str().unwrap().to_owned();
+            self.waiting.push((text("sender"), text("recipient")));
+            self.line.clear();
+        }
+        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.inmail)) else {
+            // It is being started again.
+            std::thread::sleep(Duration::from_millis(10));
+            return;
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut talk = BufReader::new(stream);
+        let greeted = answer(&mut talk).is_some() && ask(&mut talk, "EHLO judge.example").is_some();
+        for _ in 0..20 {
+            let Some((sender, recipient)) = self.waiting.pop() else { break };
+            let kept = greeted.then(|| bounce(&mut talk, &sender, &recipient)).flatten();
+            if kept == Some(250) {
+                *self.acknowledged.entry(recipient).or_default() += 1;
+            } else {
+                self.broken += u32::from(greeted);
+                self.waiting.insert(0, (sender, recipient));
+                break;
+            }
+        }
+    }
+}
+
+/// The code of an answer; `None`: the conversation has broken down.
+fn answer(talk: &mut BufReader<TcpStream>) -> Option<u16> {
+    loop {
+        let mut line = String::new();
+        talk.read_line(&mut line).ok().filter(|octets| *octets > 3)?;
+        if line.as_bytes()[3] != b'-' {
+            return line[..3].parse().ok();
+        }
+    }
+}
+
+fn ask(talk: &mut BufReader<TcpStream>, command: &str) -> Option<u16> {
+    talk.get_mut().write_all(format!("{command}\r\n").as_bytes()).ok()?;
+    answer(talk)
+}
+
+/// Sends one bounce; what the last answer was.
+fn bounce(talk: &mut BufReader<TcpStream>, sender: &str, recipient: &str) -> Option<u16> {
+    ask(talk, "MAIL FROM:<>").filter(|code| *code == 250)?;
+    ask(talk, &format!("RCPT TO:<{sender}>")).filter(|code| *code == 250)?;
+    ask(talk, "DATA").filter(|code| *code == 354)?;
+    let report = format!(
+        "From: MAILER-DAEMON@judge.example\r\nTo: <{sender}>\r\nSubject: Undelivered Mail\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=x\r\n\r\n--x\r\n\r\n\
+         It could not be delivered.\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\n\
+         Reporting-MTA: dns; judge.example\r\n\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: failed\r\n\
+         Status: 5.1.1\r\nDiagnostic-Code: smtp; {WORDS}\r\n\r\n--x--\r\n."
+    );
+    ask(talk, &report)
+}
+
+/// What the ledger on the disk holds of each address: refusals in the session, bounces.
+fn evidence(store: &SqliteStore) -> BTreeMap<String, [u32; 2]> {
+    let mut found: BTreeMap<String, [u32; 2]> = BTreeMap::new();
+    let mut after = LedgerPlace::default();
+    loop {
+        let (entries, next) = store.reads().entries(&Selection::default(), after, 1_000).unwrap();
+        for entry in entries.iter().filter(|entry| entry.failure().is_some()) {
+            let way = usize::from(entry.evidence.channel == Channel::Asynchronous);
+            found.entry(entry.evidence.address.to_string()).or_default()[way] += 1;
+        }
+        match next {
+            Some(next) => after = next,
+            None => return found,
+        }
+    }
+}
+
+/// Mails that were kept and have not had their effect.
+fn unread(folder: &Path) -> usize {
+    let count = |name: &str| {
+        let files = std::fs::read_dir(folder.join("data/inmail").join(name)).unwrap();
+        files.count()
+    };
+    count("new") + count("processing")
+}
+
+#[test]
+fn kills_lose_no_bounce_that_was_acknowledged_and_no_refusal_and_count_none_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal.jsonl");
+    let mood = Mood { unknown_users: 0.1, ..Mood::default() };
+    let lab = judge(14, &mood, Some(journal.clone()));
+    let (http, inmail) = (free_port(), free_port());
+    std::fs::write(folder.path().join("key"), "the key of the return path").unwrap();
+    let more = format!(
+        "[return_path]\ndomain = \"bounce.sender.example\"\nkeys = [{{ file = \"key\" }}]\n\
+         [sender]\ndomain = \"sender.example\"\n[inmail]\nlisten = [\"127.0.0.1:{inmail}\"]\n"
+    );
+    write_configuration(folder.path(), &lab, http, &more);
+    let mut node = Node::start(folder.path());
+    let id = start_campaign(http, BOUNCING);
+    let end = Arc::new(AtomicBool::new(false));
+    let mut bouncer = Bouncer::new(&journal, inmail);
+    let bouncing = std::thread::spawn({
+        let end = Arc::clone(&end);
+        move || {
+            while !end.load(Ordering::Relaxed) || !bouncer.waiting.is_empty() {
+                bouncer.go_on();
+            }
+            // What was taken meanwhile.
+            bouncer.go_on();
+            while !bouncer.waiting.is_empty() {
+                bouncer.go_on();
+            }
+            bouncer
+        }
+    });
+    let mut moments = Moments(0x51f1_5e3d);
+    for _ in 0..KILLS_WITH_BOUNCES {
+        std::thread::sleep(moments.next(60));
+        node.kill();
+        node = Node::start(folder.path());
+    }
+    let begun = Instant::now();
+    let done = || {
+        let path = format!("/api/v1/deliveries/{id}");
+        let counters = request(http, "GET", &path, "application/json", "")["counters"].clone();
+        let count = |name: &str| counters[name].as_u64().unwrap();
+        count("sent") + count("failed") == u64::from(BOUNCING)
+    };
+    while !done() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(done(), "the campaign does not come to its end");
+    end.store(true, Ordering::Relaxed);
+    let bouncer = bouncing.join().unwrap();
+    while unread(folder.path()) > 0 && begun.elapsed() < Duration::from_secs(90) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(unread(folder.path()), 0, "mail that was kept must be read");
+    node.kill();
+    drop(node);
+    let report = lab.stop();
+
+    let options = SqliteOptions { node: "mailweir".into(), ..SqliteOptions::default() };
+    let store = SqliteStore::open(&folder.path().join("data"), options).unwrap();
+    let found = evidence(&store);
+    // Every 250 of inmail stands for one piece of evidence, however often the mail was brought.
+    for (address, times) in &bouncer.acknowledged {
+        let bounces = found.get(address).map_or(0, |[_, bounces]| *bounces);
+        assert_eq!(bounces, 1, "{address} was acknowledged {times} times");
+    }
+    let bounced = found.values().filter(|[_, bounces]| *bounces > 0).count();
+    assert_eq!(bounced, bouncer.acknowledged.len());
+    assert_eq!(bounced as u64, report.duplicates.unique_accepted);
+    // Every message that the server refused has its one piece of evidence too.
+    let messages = store.reads().messages(MessageId(0), 2 * BOUNCING).unwrap();
+    let (mut refused, mut withdrawn) = (0, 0);
+    for message in &messages {
+        let MessageState::Final { state, .. } = message.state else { panic!("{message:?}") };
+        let [refusals, bounces] = found.get(&*message.address).copied().unwrap_or_default();
+        if message.last_reply.starts_with("quarantined") {
+            // Killed after the evidence and before the outcome: it was not written to again.
+            assert!(refusals + bounces > 0 && refusals <= 1, "{message:?}");
+            withdrawn += 1;
+        } else {
+            assert_eq!(refusals, u32::from(state == FinalState::Failed), "{message:?}");
+        }
+        refused += refusals;
+    }
+    let texts = store.reads().texts(TextFilter::default(), None, 100).unwrap();
+    let met = texts.iter().find(|text| text.first_raw.contains("said much later")).unwrap();
+    assert_eq!(met.occurrences as usize, bounced, "a text is counted as often as it was met");
+    let again: u32 = bouncer.acknowledged.values().map(|times| times - 1).sum();
+    println!(
+        "{KILLS_WITH_BOUNCES} kills: {bounced} bounces kept, {} conversations broken off, {again} brought again; \
+         {refused} refusals, {withdrawn} messages not sent again after it",
+        bouncer.broken
+    );
+    assert!(refused > 50 && bounced > 1_000, "{refused} {bounced}");
 }

@@ -277,10 +277,6 @@ impl Engine {
         self.claim_dead(now);
         self.keep_reactions();
         self.flush_settled();
-        if !self.attempts.is_empty() {
-            let attempts = core::mem::take(&mut self.attempts);
-            self.commands.push_back(Command::Record(attempts));
-        }
         if self.draining && !self.drained && self.connections.is_empty() && self.claims_open == 0 {
             self.drained = true;
             self.give_back_all();
@@ -288,8 +284,13 @@ impl Engine {
         }
     }
 
-    /// Asks for what was settled to be made durable.
+    /// Asks for what was settled to be made durable. The attempts that led to it go before, so that what they say of an
+    /// address can be on the disk before the message is at its end.
     pub(crate) fn flush_settled(&mut self) {
+        if !self.attempts.is_empty() {
+            let attempts = core::mem::take(&mut self.attempts);
+            self.commands.push_back(Command::Record(attempts));
+        }
         if !self.settled.is_empty() {
             let settled = core::mem::take(&mut self.settled);
             self.commands.push_back(Command::Settle(settled));

@@ -346,9 +346,9 @@ pub enum Command {
     },
     /// Keep this for [`Event::ReactionsRestored`]; it takes the place of what was kept before.
     KeepReactions(Box<KeptReactions>),
-    /// Make these outcomes durable.
+    /// Make these outcomes durable. What was recorded of them came before.
     Settle(Vec<Settled>),
-    /// Write these attempts to the delivery log.
+    /// Write these attempts to the delivery log, and what they say of addresses to the ledger of evidence.
     Record(Vec<Attempt>),
     /// Expire queued messages of a delivery: all, or (streams) those accepted before a time.
     Expire {

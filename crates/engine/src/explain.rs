@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::event::QuotaWait;
 use crate::group::{Group, GroupCounts};
 use crate::line::LineKey;
-use crate::path::RestCause;
+use crate::path::{Path, RestCause};
 use crate::reason::{WaitReason, Waiting};
 use crate::window::lane;
 use quota::PathKey;
@@ -140,8 +140,48 @@ impl Engine {
         views
     }
 
-    /// Why a group has not sent what it has. One that stands in a line is looked at when the line is.
+    /// Why a group has not sent what it has. Where each path that was tried has failed, that is told and not the budget,
+    /// because tokens alone would not help.
     pub(crate) fn waiting_of(&self, group: &Group) -> Option<Waiting> {
+        let waiting = self.waits_itself(group)?;
+        // Without a time it is looked at in a moment, and then it is known whether the paths rest.
+        let for_budget = matches!(waiting.reason, WaitReason::Quota { .. } | WaitReason::InTurn)
+            && waiting.until != Timestamp::NEVER;
+        match self.failing_path(group).filter(|_| for_budget) {
+            None => Some(waiting),
+            Some(path) => Some(Waiting {
+                reason: WaitReason::PathResting {
+                    cause: path.rest_cause,
+                    last: path.last_fault.to_string(),
+                },
+                // It is tried neither before it has rested nor without a token.
+                until: waiting.until.max(path.rest_until),
+            }),
+        }
+    }
+
+    /// Where each path of a group that was tried has failed since it took a message last, the one that may be tried
+    /// first again.
+    fn failing_path(&self, group: &Group) -> Option<&Path> {
+        let mut first: Option<&Path> = None;
+        for target in &group.targets {
+            for source in self.sources.iter() {
+                let key = PathKey { source: source.id, target: target.address };
+                let Some(path) = self.paths.get(&key) else { continue };
+                if path.failures == 0 && path.has_taken {
+                    return None;
+                }
+                let sooner = first.is_none_or(|before| path.rest_until < before.rest_until);
+                if path.failures > 0 && sooner {
+                    first = Some(path);
+                }
+            }
+        }
+        first
+    }
+
+    /// What a group waits for. One that stands in a line is looked at when the line is.
+    fn waits_itself(&self, group: &Group) -> Option<Waiting> {
         if let Some((_, keys)) =
             group.outside.as_ref().filter(|_| group.has_line() && group.window.len() == 0)
         {

@@ -222,7 +222,8 @@ impl Engine {
                 (self.put_off(now, &message, None), true)
             }
             DoneResult::Verdict(Verdict::Refused { stage, reply }) => {
-                let meaning = judgement.as_deref().map_or(Action::Retry, |found| found.action);
+                let meaning =
+                    judgement.as_deref().map_or(Action::Retry, |found| found.verdict.action);
                 match self.refused(now, id, &assigned, (*stage, reply), meaning) {
                     Some(decision) => decision,
                     None => {

@@ -145,6 +145,8 @@ pub(crate) struct Path {
     pub(crate) last_fault: Box<str>,
     /// Failures since the last success.
     pub(crate) failures: u32,
+    /// It has taken a message at some time.
+    pub(crate) has_taken: bool,
     /// MAIL FROM refused in a row, without a success between.
     pub(crate) senders_refused: u32,
     /// TLS is not tried until then (opportunistic only).
@@ -179,6 +181,7 @@ impl Path {
             rest_cause: RestCause::Unreachable,
             last_fault: Box::default(),
             failures: 0,
+            has_taken: false,
             senders_refused: 0,
             clear_text_until: Timestamp::EPOCH,
             tls_failures: 0,
@@ -217,6 +220,7 @@ impl Path {
     /// A message was taken: the path is well.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        self.has_taken = true;
         self.senders_refused = 0;
         self.rest_until = Timestamp::EPOCH;
     }

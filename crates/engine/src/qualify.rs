@@ -12,11 +12,8 @@ use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mail::failure::{FailureType, Reason};
 use mail::reply::Reply;
-use rules::bounce::{
-    Action, BounceJudge, BounceRules, Evidence, Key, Qualification, QualificationStatus,
-};
+use rules::bounce::{BounceJudge, BounceRules, Evidence, Key, Qualification, Verdict};
 
 use crate::engine::Engine;
 
@@ -26,18 +23,8 @@ const QUALIFICATIONS_MAX: usize = 200_000;
 /// What a refusal was found to mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// Why the mail was not delivered.
-    pub reason: Reason,
-    /// How strong the evidence against the address is.
-    pub failure_type: FailureType,
-    /// The bounce rule that decided.
-    pub rule: Arc<str>,
-    /// The version of the bounce rules.
-    pub version: Arc<str>,
-    /// Whether the text is qualified.
-    pub status: QualificationStatus,
-    /// What is done with the message.
-    pub action: Action,
+    /// What the bounce rules and people say.
+    pub verdict: Verdict,
     /// The key of the text.
     pub key: Key,
     /// The text, normalised.
@@ -98,12 +85,7 @@ impl Qualifier {
         let find = |key: &Key| people.get(key).copied();
         let judged = self.judge.judge(&Evidence::reply(words, provider), &find);
         Judgement {
-            reason: judged.verdict.reason,
-            failure_type: judged.verdict.failure_type,
-            rule: Arc::clone(&judged.verdict.rule),
-            version: Arc::clone(&judged.verdict.version),
-            status: judged.verdict.status,
-            action: judged.verdict.action,
+            verdict: judged.verdict.clone(),
             key: judged.key,
             normalised: judged.normalised.into(),
         }

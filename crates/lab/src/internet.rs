@@ -176,6 +176,7 @@ const ROWS: [Row; 14] = [
 ///
 /// Two in a hundred addresses are unknown, a few mailboxes are full, OVH's customers greylist,
 /// Yahoo closes after 20 messages without a word, TLS is offered where it is demanded in real life.
+/// With [`LabConfig::returns`], six in a thousand bounce after they were taken, two complain, eight are away.
 /// The limits that senders are advised to keep are set as promises and enforced with 421; for other
 /// figures (a level, own rules) call [`LabConfig::set_promise`]. The seed moves all chances.
 #[must_use]
@@ -264,6 +265,9 @@ fn provider_of(row: &Row, place: u8) -> ProviderConfig {
         mood: Mood {
             unknown_users: 0.02,
             mailbox_full: 0.004,
+            bounces_later: 0.006,
+            complaints: 0.002,
+            out_of_office: 0.008,
             max_connections: promise.max_connections,
             max_messages_per_connection: promise.max_messages_per_connection,
             messages_per_hour: promise.messages_per_hour,
@@ -320,7 +324,14 @@ fn small_companies() -> ProviderConfig {
     let mut provider = ProviderConfig {
         name: "small_companies".to_owned(),
         share: 4.0,
-        mood: Mood { unknown_users: 0.02, mailbox_full: 0.004, ..Mood::default() },
+        mood: Mood {
+            unknown_users: 0.02,
+            mailbox_full: 0.004,
+            bounces_later: 0.006,
+            complaints: 0.002,
+            out_of_office: 0.008,
+            ..Mood::default()
+        },
         // One generic rule stands for all of them, and its budget is one for each source.
         promise: Promise {
             max_connections: Some(COMMON_CONNECTIONS),

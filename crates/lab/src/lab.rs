@@ -24,7 +24,7 @@ use crate::connection::{Carrier, Entry};
 use crate::dns;
 use crate::mood::Mood;
 use crate::recorder::{Recorder, SourceRecord};
-use crate::report::Report;
+use crate::report::{Report, ReturnReport};
 use crate::returns::Returns;
 use crate::session::{Session, World};
 use crate::site::Site;
@@ -139,10 +139,14 @@ impl Lab {
     #[must_use]
     pub fn report(&self) -> Report {
         let mut report = self.world.recorder.report(self.dns.report());
-        if let Some(returns) = &self.world.returns {
-            report.returns = returns.report();
-        }
+        report.returns = self.returns();
         report
+    }
+
+    /// What was sent back so far; quicker than the whole report.
+    #[must_use]
+    pub fn returns(&self) -> ReturnReport {
+        self.world.returns.as_ref().map(|returns| returns.report()).unwrap_or_default()
     }
 
     /// The mood in force at a provider.
@@ -174,6 +178,12 @@ impl Lab {
         faults.check()?;
         self.dns.set_faults(faults);
         Ok(())
+    }
+
+    /// Counts each RCPT command for one of these addresses from now on: somebody has promised not to write to them. They
+    /// come on top of those named before; 8 octets are kept of each.
+    pub fn watch_for<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) {
+        self.world.recorder.forbid(addresses.into_iter());
     }
 
     /// Ends the lab and returns what it saw. Open connections are cut. Blocks for some milliseconds.

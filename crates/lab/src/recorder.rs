@@ -7,18 +7,19 @@
 //! Keys are 64-bit hashes; among a million of them two are equal with a chance of 1 in 37 million,
 //! which would show as one duplicate too many, never as one too few.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
+use crate::chance::hash64_folded;
 use crate::config::{LabConfig, Promise};
 use crate::report::{
     DnsReport, DuplicateReport, LimitViolation, ProviderReport, Report, ReturnReport, SourceReport,
@@ -44,6 +45,9 @@ pub(crate) struct Recorder {
     keys: Option<Vec<Mutex<KeyShard>>>,
     journal: Option<Mutex<File>>,
     journal_failures: AtomicU64,
+    /// Hashes of addresses that must not be written to.
+    forbidden: RwLock<HashSet<u64>>,
+    forbidden_seen: AtomicU64,
 }
 
 struct ProviderRecord {
@@ -316,6 +320,8 @@ impl Recorder {
             keys: config.record_keys.then(|| (0..SHARDS).map(|_| Mutex::default()).collect()),
             journal: config.journal.as_deref().map(open_journal).transpose()?,
             journal_failures: AtomicU64::new(0),
+            forbidden: RwLock::default(),
+            forbidden_seen: AtomicU64::new(0),
         })
     }
 
@@ -385,6 +391,20 @@ impl Recorder {
         }
     }
 
+    /// From now on nobody may write to these addresses.
+    pub(crate) fn forbid<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
+        let mut forbidden = self.forbidden.write().unwrap_or_else(PoisonError::into_inner);
+        forbidden.extend(addresses.map(|address| hash64_folded(0, address.as_bytes())));
+    }
+
+    /// A RCPT command.
+    pub(crate) fn recipient(&self, recipient: &[u8]) {
+        let forbidden = self.forbidden.read().unwrap_or_else(PoisonError::into_inner);
+        if !forbidden.is_empty() && forbidden.contains(&hash64_folded(0, recipient)) {
+            self.forbidden_seen.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// A snapshot of everything.
     pub(crate) fn report(&self, dns: DnsReport) -> Report {
         let providers: Vec<ProviderReport> =
@@ -402,6 +422,7 @@ impl Recorder {
             elapsed_seconds: self.started.elapsed().as_secs_f64(),
             totals,
             duplicates: self.duplicates(),
+            forbidden_recipients: self.forbidden_seen.load(Ordering::Relaxed),
             limit_violations: providers.iter().flat_map(violations).collect(),
             journal_write_failures: self.journal_failures.load(Ordering::Relaxed),
             dns,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::Promise;
+use crate::wording::Situation;
 
 /// Everything that was seen since the lab started.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +21,8 @@ pub struct Report {
     pub totals: Totals,
     /// Messages seen more than once, and those whose fate the sender could not know.
     pub duplicates: DuplicateReport,
+    /// RCPT commands for addresses that must not be written to ([`crate::Lab::watch_for`]).
+    pub forbidden_recipients: u64,
     /// Broken promises; empty when all limits were kept.
     pub limit_violations: Vec<LimitViolation>,
     /// Writes to the journal that failed; above 0 the journal has gaps.
@@ -152,10 +155,12 @@ pub struct SourceReport {
 }
 
 /// Mail that was sent back to return paths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReturnReport {
     /// Late bounces that the listener took.
     pub bounces: u64,
+    /// The same by what they say.
+    pub bounces_by_cause: BTreeMap<Situation, u64>,
     /// Complaints that it took.
     pub complaints: u64,
     /// Out-of-office replies that it took.
@@ -166,8 +171,16 @@ pub struct ReturnReport {
     pub failed: u64,
     /// Never tried, because too many waited.
     pub dropped: u64,
-    /// Still to be sent.
+    /// Still to be sent, or just being sent.
     pub waiting: u64,
+}
+
+impl ReturnReport {
+    /// What the listener took, of all kinds.
+    #[must_use]
+    pub const fn taken(&self) -> u64 {
+        self.bounces + self.complaints + self.out_of_office
+    }
 }
 
 /// The DNS server.

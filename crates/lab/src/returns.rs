@@ -13,7 +13,7 @@
 //! [`MOST_WAITING`] returns wait; more are counted and dropped. Each is tried [`TRIES`] times. Every
 //! wait is bounded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,7 +113,9 @@ pub(crate) struct Returns {
 
 #[derive(Default)]
 struct Counts {
-    bounces: AtomicU64,
+    /// All that were put on their way.
+    begun: AtomicU64,
+    bounces: Mutex<BTreeMap<Situation, u64>>,
     complaints: AtomicU64,
     out_of_office: AtomicU64,
     refused: AtomicU64,
@@ -164,9 +166,10 @@ impl Returns {
         };
         let mut waiting = lock(&self.waiting);
         if waiting.len() >= MOST_WAITING {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Release);
             return;
         }
+        self.counts.begun.fetch_add(1, Ordering::Release);
         let due = Instant::now() + self.config.after.0;
         waiting.push_back(Waiting { due, tries: 0, kind, to, text });
         drop(waiting);
@@ -175,16 +178,22 @@ impl Returns {
 
     /// What was sent back so far.
     pub(crate) fn report(&self) -> ReturnReport {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        ReturnReport {
-            bounces: count(&self.counts.bounces),
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let bounces_by_cause = lock(&self.counts.bounces).clone();
+        let mut report = ReturnReport {
+            bounces: bounces_by_cause.values().sum(),
+            bounces_by_cause,
             complaints: count(&self.counts.complaints),
             out_of_office: count(&self.counts.out_of_office),
             refused: count(&self.counts.refused),
             failed: count(&self.counts.failed),
             dropped: count(&self.counts.dropped),
-            waiting: lock(&self.waiting).len() as u64,
-        }
+            waiting: 0,
+        };
+        // Read last, so that one that ends meanwhile is told as waiting and none is left out.
+        let ended = report.taken() + report.refused + report.failed;
+        report.waiting = count(&self.counts.begun).saturating_sub(ended);
+        report
     }
 
     /// Carries the returns; runs until it is dropped.
@@ -216,16 +225,20 @@ impl Returns {
             }
         };
         let mut present = first;
-        for _ in 0..PER_CONNECTION {
+        for round in 1..=PER_CONNECTION {
             match client.deliver(&present.to, &present.text).await {
                 Ok(true) => self.counts.delivered(present.kind),
                 Ok(false) => {
-                    self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    self.counts.refused.fetch_add(1, Ordering::Release);
                 }
                 Err(fault) => {
                     self.put_back(present);
                     return Err(fault);
                 }
+            }
+            if round == PER_CONNECTION {
+                // What is taken now would go with this connection.
+                break;
             }
             let Some(mut next) = self.take_due() else { break };
             next.tries += 1;
@@ -244,7 +257,7 @@ impl Returns {
 
     fn put_back(&self, mut again: Waiting) {
         if again.tries >= TRIES {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+            self.counts.failed.fetch_add(1, Ordering::Release);
             return;
         }
         again.due = Instant::now() + PAUSE;
@@ -255,11 +268,14 @@ impl Returns {
 impl Counts {
     fn delivered(&self, kind: Return) {
         let counter = match kind {
-            Return::Bounce(_) => &self.bounces,
+            Return::Bounce(cause) => {
+                *lock(&self.bounces).entry(cause).or_default() += 1;
+                return;
+            }
             Return::Complaint => &self.complaints,
             Return::OutOfOffice => &self.out_of_office,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -385,6 +385,7 @@ impl Session {
         if self.recipients.len() >= most {
             return self.say(Situation::TooManyRecipients, "rcpt", b"", out);
         }
+        self.world.recorder.recipient(recipient);
         match self.site.judge(&self.mood, recipient, sender, self.source, self.now) {
             Verdict::Welcome => {
                 self.recipients.push(recipient.to_vec());

@@ -176,7 +176,7 @@ impl Wording {
                 "550 5.5.0 Boite du destinataire inconnue. Mailbox not found. LPN007_416"
             }
             (Self::LaPoste, S::MailboxFull) => {
-                "552 5.2.2 Boite du destinataire pleine. Mailbox full. LPN007_420"
+                "552 5.2.2 Boite du destinataire pleine. Mailbox full. LPN007_417"
             }
             (Self::LaPoste, S::TooManyConnections) => {
                 "421 4.7.0 Trop de connexions depuis {source}. Too many connections. LPN007_104"
@@ -221,7 +221,7 @@ impl Wording {
             (Self::Netease, S::TooManyConnections) => "421 Too many connections, lab",
             (Self::Netease, S::ContentRefused) => "554 DT:SPM lab, taken for spam",
             (Self::MailRu, S::UnknownUser) => {
-                "550 Message was not accepted -- invalid mailbox. Local mailbox {recipient} is unavailable"
+                "550 Message was not accepted -- invalid mailbox. Local mailbox {recipient} is unavailable: user not found"
             }
             (_, S::UnknownUser) => {
                 "550 5.1.1 <{recipient}>: Recipient address rejected: User unknown"

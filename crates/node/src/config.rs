@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::work::RetrySchedule;
+use engine::{Affinity, Source, Sources, SourcesFault};
 use mail::address::Domain;
 use mail::id::{Priority, SourceId};
 use mail::mask::Mask;
@@ -561,6 +562,28 @@ impl Config {
         secrets: &dyn Fn(SecretSource<'_>) -> Result<Secret, String>,
     ) -> Result<Self, ConfigError> {
         sections::read(text, file, folder, secrets).map_err(ConfigError::Faults)
+    }
+
+    /// Sources and affinities as the engine chooses among them.
+    ///
+    /// # Errors
+    /// They do not fit together.
+    pub fn routing_sources(&self) -> Result<Sources, SourcesFault> {
+        let source = |source: &SourceConfig| Source {
+            id: source.id,
+            weight: source.weight,
+            include_domains: source.include_domains.clone(),
+            exclude_domains: source.exclude_domains.clone(),
+            ipv6: source.address.is_ipv6(),
+        };
+        let affinity = |affinity: &AffinityConfig| Affinity {
+            name: affinity.name.clone(),
+            sources: affinity.sources.clone(),
+        };
+        Sources::new(
+            self.sources.iter().map(source).collect(),
+            self.affinities.iter().map(affinity).collect(),
+        )
     }
 
     /// The sources of an affinity, in the order of their ids; `None`: there is no such affinity.

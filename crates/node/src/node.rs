@@ -15,7 +15,7 @@ use std::time::Duration;
 use engine::event::Event;
 use engine::explain::{GroupView, PathView};
 use engine::work::{DeliveryOptions, DeliveryState};
-use engine::{Affinity, BreakerSettings, Engine, Settings, Source, Sources, SourcesFault, Waiting};
+use engine::{BreakerSettings, Engine, Settings, SourcesFault, Waiting};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
@@ -248,7 +248,7 @@ impl Node {
         let reaction_rules = reactions::read_rules(&config)?;
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
-        let sources = sources_of(&config)?;
+        let sources = config.routing_sources()?;
         data_dir::make(&config.data_dir)
             .map_err(|source| StartFault::DataDir { path: config.data_dir.clone(), source })?;
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
@@ -327,6 +327,8 @@ impl Node {
             reactions: kept,
             reactions_kept: true,
             alerts: alerts.clone(),
+            heard: Vec::new(),
+            with_recorder: 0,
             store_sick: false,
             drained: false,
             drain_until: None,
@@ -835,26 +837,6 @@ fn open_deliveries(contents: &Contents) -> Result<Vec<engine::work::Delivery>, S
         };
         open.extend(page.into_iter().filter(is_open).map(|record| record.delivery));
     }
-}
-
-fn sources_of(config: &Config) -> Result<Sources, SourcesFault> {
-    let sources = config
-        .sources
-        .iter()
-        .map(|source| Source {
-            id: source.id,
-            weight: source.weight,
-            include_domains: source.include_domains.clone(),
-            exclude_domains: source.exclude_domains.clone(),
-            ipv6: source.address.is_ipv6(),
-        })
-        .collect();
-    let affinities = config
-        .affinities
-        .iter()
-        .map(|affinity| Affinity { name: affinity.name.clone(), sources: affinity.sources.clone() })
-        .collect();
-    Sources::new(sources, affinities)
 }
 
 fn settings_of(config: &Config) -> Settings {

@@ -12,9 +12,12 @@
 //! so that the order is that of the disk. It is asked at intake, when messages are claimed, and right before one is
 //! sent. Chores end what ends by itself, work off tasks and keep the guard's memory.
 //!
-//! **Absences.** A crash between the commit of an outcome and that of its evidence loses this piece of
-//! evidence: the address will say it again. When the queue is full (the store is very slow), evidence is left out and
-//! counted; mail does not wait for it.
+//! **No loss.** What a refusal says of an address is durable before the outcome of its message is, and what came back
+//! before its mail is removed. A crash in between repeats the attempt or the reading, and the same evidence is
+//! recognised by its key, so it counts once.
+//!
+//! **Absences.** That a message was delivered may be forgotten in a crash: the errors of its address then count on. When
+//! the queue is full (the store is very slow), evidence is left out and counted; mail does not wait for it.
 
 mod admission;
 mod chores;
@@ -46,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::QuarantineConfig;
 use crate::inmail::InmailCounts;
 use crate::intake::{Intake, IntakeFault};
+use crate::runner::Input;
 use crate::runner::contents::Contents;
 
 pub(crate) use admission::Admission;
@@ -53,7 +57,7 @@ use admission::folded;
 pub use counts::{NonDeliverableCounts, Snapshot};
 pub use engine::quarantine::Author;
 pub(crate) use opening::{Opening, load};
-pub(crate) use recorder::{Recorder, heard};
+pub(crate) use recorder::{Heard, Recorder, heard};
 pub use returned::ReturnedMail;
 
 /// Entries or addresses looked at in one step of a task or a preview.
@@ -155,6 +159,7 @@ struct Inner {
     people: people::People,
     judge: Mutex<BounceJudge>,
     recorder: mpsc::Sender<recorder::Handed>,
+    engine: mpsc::UnboundedSender<Input>,
     tasks_wait: Notify,
     stopping: CancellationToken,
     rules: RwLock<Arc<BounceRulesInForce>>,

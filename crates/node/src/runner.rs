@@ -17,7 +17,7 @@ pub mod delivery_log;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alerts::{self, Alert, Alerts};
 use crate::clock::SteadyClock;
 use crate::dns::Resolver;
-use crate::nondeliverables::{Admission, Recorder, heard};
+use crate::nondeliverables::{Admission, Heard, Recorder, heard};
 use crate::reactions;
 use crate::smtp_client::ConnectionReport;
 use connections::Connections;
@@ -85,6 +85,8 @@ pub(crate) enum Input {
     DueFound { domains: Vec<store::DueDomain>, limit: usize },
     /// A claim was answered.
     Claimed { domain: Box<str>, priority: mail::id::Priority, answer: Result<Written, StoreFault> },
+    /// What attempts said of their recipients is durable: now their outcomes may be.
+    Recorded(Vec<Settled>),
     /// A settlement was answered.
     Settled { settled: Vec<Settled>, answer: Result<Written, StoreFault> },
     /// The store has answered about reactions to be kept.
@@ -128,6 +130,10 @@ pub(crate) struct Runner {
     pub(crate) alerts: Alerts,
     /// Outcomes that the store has refused and that must not be lost.
     pub(crate) unsettled: Vec<Vec<Settled>>,
+    /// What attempts said whose outcomes come next.
+    pub(crate) heard: Vec<Heard>,
+    /// Outcomes that wait for the evidence that goes before them.
+    pub(crate) with_recorder: usize,
     pub(crate) store_sick: bool,
     pub(crate) drained: bool,
     /// Conversations are broken off then; `None`: nobody has asked for the end.
@@ -283,6 +289,7 @@ impl Runner {
                 any = true;
                 self.carry_out(now, command);
             }
+            self.conclude(now, Vec::new());
             for event in self.ledger.answers_without_record() {
                 self.engine.handle(now, event);
                 any = true;
@@ -336,6 +343,7 @@ impl Runner {
                 let event = Event::Claimed { domain, priority, messages, next_due };
                 self.engine.handle(now, event);
             }
+            Input::Recorded(settled) => self.recorded(settled),
             Input::Settled { settled, answer } => self.settled(now, settled, answer),
             Input::ReactionsKept { answer } => {
                 if let Err(fault) = answer {
@@ -418,8 +426,38 @@ impl Runner {
         self.counts.count(&attempts);
         let mode = |attempt: &Attempt| self.engine.mode_of(attempt.message.delivery);
         let heard = attempts.iter().filter_map(|attempt| heard(attempt, mode(attempt)));
-        self.recorder.hand(heard.collect());
+        self.heard.extend(heard);
         self.log.record(attempts);
+    }
+
+    /// Has outcomes made durable; that of a refusal which speaks of its recipient only after this evidence, so that a
+    /// crash in between repeats the attempt and loses nothing.
+    fn conclude(&mut self, now: Timestamp, mut settled: Vec<Settled>) {
+        let heard = core::mem::take(&mut self.heard);
+        let refused: HashSet<_> = heard.iter().filter_map(Heard::evidence_of).collect();
+        let mut later = Vec::new();
+        if !refused.is_empty() {
+            // What may be claimed again at once must be in the queue before the next claim.
+            let waits = |one: &mut Settled| match one.fate {
+                Fate::Final(_) => refused.contains(&one.id),
+                Fate::Requeued { due, .. } => due > now && refused.contains(&one.id),
+            };
+            later = settled.extract_if(.., waits).collect();
+        }
+        let waiting = later.len();
+        match self.recorder.hand(heard, later) {
+            Ok(()) => self.with_recorder += waiting,
+            Err(later) => settled.extend(later),
+        }
+        if !settled.is_empty() {
+            self.settle(settled);
+        }
+    }
+
+    /// The evidence that goes before these outcomes is durable.
+    fn recorded(&mut self, settled: Vec<Settled>) {
+        self.with_recorder = self.with_recorder.saturating_sub(settled.len());
+        self.settle(settled);
     }
 
     fn remember_domain(&mut self, name: &str, id: DomainId) {
@@ -614,7 +652,7 @@ impl Runner {
             Command::Close { connection } => self.connections.close(connection),
             Command::Recall { connection } => self.connections.recall(connection),
             Command::KeepReactions(kept) => self.keep_reactions(*kept),
-            Command::Settle(settled) => self.settle(settled),
+            Command::Settle(settled) => self.conclude(now, settled),
             Command::Record(attempts) => self.record(attempts),
             Command::Expire { delivery, accepted_before } => {
                 self.expire(now, delivery, accepted_before);
@@ -767,6 +805,23 @@ impl Runner {
     async fn finish(mut self, inputs: &mut mpsc::UnboundedReceiver<Input>) {
         self.connections.break_off();
         let patience = tokio::time::Instant::now() + Duration::from_secs(10);
+        while self.with_recorder > 0 {
+            match tokio::time::timeout_at(patience, inputs.recv()).await {
+                Ok(Some(Input::Recorded(settled))) => self.recorded(settled),
+                Ok(Some(Input::Settled { settled, answer: Err(_) })) => {
+                    self.unsettled.push(settled)
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => {
+                    let waiting = self.with_recorder;
+                    tracing::error!(
+                        waiting,
+                        "evidence cannot be stored; these messages are tried again"
+                    );
+                    break;
+                }
+            }
+        }
         while !self.unsettled.is_empty() && tokio::time::Instant::now() < patience {
             for settled in core::mem::take(&mut self.unsettled) {
                 match self.writer.apply(Write::Settle(settled.clone())) {

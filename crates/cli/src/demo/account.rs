@@ -14,6 +14,8 @@ use mail::time::Timestamp;
 use serde::Serialize;
 use store::{Counters, DomainId, Reads, StoreFault};
 
+use super::again::{Again, Second};
+use super::returns::{CameBack, Evidence, Returned};
 use super::tally::Tally;
 use super::watch::{FinishedBy, Row, Snapshot};
 use super::world::World;
@@ -25,18 +27,26 @@ const PAGE: u32 = 1_000;
 /// What the store holds, over all deliveries in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stored {
-    /// Sums of the counters.
+    /// Sums of the counters, without the delivery that is counted apart.
     pub(crate) counters: Counters,
+    /// The counters of that one.
+    pub(crate) apart: Counters,
+    /// What the ledger of evidence holds since the demonstration began.
+    pub(crate) evidence: Evidence,
     /// Rows of the queue by domain: counted, not taken from the counters.
     pub(crate) queued: BTreeMap<String, u64>,
 }
 
 impl Stored {
-    /// Counts what is in a store.
+    /// Counts what is in a store, with the evidence from a moment on.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn count(reads: &dyn Reads) -> Result<Self, StoreFault> {
+    pub(crate) fn count(
+        reads: &dyn Reads,
+        apart: Option<DeliveryId>,
+        since: Timestamp,
+    ) -> Result<Self, StoreFault> {
         let mut stored = Self::default();
         let mut after = DeliveryId(0);
         loop {
@@ -44,7 +54,11 @@ impl Stored {
             let Some(last) = page.last() else { break };
             after = last.delivery.id;
             for record in &page {
-                let (sum, found) = (&mut stored.counters, record.counters);
+                let sum = match Some(record.delivery.id) == apart {
+                    true => &mut stored.apart,
+                    false => &mut stored.counters,
+                };
+                let found = record.counters;
                 sum.accepted += found.accepted;
                 sum.sent += found.sent;
                 sum.failed += found.failed;
@@ -60,6 +74,7 @@ impl Stored {
             after = last.id;
             stored.queued.extend(page.into_iter().map(|found| (found.name.into(), found.queued)));
         }
+        stored.evidence = Evidence::count(reads, since)?;
         Ok(stored)
     }
 
@@ -220,6 +235,10 @@ pub(crate) struct Account {
     pub(crate) possibly_delivered: u64,
     /// Each provider.
     pub(crate) providers: Vec<ProviderAccount>,
+    /// What came back, in the session and later.
+    pub(crate) came_back: CameBack,
+    /// The same list once more; absent when it did not come to it.
+    pub(crate) second_delivery: Option<Again>,
     /// The auditor.
     pub(crate) audit: AuditAccount,
     /// How it ended.
@@ -258,12 +277,22 @@ pub(crate) struct Witnesses<'a> {
     pub(crate) snapshot: &'a Snapshot,
     /// When each provider's mail will have gone.
     pub(crate) gone: &'a [Option<Timestamp>],
+    /// Those of returned mail.
+    pub(crate) returned: &'a Returned,
+    /// The second delivery.
+    pub(crate) second: Option<&'a Second>,
 }
 
 impl Account {
     /// Whether the exit status is 0.
     pub(crate) fn good(&self) -> bool {
-        self.limits_held && self.unaccounted == 0 && self.duplicates == 0 && self.audit.limits_held
+        let again = self.second_delivery.as_ref();
+        self.limits_held
+            && self.unaccounted == 0
+            && self.duplicates == 0
+            && self.audit.limits_held
+            && self.came_back.difference == 0
+            && again.is_none_or(|again| again.difference == 0 && again.attempts_to_refused == 0)
     }
 
     /// Compares the witnesses. Figures that only the caller has are left at zero.
@@ -274,11 +303,17 @@ impl Account {
             counters.sent + counters.failed + counters.expired + counters.cancelled
         };
         let sent = new.sent - old.sent;
+        let apart = after.apart;
+        let in_flight = new.in_flight + apart.in_flight;
+        let log_of_first = tally.settled().abs_diff(finals(new) - finals(old));
+        let log_of_second = tally.ended_apart().abs_diff(apart.sent + apart.failed);
         let differences = Differences {
-            store: new.accepted.abs_diff(finals(new) + after.queue() + new.in_flight),
-            delivery_log: tally.settled().abs_diff(finals(new) - finals(old)),
-            receiving_side: lab.duplicates.unique_accepted.abs_diff(sent),
+            store: (new.accepted + apart.accepted)
+                .abs_diff(finals(new) + finals(apart) + after.queue() + in_flight),
+            delivery_log: log_of_first + log_of_second,
+            receiving_side: lab.duplicates.unique_accepted.abs_diff(sent + apart.sent),
         };
+        let waiting = (after.queue() + in_flight).saturating_sub(apart.pending());
         let rows = &witnesses.snapshot.rows;
         let mut providers: Vec<ProviderAccount> = (0..world.plans.len())
             .filter(|place| rows[*place].recipients > 0)
@@ -298,7 +333,7 @@ impl Account {
             failed: new.failed - old.failed,
             expired: new.expired - old.expired,
             cancelled: new.cancelled - old.cancelled,
-            waiting: after.queue() + new.in_flight,
+            waiting,
             unaccounted: differences.sum(),
             differences,
             limits_held: lab.limits_held(),
@@ -315,6 +350,10 @@ impl Account {
             duplicates: lab.duplicates.extra_copies,
             possibly_delivered: lab.duplicates.only_possibly_delivered,
             providers,
+            came_back: CameBack::new(&after.evidence, witnesses.returned),
+            second_delivery: witnesses
+                .second
+                .map(|second| second.account(apart, lab.forbidden_recipients)),
             audit: AuditAccount::new(audit),
             finished_by,
             level: String::new(),

@@ -8,6 +8,7 @@ use mail::id::DeliveryId;
 use node::intake::{Intake, Recipient};
 use tokio::task::JoinSet;
 
+use super::again::Standing;
 use super::progress::Progress;
 use super::world::World;
 use crate::exit::Failure;
@@ -22,18 +23,39 @@ const UNDER_WAY: usize = 8;
 pub(crate) struct Fed {
     /// Recipients accepted.
     pub(crate) accepted: u64,
-    /// Recipients refused at admission, because they are quarantined or denylisted.
-    pub(crate) refused: u64,
+    /// Folded addresses refused at admission, because they are quarantined or denylisted.
+    pub(crate) refused: Vec<Box<str>>,
     /// By domain.
     pub(crate) by_domain: HashMap<String, u64>,
     /// Until the last commit.
     pub(crate) time: Duration,
 }
 
+/// Who of a list was known before it was handed over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listed {
+    known: Standing,
+    /// Those of the list.
+    pub(crate) met: Standing,
+}
+
+impl Listed {
+    /// Looks out for these.
+    pub(crate) fn among(known: Standing) -> Self {
+        Self { known, met: Standing::new() }
+    }
+
+    fn meet(&mut self, mailbox: &Mailbox) {
+        if let Some((address, state)) = self.known.remove_entry(&*mailbox.folded_key()) {
+            self.met.insert(address, state);
+        }
+    }
+}
+
 /// A batch that is on disk.
 struct Counted {
     accepted: u64,
-    refused: u64,
+    refused: Vec<Box<str>>,
     by_domain: HashMap<String, u64>,
 }
 
@@ -46,6 +68,7 @@ pub(crate) async fn feed(
     delivery: DeliveryId,
     world: &World,
     (count, seed): (u64, u64),
+    listed: &mut Listed,
     progress: &mut Progress,
 ) -> Result<Fed, Failure> {
     let begun = Instant::now();
@@ -59,6 +82,7 @@ pub(crate) async fn feed(
             let mailbox = Mailbox::parse(&person.email).map_err(|fault| {
                 Failure::environment(format!("recipient {line}, {}: {fault}", person.email))
             })?;
+            listed.meet(&mailbox);
             let domain = mailbox.domain();
             match domains.get_mut(domain) {
                 Some(known) => *known += 1,
@@ -79,11 +103,11 @@ pub(crate) async fn feed(
             let done = done.map_err(|fault| Failure::environment(fault.to_string()))?;
             let counted = done?;
             fed.accepted += counted.accepted;
-            fed.refused += counted.refused;
+            fed.refused.extend(counted.refused);
             for (domain, count) in counted.by_domain {
                 *fed.by_domain.entry(domain).or_default() += count;
             }
-            progress.accepted(fed.accepted, count - fed.refused, begun.elapsed());
+            progress.accepted(fed.accepted, count - fed.refused.len() as u64, begun.elapsed());
         }
         if last {
             break;
@@ -95,18 +119,22 @@ pub(crate) async fn feed(
                 Failure::environment(format!("the recipients are not accepted: {fault}"))
             })?;
             let mut by_domain = domains;
-            for refused in &admitted.refused {
-                let domain = refused.address.rsplit('@').next().unwrap_or("");
+            let mut refused = Vec::with_capacity(admitted.refused.len());
+            for one in &admitted.refused {
+                let domain = one.address.rsplit('@').next().unwrap_or("");
                 if let Some(count) = by_domain.get_mut(domain) {
                     *count = count.saturating_sub(1);
                 }
+                // What was read above can be read again.
+                let folded = Mailbox::parse(&one.address).map(|mailbox| mailbox.folded_key().into());
+                refused.push(folded.unwrap_or_else(|_| one.address.clone()));
             }
             let accepted = u64::from(admitted.appended.accepted);
-            let refused = admitted.refused.len() as u64;
-            if accepted + refused != offered {
+            let refused_count = refused.len() as u64;
+            if accepted + refused_count != offered {
                 // The generator gives each person an address of their own.
                 return Err(Failure::environment(format!(
-                    "of {offered} recipients only {accepted} were accepted and {refused} refused"
+                    "of {offered} recipients only {accepted} were accepted and {refused_count} refused"
                 )));
             }
             Ok(Counted { accepted, refused, by_domain })

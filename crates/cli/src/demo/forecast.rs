@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::Settings;
 use engine::work::DeliveryOptions;
-use engine::{Settings, Source, Sources};
 use mail::id::DeliveryId;
 use mail::route::MxRoute;
 use mail::time::Timestamp;
-use node::config::Config;
 use node::node::Questions;
 use quota::{NodeId, Owner};
 use simulator::{AheadInput, Latency, Waiting, ahead};
@@ -75,7 +74,9 @@ pub(crate) async fn forecast(
         ledger,
         // Somebody else than the node itself, whose few open connections give their permits back.
         owner: Owner { node: NodeId(u64::MAX), incarnation: 1 },
-        sources: sources_of(config)?,
+        sources: config
+            .routing_sources()
+            .map_err(|fault| Failure::environment(fault.to_string()))?,
         source_limits: config
             .sources
             .iter()
@@ -121,24 +122,4 @@ pub(crate) fn unknowable(snapshot: &Snapshot, plan: usize) -> bool {
         || row.held.first().is_some_and(|held| {
             held.reason.starts_with("path resting") || held.reason.starts_with("DNS")
         })
-}
-
-fn sources_of(config: &Config) -> Result<Sources, Failure> {
-    let sources = config
-        .sources
-        .iter()
-        .map(|source| Source {
-            id: source.id,
-            weight: source.weight,
-            include_domains: source.include_domains.clone(),
-            exclude_domains: source.exclude_domains.clone(),
-            ipv6: source.address.is_ipv6(),
-        })
-        .collect();
-    let affinities = config
-        .affinities
-        .iter()
-        .map(|found| engine::Affinity { name: found.name.clone(), sources: found.sources.clone() })
-        .collect();
-    Sources::new(sources, affinities).map_err(|fault| Failure::environment(fault.to_string()))
 }

@@ -58,7 +58,7 @@ impl Progress {
             head: ProgressBar::hidden(),
             rows: Vec::new(),
             foot: ProgressBar::hidden(),
-            width: super::text::terminal_width().unwrap_or(80).into(),
+            width: crate::output::terminal_width().unwrap_or(80).into(),
             before: (Duration::ZERO, 0, 0.0),
         }))
     }

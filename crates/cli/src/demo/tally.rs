@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use mail::id::MessageId;
+use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 use serde::Deserialize;
 
@@ -56,6 +56,8 @@ pub(crate) struct Tally {
     put_off: BTreeMap<MessageId, (usize, Timestamp)>,
     /// Attempts that were put off, in all.
     pub(crate) deferrals: u64,
+    /// A delivery that is counted apart, and the messages of it that came to an end on a connection.
+    pub(crate) apart: Option<(DeliveryId, u64)>,
 }
 
 /// The fields of a line that are needed.
@@ -63,6 +65,8 @@ pub(crate) struct Tally {
 struct Line<'text> {
     #[serde(borrow)]
     message: Cow<'text, str>,
+    #[serde(borrow)]
+    delivery: Cow<'text, str>,
     #[serde(borrow)]
     recipient: Cow<'text, str>,
     #[serde(borrow)]
@@ -102,6 +106,19 @@ impl Tally {
         let line: Line<'_> =
             serde_json::from_slice(line).map_err(|fault| format!("not a log line: {fault}"))?;
         let id: MessageId = line.message.parse().map_err(|fault| format!("message: {fault}"))?;
+        if let Some((apart, ended)) = &mut self.apart {
+            let of: DeliveryId =
+                line.delivery.parse().map_err(|fault| format!("delivery: {fault}"))?;
+            if of == *apart {
+                match &*line.outcome {
+                    "sent" | "failed" => *ended += 1,
+                    // A cancellation does not come to the log unless the message was on its way.
+                    "expired" | "cancelled" => {}
+                    _ => self.deferrals += 1,
+                }
+                return Ok(());
+            }
+        }
         let domain = line.recipient.rsplit_once('@').map_or("", |(_, domain)| domain);
         let place = self.place(world, domain);
         self.put_off.remove(&id);
@@ -120,6 +137,11 @@ impl Tally {
         Ok(())
     }
 
+    /// Messages of the delivery that is counted apart which came to an end on a connection.
+    pub(crate) fn ended_apart(&self) -> u64 {
+        self.apart.map_or(0, |(_, ended)| ended)
+    }
+
     /// Messages at their end.
     pub(crate) fn settled(&self) -> u64 {
         self.domains.iter().map(|found| found.sent + found.failed + found.ended).sum()
@@ -127,7 +149,7 @@ impl Tally {
 
     /// Attempts of any outcome.
     pub(crate) fn attempts(&self) -> u64 {
-        self.settled() + self.deferrals
+        self.settled() + self.ended_apart() + self.deferrals
     }
 
     /// For each domain with messages whose next time has not come: how many, the first and the last

@@ -38,9 +38,34 @@ fn holds(settings: &Settings) -> Account {
             "{provider:?}"
         );
     }
+    returned_and_refused(&account, &shown);
     let lines = shown.lines().map(|line| line.chars().count());
     assert!(lines.clone().all(|length| length <= 100), "{shown}");
     account
+}
+
+/// What was sent back was understood, and whoever may not be written to was refused the second time.
+fn returned_and_refused(account: &Account, shown: &str) {
+    let back = &account.came_back;
+    assert_eq!(back.difference, 0, "{back:?}\n{shown}");
+    assert_eq!(back.matched, back.sent_back, "{back:?}");
+    assert_eq!((back.on_their_way, back.unread, back.not_taken), (0, 0, 0), "{back:?}");
+    assert_eq!((back.forged, back.foreign, back.other), (0, 0, 0), "{back:?}");
+    let came = |wanted: &[&str]| -> u64 {
+        let rows = back.rows.iter().filter(|row| wanted.contains(&row.came_as));
+        rows.map(|row| row.count).sum()
+    };
+    assert_eq!(came(&["bounce", "complaint", "automatic reply"]), back.matched, "{back:?}");
+    let again = account.second_delivery.as_ref().expect("nobody interrupted");
+    assert_eq!((again.difference, again.attempts_to_refused), (0, 0), "{again:?}\n{shown}");
+    assert_eq!(again.offered, account.recipients, "{again:?}");
+    assert_eq!(again.accepted + again.refused, again.offered, "{again:?}");
+    let listed: u64 = again.rows.iter().map(|row| row.listed).sum();
+    assert!(listed > 0 && listed == again.refused, "{again:?}");
+    assert!(account.good(), "{shown}");
+    let json = serde_json::to_value(account).unwrap();
+    assert_eq!(json["came_back"]["difference"], 0);
+    assert!(json["second_delivery"]["rows"][0]["reason"].is_string(), "{json}");
 }
 
 #[test]
@@ -59,6 +84,10 @@ fn at_level_slow_most_mail_waits_and_all_of_it_is_accounted_for() {
 fn at_level_boost_nearly_all_goes_at_once() {
     let account = holds(&settings(600, 2, Level::Boost));
     assert!(account.sent > 500, "{account:?}");
+    for way in ["refusal", "bounce", "automatic reply"] {
+        assert!(account.came_back.rows.iter().any(|row| row.came_as == way), "{account:?}");
+    }
+    assert!(account.second_delivery.as_ref().is_some_and(|again| again.sent > 100), "{account:?}");
     let google = account.providers.iter().find(|found| found.name == "google").unwrap();
     assert_eq!(google.limits.unwrap().connections.limit, 14);
     assert_eq!(google.gone_at.is_some(), google.waiting > 0);

@@ -4,9 +4,10 @@ use comfy_table::{ContentArrangement, Table};
 use mail::time::Timestamp;
 
 use super::account::{Account, Measure, ProviderAccount};
+use super::returns_text;
 use super::watch::FinishedBy;
 use super::world::SOURCES;
-use crate::output::{count, number, span, table};
+use crate::output::{count, fits, number, span, table};
 
 /// Width of output that is not on a terminal.
 const PLAIN_WIDTH: u16 = 100;
@@ -15,11 +16,6 @@ const WIDE: u16 = 156;
 
 /// What stands for a time that comes after the validity of the delivery.
 const EXPIRES: &str = "expires first";
-
-/// The width of the terminal on standard output.
-pub(crate) fn terminal_width() -> Option<u16> {
-    Table::new().width()
-}
 
 /// A text in at most so many columns, with an ellipsis where something is missing.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
@@ -73,6 +69,10 @@ pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
         text += &format!("{}\n", received(account, width));
     }
     text.push('\n');
+    text += &returns_text::came_back(&account.came_back, width);
+    if let Some(second) = &account.second_delivery {
+        text += &returns_text::again(second, width);
+    }
     for line in summary(account) {
         text += &wrapped(&line, width);
     }
@@ -81,17 +81,12 @@ pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
 
 /// What became of the mail: with as much as fits.
 fn delivered(account: &Account, width: u16) -> Table {
-    let fits = |rows: &Table| {
-        let mut free = rows.clone();
-        free.set_content_arrangement(ContentArrangement::Disabled);
-        free.lines().all(|line| line.chars().count() <= usize::from(width))
-    };
     let full = delivered_with(account, true, true);
-    if fits(&full) {
+    if fits(&full, Some(width)) {
         return full;
     }
     let without_span = delivered_with(account, true, false);
-    if fits(&without_span) {
+    if fits(&without_span, Some(width)) {
         return without_span;
     }
     let mut least = delivered_with(account, false, false);
@@ -271,6 +266,8 @@ fn summary(account: &Account) -> Vec<String> {
             count(account.possibly_delivered, "conversation")
         ));
     }
+    lines.extend(returns_text::about_returns(&account.came_back));
+    lines.extend(account.second_delivery.iter().flat_map(returns_text::about_again));
     if account.refused_at_admission > 0 {
         lines.push(format!(
             "{} refused at admission: quarantined by what an earlier run met.",

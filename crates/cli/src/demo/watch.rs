@@ -116,6 +116,23 @@ impl Snapshot {
         }
     }
 
+    /// Looks once more. How long the sending took stays as it was.
+    ///
+    /// # Errors
+    /// The node ends by itself.
+    pub(crate) async fn look_again(
+        &mut self,
+        questions: &Questions,
+        world: &World,
+        tally: &Tally,
+    ) -> Result<(), Failure> {
+        let seen =
+            look(questions, world, tally, Instant::now()).await.ok_or_else(ended_by_itself)?;
+        let (elapsed, moved) = (self.elapsed, self.moved);
+        *self = Self { elapsed, moved, ..seen };
+        Ok(())
+    }
+
     /// Reasons over all providers, the most frequent first.
     pub(crate) fn reasons(&self) -> Vec<Held> {
         let mut found = BTreeMap::new();
@@ -227,8 +244,7 @@ pub(crate) async fn watch(
         };
         tail.read(world, tally)?;
         let snapshot = look(questions, world, tally, started).await;
-        let mut snapshot = snapshot
-            .ok_or_else(|| Failure::environment("the node has ended by itself; see its log"))?;
+        let mut snapshot = snapshot.ok_or_else(ended_by_itself)?;
         progress.sending(world, &snapshot);
         if tally.attempts() != moved.1 {
             moved = (Instant::now(), tally.attempts());
@@ -251,4 +267,40 @@ pub(crate) async fn watch(
             return Ok((snapshot, finished));
         }
     }
+}
+
+/// Lets mail go until nothing has moved for a moment, at most so long.
+///
+/// # Errors
+/// As [`watch`].
+pub(crate) async fn until_quiet(
+    questions: &Questions,
+    world: &World,
+    (tail, tally): (&mut Tail, &mut Tally),
+    most: Duration,
+    end: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut moved = (started, tally.attempts());
+    let mut end = core::pin::pin!(end);
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut end => return Ok(()),
+        }
+        tail.read(world, tally)?;
+        let groups = questions.groups().await.ok_or_else(ended_by_itself)?;
+        if tally.attempts() != moved.1 {
+            moved = (Instant::now(), tally.attempts());
+        }
+        let idle = groups.iter().all(|group| group.in_flight == 0);
+        if (idle && moved.0.elapsed() > QUIET) || started.elapsed() > most {
+            return Ok(());
+        }
+    }
+}
+
+fn ended_by_itself() -> Failure {
+    Failure::environment("the node has ended by itself; see its log")
 }

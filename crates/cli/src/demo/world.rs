@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lab::{Lab, LabConfig, Promise, ProviderConfig, SourceName, TextRecord};
+use lab::{Lab, LabConfig, Promise, ProviderConfig, ReturnsConfig, SourceName, Span, TextRecord};
 use mail::id::SourceId;
 use node::config::Config;
 use node::dkim::{DkimKeyText, DkimKeys};
@@ -42,6 +42,8 @@ pub(crate) const SOURCES: [(u32, Ipv4Addr); 3] = [
     (2, Ipv4Addr::new(127, 0, 0, 12)),
     (3, Ipv4Addr::new(127, 0, 0, 13)),
 ];
+/// Where mail for the return path is taken; nobody else listens there.
+pub(crate) const RETURN_PATH: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 14);
 /// Open files that are not connections: database, log, listeners of the lab.
 const OTHER_FILES: u64 = 300;
 /// Open files for each connection: our end, the lab's end, and its means to look at it.
@@ -77,13 +79,18 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The demonstration's internet at a level.
+    /// The demonstration's internet at a level, which sends back to this listener.
     ///
     /// # Errors
     /// The shipped rules cannot be compiled.
-    pub(crate) fn new(seed: u64, level: Level) -> Result<Self, Failure> {
+    pub(crate) fn new(seed: u64, level: Level, return_path: SocketAddr) -> Result<Self, Failure> {
         let rules = crate::globals::rule_set(None, &Levels::all(level))?;
         let mut lab = lab::internet::demo(seed);
+        lab.returns = Some(ReturnsConfig {
+            to: return_path,
+            after: Span::from_millis(300),
+            complaints_to: None,
+        });
         let mut plans = Vec::with_capacity(lab.providers.len() + 1);
         let names: Vec<String> = lab.providers.iter().map(|found| found.name.clone()).collect();
         for name in names {
@@ -267,7 +274,7 @@ impl Folder {
         &self,
         lab: &Lab,
         level: Level,
-        http: Option<SocketAddr>,
+        listeners: (SocketAddr, Option<SocketAddr>),
     ) -> Result<Config, Failure> {
         let key = self.path.join("return-path.key");
         if !key.exists() {
@@ -275,7 +282,7 @@ impl Folder {
             write_private(&key, &text)?;
         }
         let path = self.config_file();
-        let text = config_text(lab, level, http);
+        let text = config_text(lab, level, listeners);
         fs::write(&path, text).map_err(|fault| cannot_write(&path, &fault))?;
         Config::load(&path).map_err(|fault| Failure::environment(fault.to_string()))
     }
@@ -314,7 +321,12 @@ fn connections_max() -> u64 {
     (files.saturating_sub(OTHER_FILES) / FILES_PER_CONNECTION).clamp(50, 2_000)
 }
 
-fn config_text(lab: &Lab, level: Level, http: Option<SocketAddr>) -> String {
+/// `listeners`: for the return path, and for HTTP.
+fn config_text(
+    lab: &Lab,
+    level: Level,
+    (return_path, http): (SocketAddr, Option<SocketAddr>),
+) -> String {
     let mut sources = String::new();
     for (id, address) in SOURCES {
         let name = helo(id);
@@ -349,6 +361,10 @@ only_targets = ["127.0.0.0/8"]
 [return_path]
 domain = "bounce.{SENDER_DOMAIN}"
 keys = [{{ file = "return-path.key" }}]
+
+[inmail]
+# Bounces, complaints and replies come back here.
+listen = ["{return_path}"]
 
 [sender]
 domain = "{SENDER_DOMAIN}"

@@ -4,11 +4,13 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mail::attempt::EndCause;
 use mail::id::DeliveryId;
 
 use super::harness::{Bench, START, route, rules, rules_at, sources};
 use crate::Settings;
 use crate::event::{Command, Event, QuotaLimit, QuotaWait};
+use crate::path::RestCause;
 use crate::reason::WaitReason;
 use crate::work::DeliveryOptions;
 
@@ -334,6 +336,35 @@ fn many_groups_behind_one_quota_leave_their_messages_in_the_store() {
     }
     bench.run(MINUTE * 60 * 4);
     assert_eq!(bench.sent(), 9_000);
+}
+
+#[test]
+fn a_group_that_cannot_be_reached_says_so_though_its_budget_is_used_up_too() {
+    let text = "[[rule]]\nname = \"small\"\nmask = \"mx.d*.example\"\nmessages_per_hour = 120";
+    let mut bench = Bench::new(rules(text), sources(&[1, 2]), Settings::default());
+    bench.door = Box::new(|_, plan| match plan.path.target.to_string().as_str() {
+        "192.0.0.1" => Err(EndCause::ConnectionRefused),
+        _ => Ok(()),
+    });
+    let delivery = bench.plain(1);
+    small_groups(&mut bench, delivery, 3, 40);
+    bench.run(MINUTE * 2);
+    let names = ["d000.example", "d001.example", "d002.example"];
+    let why = |bench: &Bench| -> Vec<crate::Waiting> {
+        bench.engine.why_domains(names.into_iter()).into_iter().map(|(_, why)| why).collect()
+    };
+    let before = why(&bench);
+    let WaitReason::PathResting { cause, last } = &before[0].reason else { panic!("{before:?}") };
+    assert_eq!(*cause, RestCause::Unreachable);
+    assert!(last.contains("refused"), "{last}");
+    assert!(before[0].until >= bench.now, "{before:?}");
+    for quota in &before[1..] {
+        assert!(matches!(quota.reason, WaitReason::Quota { .. }), "{quota:?}");
+    }
+    // When it is well again, its mail goes.
+    bench.door = Box::new(|_, _| Ok(()));
+    bench.run(MINUTE * 60);
+    assert_eq!(bench.sent(), 120);
 }
 
 #[test]

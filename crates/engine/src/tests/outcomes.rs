@@ -191,8 +191,8 @@ fn the_reason_decides_and_not_the_class() {
     let ids = bench.queue(delivery, "a.example", 2);
     bench.run(MINUTE * 90);
     assert_eq!(bench.message(ids[0]).attempts, 2, "a full mailbox is tried again");
-    let judgement = bench.attempts[0].judgement.clone().unwrap();
-    assert_eq!((judgement.reason, &*judgement.rule), (Reason::MailboxFull, "full"));
+    let verdict = bench.attempts[0].judgement.clone().unwrap().verdict.clone();
+    assert_eq!((verdict.reason, &*verdict.rule), (Reason::MailboxFull, "full"));
     bench.exchanger = Box::new(|_, _, _| accept());
     bench.run(MINUTE * 90);
     assert_eq!(bench.sent(), 2);
@@ -215,7 +215,7 @@ fn what_a_person_says_about_a_text_decides() {
     let ids = bench.queue(delivery, "a.example", 1);
     bench.run(MINUTE * 10);
     assert_eq!(bench.state(ids[0]), RowState::Queued);
-    assert_eq!(&*bench.attempts[0].judgement.clone().unwrap().rule, "qualification");
+    assert_eq!(&*bench.attempts[0].judgement.clone().unwrap().verdict.rule, "qualification");
     let now = bench.now;
     bench.engine.handle(now, Event::TextQualified { key, said: None });
     bench.run(MINUTE * 90);

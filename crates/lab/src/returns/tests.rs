@@ -129,6 +129,9 @@ async fn returns_arrive_over_smtp() {
         report.bounces == 1 && report.out_of_office == 1 && report.refused == 1
     })
     .await;
+    let report = returns.report();
+    assert_eq!(report.bounces_by_cause, [(Situation::MailboxFull, 1)].into());
+    assert_eq!((report.taken(), report.waiting), (2, 0));
     assert_eq!(dots.load(Ordering::Relaxed), 2);
     running.abort();
 }
@@ -143,5 +146,24 @@ async fn a_listener_that_is_not_there_is_tried_some_times() {
     returns.send_back(Return::OutOfOffice, &taken(Wording::Generic));
     until(|| returns.report().failed == 1).await;
     assert_eq!(returns.report().waiting, 0);
+    running.abort();
+}
+
+#[tokio::test]
+async fn none_is_left_behind_where_a_connection_ends() {
+    let (address, dots) = listener(|line| match line.get(..4) {
+        Some("DATA") => "354 go on\r\n",
+        Some("QUIT") => "221 bye\r\n",
+        _ => "250 ok\r\n",
+    })
+    .await;
+    let returns = returns(address);
+    let many = 2 * PER_CONNECTION as usize + 1;
+    for _ in 0..many {
+        returns.send_back(Return::OutOfOffice, &taken(Wording::Generic));
+    }
+    let running = tokio::spawn(Arc::clone(&returns).carry());
+    until(|| returns.report().out_of_office == many as u64).await;
+    assert_eq!(dots.load(Ordering::Relaxed), many);
     running.abort();
 }

@@ -101,6 +101,18 @@ fn only_crlf_dot_crlf_ends_a_message() {
 }
 
 #[test]
+fn commands_for_addresses_that_must_not_be_written_to_are_counted() {
+    let mut stage = stage();
+    let other = ENVELOPE.replace("<b@", "<c@");
+    let script = format!("EHLO t\r\n{ENVELOPE}x\r\n.\r\n{other}x\r\n.\r\n");
+    stage.offer(script.as_bytes(), || usize::MAX);
+    stage.world.recorder.forbid(["B@d001.bench.example", "d@d001.bench.example"].into_iter());
+    assert_eq!(stage.world.recorder.report(DnsReport::default()).forbidden_recipients, 0);
+    stage.offer(script.as_bytes(), || usize::MAX);
+    assert_eq!(stage.world.recorder.report(DnsReport::default()).forbidden_recipients, 1);
+}
+
+#[test]
 fn keys_are_found_where_they_stand() {
     let table: [(&str, Option<&str>); 7] = [
         ("Message-ID: <1>\r\nX-Mailweir-Id: 7\r\n\r\nX-Mailweir-Id: 8\r\n", Some("7")),

@@ -38,6 +38,10 @@ use super::shelf::Shelf;
 const SEEN: usize = 100_000;
 /// A mail that was being processed when the program ended is tried again so often.
 pub(super) const MOST_TRIES: u32 = 3;
+/// How long it rests after the start, at first; four times as long with each try.
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// Pause between two of them.
+const REST_APART: Duration = Duration::from_millis(250);
 
 /// The bounds of a folder.
 #[derive(Clone, Debug)]
@@ -249,6 +253,7 @@ impl Folder {
     /// Reads what is there.
     fn recover(&self) -> Result<(), KeepFault> {
         let mut tried_too_often = Vec::new();
+        let mut tried_before = Vec::new();
         let mut index = self.index();
         for (place, unfinished) in [("new", false), ("processing", true)] {
             let folder = self.path(place);
@@ -268,11 +273,20 @@ impl Folder {
                     fs::rename(&from, to).map_err(disk(&from))?;
                 }
                 index.here.insert(name.hash);
-                index.waiting.insert(name);
+                match name.tries {
+                    0 => drop(index.waiting.insert(name)),
+                    _ => tried_before.push(name),
+                }
             }
         }
         self.show(&index);
         drop(index);
+        // Those in hand when the program ended may have ended it, one of them or none. They come later and one after the
+        // other, so that the next end speaks of one mail, and a program that is killed often blames nobody.
+        for (place, name) in (0_u32..).zip(tried_before) {
+            let rest = FIRST_REST * 4_u32.saturating_pow(name.tries.min(8) - 1);
+            self.put_later(name, 0, rest + REST_APART * place.min(60));
+        }
         for name in tried_too_often {
             let why = format!("the program ended {} times while reading it", name.tries);
             self.move_aside(name, &Origin::default(), &why)?;

@@ -108,7 +108,7 @@ impl Opening {
         rules: Arc<BounceRulesInForce>,
         engine: mpsc::UnboundedSender<Input>,
     ) -> Result<(NonDeliverables, [JoinHandle<()>; 2]), StoreFault> {
-        let people = contents.ask(|reads| people::People::load(reads, engine))?;
+        let people = contents.ask(|reads| people::People::load(reads, engine.clone()))?;
         let all = NonDeliverables {
             inner: Arc::new(Inner {
                 intake,
@@ -118,6 +118,7 @@ impl Opening {
                 people,
                 judge: Mutex::new(BounceJudge::new(Arc::clone(&rules.rules))),
                 recorder: self.recorder.sender,
+                engine,
                 tasks_wait: Notify::new(),
                 stopping: CancellationToken::new(),
                 rules: RwLock::new(rules),

@@ -1,7 +1,8 @@
 //! The queue of what happened, and the one who writes it down.
 //!
 //! **Promise.** The engine's thread never waits. What was handed over is written in the order in which it came,
-//! many pieces to a commit, and repeated until it is durable. Who handed over a report hears when its effect is.
+//! many pieces to a commit, and repeated until it is durable. Who handed over a report hears when its effect is, and the
+//! outcomes that came with attempts go back to the engine's loop then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,16 +11,18 @@ use std::time::Duration;
 use engine::qualify::Judgement;
 use engine::quarantine::{
     Alert, Channel, Evidence, Failure, Finding, GuardAlert, LedgerWrite, LedgerWritten, MetText,
-    NewEntry, Qualification, SeenKey, Stray,
+    NewEntry, SeenKey, Stray, TextKey,
 };
-use engine::work::{Attempt, Fate, FinalState, QueuedMessage, SendMode};
+use engine::work::{Attempt, Fate, FinalState, QueuedMessage, SendMode, Settled};
 use mail::attempt::{Stage, Verdict};
 use mail::failure::Reason;
+use mail::id::MessageId;
 use mail::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{NonDeliverableCounts, NonDeliverables, folded};
 use crate::intake::IntakeFault;
+use crate::runner::Input;
 
 /// Batches and reports that may wait.
 const WAITING_MAX: usize = 2_048;
@@ -46,8 +49,17 @@ pub(crate) struct Heard {
     /// The MX group; empty: just the domain.
     group: Arc<str>,
     at: Timestamp,
+    /// Number of the attempt.
+    number: u32,
     /// `None`: the server took the message.
     refusal: Option<Refused>,
+}
+
+impl Heard {
+    /// The message about whose recipient it says something that must not be lost.
+    pub(crate) fn evidence_of(&self) -> Option<MessageId> {
+        self.refusal.as_ref().filter(|refused| refused.of_recipient).map(|_| self.message.id)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -70,8 +82,8 @@ pub(super) struct NewReport {
 
 /// What waits.
 pub(super) enum Handed {
-    /// Of the engine.
-    Attempts(Vec<Heard>),
+    /// Of the engine, with the outcomes that must not be durable sooner.
+    Attempts(Vec<Heard>, Vec<Settled>),
     /// Of returned mail; the answer comes when it is durable: whether it was a repetition.
     Report(Box<NewReport>, oneshot::Sender<Result<bool, String>>),
     /// Something that changes nothing.
@@ -96,7 +108,7 @@ pub(crate) fn heard(attempt: &Attempt, mode: SendMode) -> Option<Heard> {
             _ => Arc::clone(&attempt.rule),
         };
         let message = Arc::clone(&attempt.message);
-        Some(Heard { message, group, at: attempt.ended_at, refusal })
+        Some(Heard { message, group, at: attempt.ended_at, number: attempt.number, refusal })
     };
     if mode == SendMode::Dry {
         return None;
@@ -119,15 +131,27 @@ pub(crate) fn heard(attempt: &Attempt, mode: SendMode) -> Option<Heard> {
 }
 
 impl Recorder {
-    /// Hands over what attempts said. Never waits: what the queue has no room for is counted.
-    pub(crate) fn hand(&self, heard: Vec<Heard>) {
+    /// Hands over what attempts said. Their outcomes come back as [`Input::Recorded`] when it is durable. Never waits.
+    ///
+    /// # Errors
+    /// The queue has no room: the evidence is left out and counted, and the outcomes come back at once.
+    pub(crate) fn hand(
+        &self,
+        heard: Vec<Heard>,
+        outcomes: Vec<Settled>,
+    ) -> Result<(), Vec<Settled>> {
         if heard.is_empty() {
-            return;
+            return Err(outcomes);
         }
         let count = heard.len() as u64;
-        if self.sender.try_send(Handed::Attempts(heard)).is_err() {
-            NonDeliverableCounts::add(&self.counts.left_out, count);
-            tracing::warn!(count, "the store is too slow: evidence about addresses is left out");
+        let Err(refused) = self.sender.try_send(Handed::Attempts(heard, outcomes)) else {
+            return Ok(());
+        };
+        NonDeliverableCounts::add(&self.counts.left_out, count);
+        tracing::warn!(count, "the store is too slow: evidence about addresses is left out");
+        match refused.into_inner() {
+            Handed::Attempts(_, outcomes) => Err(outcomes),
+            _ => Err(Vec::new()),
         }
     }
 
@@ -156,6 +180,8 @@ struct Page {
     texts: Vec<MetText>,
     strays: [u32; Stray::ALL.len()],
     others: Vec<LedgerWrite>,
+    /// Outcomes that may be durable when the entries are.
+    outcomes: Vec<Settled>,
 }
 
 /// Writes down what comes, until it is told to stop.
@@ -166,10 +192,11 @@ pub(super) async fn record(all: NonDeliverables, mut handed: mpsc::Receiver<Hand
         let mut page = Page::default();
         for one in taken.drain(..) {
             match one {
-                Handed::Attempts(attempts) => {
+                Handed::Attempts(attempts, outcomes) => {
                     for some in attempts.chunks(DESK_MAX) {
                         page.take_attempts(&all, some, &mut providers);
                     }
+                    page.outcomes.extend(outcomes);
                 }
                 Handed::Report(report, answer) => {
                     page.take_report(&all, *report, answer, &providers);
@@ -209,30 +236,28 @@ impl Page {
             }
             let provider: Box<str> =
                 if heard.group.is_empty() { domain.into() } else { (&*heard.group).into() };
+            let mut seen = Vec::new();
             let (finding, text) = match &heard.refusal {
                 None => (Finding::Delivered, None),
                 Some(refused) => {
-                    let judged = &refused.judgement;
-                    let met = met(judged, &refused.words, heard.at);
+                    let Judgement { verdict, key, normalised } = &*refused.judgement;
+                    let (key, words) = (TextKey::from(*key), &refused.words);
+                    let met = MetText::judged(key, normalised, words, verdict, heard.at);
                     let channel = Channel::Synchronous;
-                    all.inner.counts.failed(judged.reason, judged.failure_type, channel);
-                    let threshold = desk.policy().of(judged.reason).threshold(judged.failure_type);
+                    all.inner.counts.failed(verdict.reason, verdict.failure_type, channel);
+                    let policy = desk.policy().of(verdict.reason);
                     let matters = refused.last
-                        || threshold.is_some()
-                        || desk.policy().of(judged.reason).denylist
-                        || judged.reason == Reason::NotDefined;
+                        || policy.threshold(verdict.failure_type).is_some()
+                        || policy.denylist
+                        || verdict.reason == Reason::NotDefined;
                     if !refused.of_recipient || !matters {
                         self.texts.push(met);
                         continue;
                     }
-                    let failure = Failure {
-                        text: met.key,
-                        reply: refused.words.clone(),
-                        qualification: met.qualification,
-                        rule: Arc::clone(&met.rule),
-                        version: Arc::clone(&met.version),
-                    };
-                    (Finding::Failed(failure), Some(met))
+                    // A crash before the outcome is durable repeats the attempt.
+                    let kind = format!("attempt {}", heard.number);
+                    seen.push(SeenKey::of_report(heard.message.id, &address, &kind, key));
+                    (Finding::Failed(Failure::judged(key, words, verdict)), Some(met))
                 }
             };
             let evidence = Evidence {
@@ -245,7 +270,7 @@ impl Page {
                 authentic: true,
                 finding,
             };
-            let outcome = desk.record(evidence, text, Vec::new(), now);
+            let outcome = desk.record(evidence, text, seen, now);
             self.take_writes(outcome.writes);
             tell(all, &outcome.alerts);
         }
@@ -299,6 +324,10 @@ impl Page {
             }
         }
         NonDeliverableCounts::add(&all.inner.counts.repeated, repeated.len() as u64);
+        if !self.outcomes.is_empty() {
+            // A loop that has ended leaves its messages claimed: the next start tries them again.
+            let _ = all.inner.engine.send(Input::Recorded(self.outcomes));
+        }
         let mut rest: Vec<LedgerWrite> = Vec::new();
         if !self.texts.is_empty() {
             rest.push(LedgerWrite::Meet(self.texts));
@@ -365,22 +394,5 @@ fn tell(all: &NonDeliverables, alerts: &[Alert]) {
                 tracing::warn!(hold, %provider, held, "a provider has calmed down; what it said is void");
             }
         }
-    }
-}
-
-/// A judged text, to be counted.
-fn met(judged: &Judgement, words: &str, at: Timestamp) -> MetText {
-    MetText {
-        key: judged.key.into(),
-        normalised: judged.normalised.clone(),
-        raw: words.into(),
-        qualification: Qualification {
-            reason: judged.reason,
-            failure_type: judged.failure_type,
-            status: judged.status,
-        },
-        rule: Arc::clone(&judged.rule),
-        version: Arc::clone(&judged.version),
-        at,
     }
 }

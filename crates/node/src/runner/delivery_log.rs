@@ -101,7 +101,7 @@ impl From<&Attempt> for LogLine {
             Some(Verdict::PossiblyDelivered) => (Some("content"), None),
             _ => (None, None),
         };
-        let judgement = attempt.judgement.as_deref();
+        let verdict = attempt.judgement.as_deref().map(|found| &found.verdict);
         Self {
             at: attempt.ended_at.to_string(),
             started_at: attempt.started_at.as_ref().map(Timestamp::to_string),
@@ -119,9 +119,9 @@ impl From<&Attempt> for LogLine {
             next_at,
             stage: stage.map(str::to_string),
             reply: reply.map(ToString::to_string),
-            reason: judgement.map(|found| found.reason.to_string()),
-            failure_type: judgement.map(|found| found.failure_type.to_string()),
-            bounce_rule: judgement.map(|found| format!("{}@{}", found.rule, found.version)),
+            reason: verdict.map(|found| found.reason.to_string()),
+            failure_type: verdict.map(|found| found.failure_type.to_string()),
+            bounce_rule: verdict.map(|found| format!("{}@{}", found.rule, found.version)),
             reaction: attempt.reaction.as_deref().map(str::to_owned),
             note: attempt.note.to_string(),
         }
