@@ -349,8 +349,11 @@ impl Stage {
         watch::until_quiet(&questions, &self.world, witnesses, SECOND, stop).await?;
         progress.stage("taking back what is left of the second delivery");
         again::take_back(&intake, second.delivery).await?;
+        // The tokens that it held come back, and mail of the first delivery goes on with them.
+        let witnesses = (&mut self.tail, &mut self.tally);
+        let stop = end.cancelled();
+        watch::until_quiet(&questions, &self.world, witnesses, SECOND, stop).await?;
         self.all_read().await;
-        self.tail.read(&self.world, &mut self.tally)?;
         // What the first delivery waits for may have changed meanwhile.
         snapshot.look_again(&questions, &self.world, &self.tally).await?;
         Ok(second)

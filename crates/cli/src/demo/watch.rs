@@ -72,6 +72,24 @@ pub(crate) struct Row {
     pub(crate) out_of_reach: bool,
 }
 
+impl Row {
+    /// Lets the reasons add up to the messages that wait. Those of which nobody knows the reason, because they moved after
+    /// the look, are taken from the rarest reasons or counted with the most frequent one.
+    fn reconcile(&mut self) {
+        let told: u64 = self.held.iter().map(|held| held.messages).sum();
+        let mut gone = told.saturating_sub(self.waiting);
+        for held in self.held.iter_mut().rev() {
+            let less = gone.min(held.messages);
+            held.messages -= less;
+            gone -= less;
+        }
+        self.held.retain(|held| held.messages > 0);
+        if let Some(first) = self.held.first_mut() {
+            first.messages += self.waiting.saturating_sub(told);
+        }
+    }
+}
+
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
@@ -111,9 +129,7 @@ impl Snapshot {
             row.ended += domain.ended;
             row.waiting += domain.waiting();
         }
-        for row in self.rows.iter_mut().filter(|row| row.waiting == 0) {
-            row.held.clear();
-        }
+        self.rows.iter_mut().for_each(Row::reconcile);
     }
 
     /// Looks once more. How long the sending took stays as it was.
