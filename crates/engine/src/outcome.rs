@@ -187,7 +187,7 @@ impl Engine {
                     rule,
                     group: ix,
                     delivery: Some(message.delivery),
-                    judged: judgement.as_deref().map(|found| found.action),
+                    judged: judgement.as_deref().map(|found| found.verdict.action),
                 };
                 self.heard(now, &heard)
             }
