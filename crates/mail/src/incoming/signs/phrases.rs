@@ -52,7 +52,8 @@ teslim edilemeyen | nelivrat | nu a putut fi livrat | не доставлено 
 傳遞失敗 | 未能送达 | 無法送達 | 寄送失敗 | 反弹 | 반송 | 배달되지 | 배달 실패
 배달할 수 없 | 전송 실패 | 보낼 수 없 | 발송실패 | 발송 실패
 לא ניתן למסירה | لم يتم تسليم | تعذر تسليم
-לא נמסר | תקלה במסירה | فشل التسليم | فشل تسليم | فشل في التسليم | تحویل نشد | تحویل داده نشد | تحویل نشده | عدم تحویل | بازگشت
+לא נמסר | תקלה במסירה | فشل التسليم | فشل تسليم | فشل في التسليم
+تحویل نشد | تحویل داده نشد | تحویل نشده | عدم تحویل | بازگشت
 не беше доставено | недоставено | nije isporučen | neisporučen | nedoručiteľn | nedoručená správa | nebolo možné doručiť
 ni bilo mogoče dostaviti | nedostavljen | kohaletoimetamine ebaõnnestus | neizdevās piegādāt | nepristatyt
 tidak terkirim | gagal terkirim | gagal dikirim | pengiriman gagal | không gửi được | không thể gửi | gửi thất bại
@@ -193,13 +194,17 @@ nem kézbesíthető | teslim edilemedi | iletilemedi | nu a putut fi livrat | н
 見つかりません | 送達できません | エラー | 未能送达 | 無法傳送 | 无法送达
 無法送達 | 投递失败 | 退信 | 退回 | 传递失败 | 无法传递 | 不存在 | 발송할 수 없
 배달할 수 없 | 배달되지 | 반송 | 전달하지 못
-לא נמסר | לא ניתן למסור | לא קיים | לא נמצא | לא היה אפשר | لم يتم تسليم | تعذر تسليم | تعذر إرسال | غير موجود | لم نتمكن
-تحویل داده نشد | تحویل نشد | وجود ندارد | موجود نباشد | ناموفق | یافت نشد | δεν μπόρεσε | δεν παραδόθηκε | δεν ήταν δυνατή | δεν βρέθηκε
-не може бути | не було доставлено | не існує | не существует | не найден | не беше доставен | не можа да бъде | nije isporučen | nije moguće
+לא נמסר | לא ניתן למסור | לא קיים | לא נמצא | לא היה אפשר
+لم يتم تسليم | تعذر تسليم | تعذر إرسال | غير موجود | لم نتمكن
+تحویل داده نشد | تحویل نشد | وجود ندارد | موجود نباشد | ناموفق
+یافت نشد | δεν μπόρεσε | δεν παραδόθηκε | δεν ήταν δυνατή | δεν βρέθηκε
+не може бути | не було доставлено | не існує | не существует
+не найден | не беше доставен | не можа да бъде | nije isporučen | nije moguće
 nebylo možné | nebolo možné | nepodařilo | neexistuje | ni bilo mogoče | nu există | nem létezik | olemassa | findes ikke | finnes ikke | finns inte
 misslyckades | mislykkedes | bestaat niet | nie istnieje | existiert nicht | n'existe pas | no existe | non esiste | não existe | bulunamadı | ulaştırılamadı
 tidak dapat | gagal | không tồn tại | không gửi được | không thể | ไม่สามารถ | ไม่พบ
-満杯 | 宛先不明 | 存在しません | 届けられません | 拒否され | 没有找到 | 找不到 | 已满 | 被拒绝 | 投递失敗 | 無法投遞 | 존재하지 않 | 실패하였습니다 | 실패했습니다 | 초과
+満杯 | 宛先不明 | 存在しません | 届けられません | 拒否され | 没有找到 | 找不到
+已满 | 被拒绝 | 投递失敗 | 無法投遞 | 존재하지 않 | 실패하였습니다 | 실패했습니다 | 초과
 ";
 
 /// Texts of notices of delay.
