@@ -9,6 +9,7 @@ mod inmail;
 mod limits;
 mod moods;
 mod postfix;
+mod reactions;
 mod restart;
 mod returns;
 mod sink;
