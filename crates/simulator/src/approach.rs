@@ -87,6 +87,9 @@ pub fn approach(limit: u32, hours: u32, reacts: bool) -> Approach {
     }
 }
 
+/// Recipients that the store takes in one write.
+const APPENDED_MAX: u64 = 10_000;
+
 fn script(limit: u32, hours: u32, reacts: bool) -> Script {
     let span = Duration::from_secs(u64::from(hours) * 3_600);
     let domain = "d0.p0.example".to_owned();
@@ -112,8 +115,10 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
     let rules = format!(
         "schema_version = 1\n[[rule]]\nname = \"rest\"\nmask = \"*\"\nmax_connections = 10\nmax_messages_per_connection = 100\nmessages_per_hour = {per_hour}\npacing = \"even\"\n"
     );
-    // More than can go: what is left at the end expires.
-    let recipients = usize::try_from(per_hour * u64::from(hours)).unwrap_or(usize::MAX);
+    // A little more than can go: what is left at the end expires.
+    let recipients = u64::from(limit) * 66 * u64::from(hours);
+    let mailings = recipients.div_ceil(APPENDED_MAX);
+    let each = usize::try_from(recipients / mailings).unwrap_or(usize::MAX);
     let options = DeliveryOptions {
         validity: span,
         retry: RetrySchedule::default(),
@@ -135,9 +140,13 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
         rules: vec![(rules, Levels::default())],
         providers: vec![provider],
         zones: vec![(domain.clone(), zone)],
-        mailings: vec![Mailing { options, domains: vec![domain; recipients] }],
+        mailings: (0..mailings)
+            .map(|_| Mailing { options: options.clone(), domains: vec![domain.clone(); each] })
+            .collect(),
         reactions: vec![if reacts { Reactions::shipped() } else { Reactions::default() }],
-        deeds: vec![(Duration::ZERO, Deed::Start(0))],
+        deeds: (0..mailings)
+            .map(|number| (Duration::ZERO, Deed::Start(usize::try_from(number).unwrap_or(0))))
+            .collect(),
         faults_end: span,
         commit: Duration::from_millis(5),
         commit_requests_max: 1_000,

@@ -193,15 +193,16 @@ impl Judge {
         self.bans.freed(now, addresses);
     }
 
-    /// A session has said what became of a message.
+    /// A session has said what became of a message; `begun`: those that sessions of the same path have begun.
     pub(crate) fn reported(
         &mut self,
         (now, own): (Timestamp, Timestamp),
         (source, target): (SourceId, Option<IpAddr>),
         done: &MessageDone,
+        begun: &BTreeSet<MessageId>,
     ) {
         if let Some(target) = target {
-            self.quiet.reported((now, own), (source, target), done);
+            self.quiet.reported((now, own), (source, target), done, begun);
         }
         if let Some(mailing) = self.by_message.get(&done.message) {
             self.conduct.reported(own, source, done, &self.options[*mailing]);
@@ -383,7 +384,7 @@ impl Judge {
         for text in self.bans.judge(&self.accepted, fleet, &self.crashes) {
             self.violation(text);
         }
-        for text in self.quiet.judge(fleet) {
+        for text in self.quiet.judge(fleet, &self.accepted) {
             self.violation(text);
         }
         for text in self.conduct.judge(&self.accepted, fleet, script, store) {

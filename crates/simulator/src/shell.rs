@@ -635,8 +635,15 @@ impl World {
         }
         for event in moved.events {
             if let (Event::MessagesDone { results, .. }, Some(source)) = (&event, source) {
+                let same = |one: &&Conversation| {
+                    one.plan.as_ref().is_some_and(|plan| {
+                        plan.path.source == source && Some(plan.path.target) == target
+                    })
+                };
+                let all = self.node.iter().flat_map(|node| node.conversations.values());
+                let begun = all.filter(same).flat_map(Conversation::begun).collect();
                 for done in results {
-                    self.judge.reported((self.now, own), (source, target), done);
+                    self.judge.reported((self.now, own), (source, target), done, &begun);
                 }
             }
             self.tell(event);

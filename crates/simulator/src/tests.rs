@@ -90,6 +90,18 @@ fn the_page_of_proofs_lists_every_sabotage() {
 }
 
 #[test]
+fn a_rate_that_nobody_tells_is_approached_and_kept() {
+    let reacting = approach::approach(120, 1, true);
+    assert_eq!(reacting.violations, Vec::<String>::new());
+    assert!(reacting.refused_permille() <= 10, "{reacting:?}");
+    assert!(reacting.reached_permille() >= 900, "{reacting:?}");
+    // Near it in every minute: no up and down.
+    assert!(reacting.least_and_most.0 * 10 >= 8 * u64::from(reacting.limit), "{reacting:?}");
+    let fixed = approach::approach(120, 1, false);
+    assert!(fixed.refused_permille() >= 100, "{fixed:?}");
+}
+
+#[test]
 fn another_seed_is_another_history() {
     let plan = Plan::default();
     assert_ne!(run(1, &plan).log_hash, run(2, &plan).log_hash);

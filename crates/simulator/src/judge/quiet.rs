@@ -6,13 +6,15 @@
 //! durable yet when the process died may be forgotten.
 
 use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::event::{DoneResult, MessageDone};
 use engine::reactions::{About, KeptReactions};
 use mail::attempt::Verdict;
-use mail::id::SourceId;
+use mail::id::{MessageId, SourceId};
 use mail::time::Timestamp;
 
+use super::Accepted;
 use super::conduct::Clocks;
 use crate::fleet::Fleet;
 use crate::reactions::{DrawnReaction, TOO_MANY};
@@ -27,6 +29,8 @@ struct Silence {
     until: Timestamp,
     /// It was forgotten in a crash then, before it was durable.
     forgotten: Timestamp,
+    /// What was on the wire already: its MAIL FROM cannot be taken back.
+    begun: BTreeSet<MessageId>,
 }
 
 /// What this checker knows.
@@ -52,13 +56,15 @@ impl Quiet {
         (now, own): (Timestamp, Timestamp),
         (source, target): (SourceId, IpAddr),
         done: &MessageDone,
+        begun: &BTreeSet<MessageId>,
     ) {
         let Some(rule) = self.rule else { return };
         let DoneResult::Verdict(Verdict::Refused { reply, .. }) = &done.result else { return };
         if String::from_utf8_lossy(reply.raw()).contains(TOO_MANY) {
             let until = own + rule.lasts;
             let forgotten = Timestamp::NEVER;
-            self.silences.push(Silence { source, target, from: now, until, forgotten });
+            let begun = begun.clone();
+            self.silences.push(Silence { source, target, from: now, until, forgotten, begun });
         }
     }
 
@@ -75,16 +81,18 @@ impl Quiet {
     }
 
     /// All that is wrong in the whole history.
-    pub(super) fn judge(&self, fleet: &Fleet) -> Vec<String> {
+    pub(super) fn judge(&self, fleet: &Fleet, accepted: &BTreeMap<u64, Accepted>) -> Vec<String> {
         let mut wrong = Vec::new();
         for mail in &fleet.mails {
             let own = self.clocks.own(mail.sent);
+            let id = mail.serial.and_then(|serial| accepted.get(&serial)).map(|one| one.id);
             let broken = self.silences.iter().find(|one| {
                 one.source == mail.source
                     && one.target == mail.target
                     && one.from < mail.sent
                     && own < one.until
                     && mail.sent < one.forgotten
+                    && !id.is_some_and(|id| one.begun.contains(&id))
             });
             if let Some(silence) = broken {
                 let (sent, target, from) = (mail.sent, silence.target, silence.from);
