@@ -74,6 +74,10 @@ pub(crate) struct Connection {
     pub(crate) in_turn: bool,
     /// TLS was tried although clear text would do: a failure of TLS leads to clear text.
     pub(crate) opportunistic: bool,
+    /// It has its permit and was told to connect.
+    pub(crate) opened: bool,
+    /// What it had not begun was taken back.
+    pub(crate) recalled: bool,
 }
 
 impl Connection {

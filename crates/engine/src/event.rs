@@ -339,7 +339,7 @@ pub enum Command {
         connection: ConnectionId,
     },
     /// Take back what a connection has not begun (it is reported as not tried), finish what is on the wire, say
-    /// QUIT, close: its path was suspended.
+    /// QUIT, close: its path was suspended. It may have been asked to close before.
     Recall {
         /// Which.
         connection: ConnectionId,

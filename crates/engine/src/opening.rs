@@ -251,6 +251,8 @@ impl Engine {
             idle_wake: false,
             in_turn,
             opportunistic: false,
+            opened: false,
+            recalled: false,
         };
         self.reactions_count_connection(now, key, &target.host);
         self.connections.insert(id, connection);
@@ -410,6 +412,7 @@ impl Engine {
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.state = ConnectionState::Opening;
+        connection.opened = true;
         let of_relay = self.groups[ix].as_ref().and_then(|group| group.tls);
         let policy = match (of_relay, self.rules.rule(rule).tls) {
             (Some(RelayTls::Disabled), _) => TlsPolicy::Disabled,

@@ -405,14 +405,16 @@ impl Engine {
             let about = &one.reaction.about;
             let of_it = self.connections.iter().filter(|(_, connection)| {
                 let path = connection.path;
-                connection.state != ConnectionState::Closing
-                    && about.is_about(path.source, path.target, &connection.mx_host)
+                about.is_about(path.source, path.target, &connection.mx_host)
             });
-            let ids: Vec<ConnectionId> = of_it.map(|(id, _)| *id).collect();
             if one.allowed.suspended {
-                recalled.extend(ids);
+                // Also those that were asked to close: they would send what they hold.
+                let hold = of_it.filter(|(_, connection)| !connection.recalled);
+                recalled.extend(hold.map(|(id, _)| *id));
             } else {
-                surplus.extend(ids.into_iter().skip(most));
+                let open =
+                    of_it.filter(|(_, connection)| connection.state != ConnectionState::Closing);
+                surplus.extend(open.map(|(id, _)| *id).skip(most));
             }
         }
         for id in recalled {
@@ -427,12 +429,15 @@ impl Engine {
     /// Takes back what a connection has not begun, and closes it.
     fn recall(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.state == ConnectionState::Permit {
-            return self.close(id);
+        connection.recalled = true;
+        let before = core::mem::replace(&mut connection.state, ConnectionState::Closing);
+        if before != ConnectionState::Closing {
+            self.lines.closing(connection.line, id);
         }
-        connection.state = ConnectionState::Closing;
-        self.lines.closing(connection.line, id);
-        self.commands.push_back(Command::Recall { connection: id });
+        // One that waits for its permit, or was asked to close then, is not open yet.
+        if connection.opened {
+            self.commands.push_back(Command::Recall { connection: id });
+        }
     }
 
     /// A delivery that a reaction suspends waits in the store, out of the way of others.

@@ -79,6 +79,8 @@ impl Prepare for Render {
 enum Open {
     /// A conversation on a task of its own.
     Real { work: mpsc::Sender<Vec<Outgoing<Render>>>, close: CancellationToken },
+    /// A conversation that was asked to end when it has sent what it holds.
+    Ending { close: CancellationToken },
     /// A dry run: a task that only prepares.
     Dry { work: mpsc::UnboundedSender<Vec<Assignment>> },
 }
@@ -231,7 +233,7 @@ impl Connections {
                 work.try_send(batch).is_ok()
             }
             Some(Open::Dry { work }) => work.send(messages).is_ok(),
-            None => false,
+            Some(Open::Ending { .. }) | None => false,
         };
         if !taken {
             let too_late = self.too_late.entry(connection).or_default();
@@ -242,16 +244,21 @@ impl Connections {
     /// Lets a connection finish what it has, then close.
     pub(super) fn close(&mut self, connection: ConnectionId) {
         // Dropping the sender is the request.
-        if let Some(Open::Real { close, .. }) = self.open.remove(&connection) {
-            drop(close);
+        match self.open.remove(&connection) {
+            Some(Open::Real { close, .. } | Open::Ending { close }) => {
+                self.open.insert(connection, Open::Ending { close });
+            }
+            Some(Open::Dry { .. }) | None => {}
         }
     }
 
     /// Lets a connection finish what is on the wire, then close; what it has not begun comes back.
     pub(super) fn recall(&mut self, connection: ConnectionId) {
-        if let Some(Open::Real { close, .. }) = self.open.remove(&connection) {
+        if let Some(Open::Real { close, .. } | Open::Ending { close }) = self.open.get(&connection)
+        {
             close.cancel();
         }
+        self.close(connection);
     }
 
     /// Conversations that have not come to their end.
