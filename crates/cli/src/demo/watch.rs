@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use engine::{WaitReason, Waiting};
+use engine::{RestCause, WaitReason, Waiting};
 use mail::time::Timestamp;
 use node::node::Questions;
 use serde::Serialize;
@@ -211,7 +211,12 @@ pub(crate) async fn look(
     for (place, domain) in tally.domains.iter().enumerate() {
         let reasons = &mut reasons[domain.plan];
         if let Some(why) = why.get(&domain.name) {
-            snapshot.all_wait &= why.until != Timestamp::NEVER && why.until > now + SOON;
+            // A host that was never reached is tried again in a few seconds, and again: that is not worth the wait.
+            let never_reached =
+                matches!(why.reason, WaitReason::PathResting { cause: RestCause::Unreachable, .. })
+                    && domain.sent + domain.failed == 0;
+            let later = why.until != Timestamp::NEVER && why.until > now + SOON;
+            snapshot.all_wait &= later || never_reached;
             note(reasons, why.reason.name(), ready(place), why.until);
         }
         if let Some(later) = put_off.get(&place) {
