@@ -87,11 +87,12 @@ impl StatusMask {
 /// The reply code and the status code that stand in a text; each may be absent.
 ///
 /// A reply code counts at the beginning, or behind a mark of quotation such as `said: 550` or
-/// `<<< 550`. A status code counts anywhere where it cannot be a part of an IP address or version.
+/// `<<< 550`. A status code counts anywhere where it cannot be a part of an IP address or version;
+/// one of a log line (`dsn=5.0.0, reply=550 5.1.1 ...`) only when the reply itself has none.
 #[must_use]
 pub fn codes_in(text: &str) -> (Option<u16>, Option<EnhancedStatus>) {
     let octets = &text.as_bytes()[..text.len().min(MOST_OCTETS)];
-    let (mut reply, mut status) = (None, None);
+    let (mut reply, mut status, mut logged) = (None, None, None);
     let mut at = 0;
     while at < octets.len() && (reply.is_none() || status.is_none()) {
         if !octets[at].is_ascii_digit() {
@@ -107,12 +108,14 @@ pub fn codes_in(text: &str) -> (Option<u16>, Option<EnhancedStatus>) {
             if reply.is_none() && run.len() == 3 && begins_reply(octets, at, end) {
                 reply = Some(run.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')));
             } else if status.is_none() && !followed_by_letter(octets, end) {
-                status = EnhancedStatus::read(run).filter(|status| status.subject <= 9);
+                let read = EnhancedStatus::read(run).filter(|status| status.subject <= 9);
+                let of_log = at >= 4 && octets[at - 4..at].eq_ignore_ascii_case(b"dsn=");
+                *(if of_log { &mut logged } else { &mut status }) = read;
             }
         }
         at = end.max(at + 1);
     }
-    (reply, status)
+    (reply, status.or(logged))
 }
 
 /// Octets in which codes are looked for.
@@ -193,6 +196,8 @@ mod tests {
             ("5.1.0 - Unknown address error 540-'wrong'", None, Some("5.1.0")),
             ("exim 4.92.3x", None, None),
             ("550", Some(550), None),
+            ("dsn=5.0.0, reply=read error: 550 5.1.1 no such user", Some(550), Some("5.1.1")),
+            ("dsn=5.2.2, stat=Service unavailable", None, Some("5.2.2")),
             ("5.1: no such user", None, None),
             (">5.1.:", None, None),
             ("", None, None),

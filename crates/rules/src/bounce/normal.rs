@@ -323,12 +323,13 @@ fn write_core(out: &mut String, core: &str) {
 /// One thing.
 fn write_part(out: &mut String, part: &str) {
     let plain = !part.bytes().any(|letter| letter.is_ascii_digit() || letter == b'.');
-    if plain || part.contains("#xxx#") || is_status(part) || is_code(part) {
+    if plain || part.contains("#xxx#") || is_status(part) || is_code(part) || is_coded_name(part) {
         out.push_str(part);
     } else if is_ipv4(part) || is_ipv6(part) {
         out.push_str("#IP#");
     } else if is_host_name(part) {
-        out.push_str(if names_a_list(part) { part } else { "#DOMAIN#" });
+        let kept = names_a_list(part) || names_a_cause(part);
+        out.push_str(if kept { part } else { "#DOMAIN#" });
     } else if is_stable(part) {
         out.push_str(part);
     } else {
@@ -364,6 +365,13 @@ fn is_code(core: &str) -> bool {
     core.len() == 3
         && matches!(core.as_bytes()[0], b'2' | b'4' | b'5')
         && core.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// A reply code and words joined by underscores, as in `522_mailbox_full`.
+fn is_coded_name(core: &str) -> bool {
+    let Some((code, words)) = core.split_once('_') else { return false };
+    let wordy = |letter: u8| letter.is_ascii_alphabetic() || matches!(letter, b'_' | b'-');
+    is_code(code) && !words.is_empty() && words.bytes().all(wordy)
 }
 
 fn is_ipv4(core: &str) -> bool {
@@ -416,6 +424,22 @@ fn names_a_list(name: &str) -> bool {
     ];
     let lower = name.to_ascii_lowercase();
     WORDS.iter().any(|word| lower.contains(word))
+}
+
+/// Whether what looks like a host name is how Exchange names a cause, in whatever case:
+/// `resolver.adr.recipnotfound`.
+fn names_a_cause(name: &str) -> bool {
+    const AREAS: [&str; 6] = [
+        "resolver.adr.",
+        "resolver.rst.",
+        "resolver.grp.",
+        "resolver.fwd.",
+        "storedrv.",
+        "transport.rules.",
+    ];
+    AREAS
+        .iter()
+        .any(|area| name.get(..area.len()).is_some_and(|start| start.eq_ignore_ascii_case(area)))
 }
 
 /// Whether a core with digits is one of the provider's own codes: letters and then at most six

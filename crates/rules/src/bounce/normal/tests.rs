@@ -59,6 +59,11 @@ fn what_changes_from_mail_to_mail_is_replaced() {
             "554 5.4.14 Hop count exceeded ATTR34 [TY0PEP000000000.JPNP255.PROD.OUTLOOK.COM 2025-01-06T03:22:22.000Z 00000564B00B940B]",
             "554 5.4.14 Hop count exceeded ATTR34 [#DOMAIN# #xxx# #xxx#]",
         ),
+        ("522_mailbox_full;size=3", "522_mailbox_full;size=#xxx#"),
+        (
+            "550 5.1.1 resolver.adr.recipnotfound; x.adr.example",
+            "550 5.1.1 resolver.adr.recipnotfound; #DOMAIN#",
+        ),
         ("451 try again in 300 seconds", "451 try again in #xxx# seconds"),
         ("550 rejected.Please try again", "550 rejected.Please try again"),
         ("550 [2001:db8::1] has no PTR", "550 [#IP#] has no PTR"),
