@@ -1,7 +1,9 @@
 //! `mailweir deliverability`: bundles of rules, signed by an instance and applied by its clients.
 //!
-//! Keys, publishing and looking at bundles need no server and no configuration.
+//! Keys, publishing and looking at bundles need no server and no configuration. What is in force is a matter of the
+//! running node, which is asked over HTTP.
 
+mod following;
 mod keygen;
 mod look;
 mod publish;
@@ -35,6 +37,14 @@ enum DeliverabilityCommand {
     Show(look::ShowArguments),
     /// What one bundle changes against another, rule by rule
     Diff(look::DiffArguments),
+    /// What the running node has in force: bundle, age, versions kept, the last one refused
+    Status(following::StatusArguments),
+    /// Who put which bundle in force, and when
+    History(following::HistoryArguments),
+    /// Verify a bundle and put it in force in the running node, without a restart
+    Apply(following::ApplyArguments),
+    /// Put an earlier bundle in force again
+    Rollback(following::RollbackArguments),
 }
 
 /// Carries the command out.
@@ -48,6 +58,10 @@ pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
         DeliverabilityCommand::Verify(arguments) => look::verify(globals, arguments),
         DeliverabilityCommand::Show(arguments) => look::show(globals, arguments),
         DeliverabilityCommand::Diff(arguments) => look::diff(globals, arguments),
+        DeliverabilityCommand::Status(arguments) => following::status(globals, arguments),
+        DeliverabilityCommand::History(arguments) => following::history(globals, arguments),
+        DeliverabilityCommand::Apply(arguments) => following::apply(globals, arguments),
+        DeliverabilityCommand::Rollback(arguments) => following::rollback(globals, arguments),
     }
 }
 

@@ -19,6 +19,7 @@
 mod access;
 mod app;
 mod body;
+mod deliverability;
 mod deliveries;
 mod explain;
 mod forms;

@@ -187,7 +187,9 @@ impl From<RefusedWrite> for Problem {
         match refused {
             RefusedWrite::UnknownDelivery(_)
             | RefusedWrite::UnknownText(_)
-            | RefusedWrite::UnknownTask(_) => Self::not_found(detail),
+            | RefusedWrite::UnknownTask(_)
+            | RefusedWrite::UnknownBundle(_) => Self::not_found(detail),
+            RefusedWrite::OtherBundle { .. } => Self::conflict("other-bundle", detail),
             RefusedWrite::WrongState { .. } | RefusedWrite::WrongContent(_) => {
                 Self::conflict("wrong-state", detail)
             }

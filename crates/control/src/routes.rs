@@ -13,8 +13,8 @@ use crate::access::{Access, Gate, guard};
 use crate::app::Shared;
 use crate::problem::Problem;
 use crate::{
-    deliveries, explain, messages, metrics, paths, qualifications, quarantine, reactions,
-    recipients, repairs, stat, suppression, transfer, unsubscribe,
+    deliverability, deliveries, explain, messages, metrics, paths, qualifications, quarantine,
+    reactions, recipients, repairs, stat, suppression, transfer, unsubscribe,
 };
 
 /// The document that describes the routes.
@@ -81,6 +81,10 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/suppression", get(suppression::list)),
         operate("/api/v1/suppression", post(suppression::change)),
         operate("/api/v1/suppression/import", post(transfer::import_suppression)),
+        read("/api/v1/deliverability", get(deliverability::status)),
+        read("/api/v1/deliverability/history", get(deliverability::history)),
+        operate("/api/v1/deliverability/bundle", post(deliverability::apply)),
+        operate("/api/v1/deliverability/rollback", post(deliverability::roll_back)),
         route(Method::GET, "/u/{token}", None, get(unsubscribe::show)),
         route(Method::POST, "/u/{token}", None, post(unsubscribe::unsubscribe)),
         read("/api/v1/openapi.json", get(openapi)),

@@ -48,7 +48,7 @@ impl Default for Lists {
 }
 
 /// A field of the request's head, once.
-fn field<'a>(fields: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(crate) fn field<'a>(fields: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = fields.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -57,5 +57,5 @@ pub use ledger::{
 };
 pub use policy::{Policy, PolicyFault, ReasonPolicy};
 pub use state::{Cause, Condition, Counts, Imported, State};
-pub use suppression::{AddressHash, DomainMask, NotAHash, Suppressed};
+pub use suppression::{AddressHash, DomainMask, NotAHash, PublishedList, Suppressed};
 pub use task::{Assumption, Change, Difference, EXAMPLES, Selection, Work, work_on};

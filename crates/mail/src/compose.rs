@@ -5,8 +5,8 @@
 //! [`quoted_printable`] and [`base64`] make bodies of 7-bit lines; [`Multipart`] puts parts together.
 //!
 //! Invariants of everything written here: lines end in CRLF and nothing else is a CR or LF; no octet
-//! is NUL; no line is longer than 998 octets (76 in bodies); all is ASCII, except an address whose
-//! local part is not (then the message needs SMTPUTF8 anyway). The same input gives the same octets.
+//! is NUL; no line is longer than 998 octets (76 in bodies that are transfer-encoded); all is ASCII, except an
+//! address whose local part is not (then the message needs SMTPUTF8 anyway) and a body that is to travel in 8 bits. The same input gives the same octets.
 //!
 //! A field that breaks a rule fails with a [`HeaderFault`] and writes nothing.
 
@@ -15,9 +15,11 @@ use crate::time::{Timestamp, civil_date};
 use crate::verp::{MessageNames, Purpose};
 
 pub use body::{TransferEncoding, base64, quoted_printable};
+pub use charset::{TextCharset, Unmappable, within_lines};
 pub use header::{AddressField, HeaderFault, Headers};
 
 mod body;
+mod charset;
 mod header;
 #[cfg(test)]
 mod tests;

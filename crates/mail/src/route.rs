@@ -61,7 +61,7 @@ pub struct MxRoute {
     pub valid_until: Timestamp,
 }
 
-/// Use of TLS towards a relay.
+/// Use of TLS towards a relay, or for a domain that a domain rule names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RelayTls {
@@ -410,7 +410,7 @@ fn nothing_found(candidates: &Candidates, found: &[AddressAnswer]) -> RouteFault
 
 /// The key of the MX group that a route belongs to: domains with the same set of MX hosts (names
 /// and preferences) share it, whatever their addresses are at the time. For a relay the set is its
-/// host list with port and protocol.
+/// host list with port and protocol. What a domain rule says about TLS tells groups apart too.
 ///
 /// `mx 5 a.mx.example 10 b.mx.example`, `relay smtp:2525 0 127.0.1.1`.
 #[must_use]
@@ -420,6 +420,14 @@ pub fn group_key(route: &MxRoute) -> String {
         (true, false) => format!("relay smtp:{}", route.port),
         (true, true) => format!("relay lmtp:{}", route.port),
     };
+    // A domain rule says so of single domains: their mail needs connections of its own.
+    key.push_str(match route.tls {
+        _ if route.relay => "",
+        None => "",
+        Some(RelayTls::Disabled) => " tls disabled",
+        Some(RelayTls::Opportunistic) => " tls opportunistic",
+        Some(RelayTls::Required) => " tls required",
+    });
     let mut hosts: Vec<_> = route.hosts.iter().map(|h| (h.preference, &*h.name)).collect();
     hosts.sort_unstable();
     for (preference, name) in hosts {

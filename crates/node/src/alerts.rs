@@ -28,6 +28,9 @@ pub const DELIVERY_STOPPED: &str = "delivery-stopped";
 /// Code: the outage guard holds back what a provider says of addresses.
 pub const OUTAGE_GUARD: &str = "outage-guard";
 
+/// Code: a bundle of rules was refused; those in force stay.
+pub const BUNDLE_REFUSED: &str = "bundle-refused";
+
 /// One alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alert {

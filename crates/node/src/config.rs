@@ -29,6 +29,7 @@ use mail::mask::Mask;
 use rules::{Diagnostic, Levels, TlsPolicy};
 
 mod check;
+mod deliverability;
 mod example;
 mod faults;
 mod inmail;
@@ -41,6 +42,7 @@ pub mod target_policy;
 #[cfg(test)]
 mod tests;
 
+pub use deliverability::{DeliverabilityConfig, RecipientRulesConfig};
 pub use example::MachineFacts;
 pub use inmail::{InmailConfig, LmtpAddress, MailboxConfig, MailboxProtocol};
 pub use network::IpNetwork;
@@ -91,6 +93,12 @@ pub struct Config {
     pub bounce_rules: BounceRulesConfig,
     /// `[reaction_rules]`.
     pub reaction_rules: ReactionRulesConfig,
+    /// `[domain_rules]`.
+    pub domain_rules: RecipientRulesConfig,
+    /// `[format_rules]`.
+    pub format_rules: RecipientRulesConfig,
+    /// `[deliverability]`.
+    pub deliverability: DeliverabilityConfig,
     /// `[http]`.
     pub http: HttpConfig,
     /// `[retry]`: the schedule.

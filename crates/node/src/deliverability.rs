@@ -4,9 +4,22 @@
 //!
 //! - [`keys`] makes, keeps and uses Ed25519 keys.
 //! - [`folder`] reads the files that a bundle is published from.
+//! - A running node applies bundles and takes them back: [`Questions::apply_bundle`] and
+//!   [`Questions::roll_back`]. What is in force is [`RulesInForce`], all kinds together.
+//!
+//! [`Questions::apply_bundle`]: crate::node::Questions::apply_bundle
+//! [`Questions::roll_back`]: crate::node::Questions::roll_back
 
+mod applying;
 pub mod folder;
+mod following;
 pub mod keys;
+mod layer;
+
+pub use applying::{Applied, ApplyFault, ApplyStep, DeliverabilityStatus};
+pub(crate) use following::Following;
+pub use following::{RulesInForce, Trouble};
+pub use layer::{Layer, Published};
 
 use rules::bundle::ClientVersion;
 

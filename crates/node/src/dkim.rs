@@ -348,6 +348,28 @@ impl DkimSigner {
         self.keys.is_empty()
     }
 
+    /// The same by the keys with these selectors; where there is none of them, or none is named, by all.
+    ///
+    /// # Errors
+    /// The cryptographic library could not sign.
+    pub fn sign_by(
+        &self,
+        selectors: &[Box<str>],
+        head: &[u8],
+        body: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DkimFault> {
+        let named = |key: &&Arc<DkimKey>| {
+            selectors.iter().any(|selector| key.selector.eq_ignore_ascii_case(selector))
+        };
+        let keys: Vec<_> = self.keys.iter().filter(named).cloned().collect();
+        if keys.is_empty() {
+            return self.sign(head, body, now, out);
+        }
+        Self { keys, random: self.random.clone() }.sign(head, body, now, out)
+    }
+
     /// Appends one DKIM-Signature field per key to `out`. `head` is the message's header without the
     /// empty line, `body` what follows that; both exactly as they will be sent.
     ///

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mail::route::{
     AddressAnswer, Candidates, Decision, Destination, MxAnswer, MxHost, MxRoute, Own, RelayTls,
@@ -29,6 +30,7 @@ use mail::route::{
 };
 use mail::time::Timestamp;
 use rules::TlsPolicy;
+use rules::recipient::{DomainRules, RelayTarget, shipped_domain_rules};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -109,6 +111,7 @@ struct Inner {
     config: DnsConfig,
     port: u16,
     relays: Vec<RelayConfig>,
+    domain_rules: ArcSwap<DomainRules>,
     cache: Mutex<Cache>,
     /// Look-ups under way. An entry is removed by the task that looks up, after its answer is in the
     /// cache.
@@ -123,6 +126,8 @@ struct Inner {
 enum Wanted {
     Domain(String),
     Relay(usize),
+    /// The relay of a domain rule; whether the rule is the operator's own.
+    RuledRelay(Box<RelayConfig>, bool),
 }
 
 impl Wanted {
@@ -131,6 +136,9 @@ impl Wanted {
             Self::Domain(name) => name.clone(),
             // No domain has a blank.
             Self::Relay(place) => format!("relay {place}"),
+            Self::RuledRelay(relay, local) => {
+                format!("rule {local} {} {:?} {:?}", relay.port, relay.hosts, relay.tls)
+            }
         }
     }
 }
@@ -173,6 +181,7 @@ impl Resolver {
                 config: config.clone(),
                 port,
                 relays: relays.to_vec(),
+                domain_rules: ArcSwap::from_pointee(DomainRules::compile(shipped_domain_rules())),
                 cache: Mutex::new(Cache::new(config.cache_domains)),
                 under_way: Mutex::default(),
                 routes: AtomicU64::new(0),
@@ -188,6 +197,22 @@ impl Resolver {
     /// The look-up goes on when the caller stops waiting, and others have its answer. Must be called
     /// within a tokio runtime.
     pub async fn route(&self, domain: &str, now: Timestamp) -> Routed {
+        let (route, until) = self.route_of(domain, now).await;
+        let tls = self.inner.ruled_tls(domain);
+        let ruled = |route: MxRoute| match route.relay {
+            false => MxRoute { tls: tls.or(route.tls), ..route },
+            true => route,
+        };
+        (route.map(ruled), until)
+    }
+
+    /// Takes in domain rules, in place of those before. Routes that are in use hold until they end.
+    pub fn set_domain_rules(&self, rules: Arc<DomainRules>) {
+        self.inner.domain_rules.store(rules);
+    }
+
+    /// The same without what domain rules say of TLS.
+    async fn route_of(&self, domain: &str, now: Timestamp) -> Routed {
         self.inner.routes.fetch_add(1, Ordering::Relaxed);
         let wanted = match self.inner.wanted(domain, now) {
             Ok(wanted) => wanted,
@@ -335,6 +360,31 @@ fn exchanger(data: &RData) -> Option<(u16, String)> {
 }
 
 impl Inner {
+    /// The relay that a domain rule names.
+    fn ruled_relay(&self, domain: &str) -> Option<Wanted> {
+        let rules = self.domain_rules.load();
+        let rule = rules.find(domain)?;
+        let first = rule.treatment.relay.first()?;
+        let host = |target: &RelayTarget| match target.address() {
+            Some(address) => RelayHost::Address(address),
+            None => RelayHost::Name(target.host.to_string()),
+        };
+        let relay = RelayConfig {
+            domains: Vec::new(),
+            hosts: rule.treatment.relay.iter().map(host).collect(),
+            port: first.port,
+            lmtp: false,
+            tls: rule.treatment.tls,
+        };
+        Some(Wanted::RuledRelay(Box::new(relay), rules.is_local(rule)))
+    }
+
+    /// What a domain rule says about TLS.
+    fn ruled_tls(&self, domain: &str) -> Option<RelayTls> {
+        let rules = self.domain_rules.load();
+        tls_of(rules.find(domain)?.treatment.tls)
+    }
+
     /// What has to be found out for a domain; an answer at once where that is nothing.
     fn wanted(&self, domain: &str, now: Timestamp) -> Result<Wanted, Box<Routed>> {
         let forever = now + self.config.max_ttl;
@@ -346,6 +396,9 @@ impl Inner {
         };
         if let Some(place) = self.relays.iter().position(|relay| relay.matches(matched)) {
             return Ok(Wanted::Relay(place));
+        }
+        if let Some(relay) = self.ruled_relay(matched) {
+            return Ok(relay);
         }
         let address = match destination {
             Destination::Name(name) => return Ok(Wanted::Domain(name)),
@@ -383,6 +436,15 @@ impl Inner {
             match &wanted {
                 Wanted::Domain(name) => self.find(name, now).await,
                 Wanted::Relay(place) => self.find_relay(&self.relays[*place], now).await,
+                Wanted::RuledRelay(relay, local) => {
+                    let mut found = self.find_relay(relay, now).await;
+                    if let Ok(route) = &mut found.value {
+                        // A relay that somebody else has named is held to the rules for MX hosts: no private
+                        // address is reached.
+                        route.relay = *local;
+                    }
+                    found
+                }
             }
         };
         let found = tokio::time::timeout(limit, finding).await.unwrap_or_else(|_| {
@@ -445,8 +507,10 @@ impl Inner {
         let found = self.find_addresses(&candidates).await;
         // A person wrote the list, so being in it ourselves is no loop that DNS could lay.
         let own = Own::default();
-        let value = mail::route::assemble(&candidates, &found.value, own, relay.port, now)
-            .map(|route| MxRoute { relay: true, lmtp: relay.lmtp, tls: relay_tls(relay), ..route });
+        let value =
+            mail::route::assemble(&candidates, &found.value, own, relay.port, now).map(|route| {
+                MxRoute { relay: true, lmtp: relay.lmtp, tls: tls_of(relay.tls), ..route }
+            });
         let ttl = if value.is_err() { TEMPORARY_TTL } else { found.ttl };
         Timed { value, ttl }
     }
@@ -547,9 +611,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What a relay's section says about TLS.
-fn relay_tls(relay: &RelayConfig) -> Option<RelayTls> {
-    match relay.tls {
+/// What a relay's section or a domain rule says about TLS.
+fn tls_of(policy: Option<TlsPolicy>) -> Option<RelayTls> {
+    match policy {
         None | Some(TlsPolicy::Default) => None,
         Some(TlsPolicy::Disabled) => Some(RelayTls::Disabled),
         Some(TlsPolicy::Opportunistic) => Some(RelayTls::Opportunistic),

@@ -20,7 +20,6 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
-use rules::bounce::{BounceRuleFile, SHIPPED_BOUNCE_TOML, shipped_bounce_rules};
 use rules::{Diagnostic, RuleSet};
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
@@ -33,9 +32,10 @@ use crate::alerts::{self, Alerts};
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::data_dir;
+use crate::deliverability::{ApplyFault, Following, Layer, RulesInForce};
 use crate::dns::Resolver;
 use crate::intake::Intake;
-use crate::nondeliverables::{self, BounceRulesInForce, NonDeliverables, Recorder};
+use crate::nondeliverables::{self, NonDeliverables, Recorder};
 use crate::reactions;
 use crate::retention;
 use crate::room::Room;
@@ -47,6 +47,12 @@ use crate::runner::{Counts, Input, Runner, Running, View, ask, journal};
 use crate::sender::{self, SetupFault};
 use crate::smtp_client::{Connector, TlsClients};
 use crate::submission::SubmissionCounts;
+
+mod in_force;
+
+pub use in_force::check_bounce_rules;
+use in_force::{Kept, kept_layer};
+pub(crate) use in_force::{read_bounce_rules_over, read_recipient_rules_over};
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,12 @@ pub enum StartFault {
     /// The reaction rules are faulty.
     #[error("{}", rules_words("reaction", .0))]
     ReactionRules(Vec<Diagnostic>),
+    /// The operator's domain rules are faulty.
+    #[error("{}", rules_words("domain", .0))]
+    DomainRules(Vec<Diagnostic>),
+    /// The operator's format rules are faulty.
+    #[error("{}", rules_words("format", .0))]
+    FormatRules(Vec<Diagnostic>),
     /// The data folder cannot be made.
     #[error("cannot make the data folder {}: {source}; set another data_dir", path.display())]
     DataDir {
@@ -128,7 +140,12 @@ pub struct RuleSource {
 /// # Errors
 /// Unreadable or faulty local rules.
 pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
-    let mut fingerprint = format!("shipped {}", env!("CARGO_PKG_VERSION"));
+    read_rules_over(config, &Layer::default())
+}
+
+/// The same, over other rules than those shipped with the program.
+pub(crate) fn read_rules_over(config: &Config, layer: &Layer) -> Result<RuleSource, StartFault> {
+    let mut fingerprint = layer.mark();
     let local = match &config.rules.mx {
         None => None,
         Some(path) => {
@@ -142,46 +159,11 @@ pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
     };
     let levels = config.rules.levels.clone();
     fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
-    let file = rules::RuleFile::combine(local.as_ref(), rules::shipped());
+    let file = rules::RuleFile::combine(local.as_ref(), layer.mx(&levels));
     Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
 }
 
-/// Reads and checks the bounce rules of a configuration.
-///
-/// # Errors
-/// Unreadable or faulty local rules.
-fn read_bounce_rules(config: &Config) -> Result<Arc<BounceRulesInForce>, StartFault> {
-    let mut fingerprint = digest(SHIPPED_BOUNCE_TOML);
-    let local = match &config.bounce_rules.file {
-        None => None,
-        Some(path) => {
-            let (file, bytes) = local_bounce_rules(path)?;
-            fingerprint.push_str(&digest(&bytes));
-            Some(file)
-        }
-    };
-    let file = BounceRuleFile::combine(local.as_ref(), shipped_bounce_rules());
-    Ok(BounceRulesInForce::new(&file, fingerprint))
-}
-
-fn local_bounce_rules(path: &std::path::Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
-    let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
-    let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
-        .map_err(StartFault::BounceRules)?;
-    Ok((file, bytes))
-}
-
-/// How many local bounce rules there are; `None`: no file is named. Compiles nothing.
-///
-/// # Errors
-/// The file cannot be read, or has faults.
-pub fn check_bounce_rules(config: &Config) -> Result<Option<usize>, StartFault> {
-    let path = config.bounce_rules.file.as_deref();
-    path.map(|path| Ok(local_bounce_rules(path)?.0.rules().len())).transpose()
-}
-
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
 }
@@ -218,6 +200,7 @@ pub struct Node {
     nondeliverables: NonDeliverables,
     recorder: Recorder,
     alerts: Alerts,
+    following: Arc<Following>,
     accounts: [JoinHandle<()>; 2],
 }
 
@@ -234,6 +217,8 @@ pub struct Questions {
     nondeliverables: NonDeliverables,
     submission: Option<Arc<SubmissionCounts>>,
     alerts: Alerts,
+    contents: Arc<Contents>,
+    pub(crate) following: Arc<Following>,
 }
 
 impl Node {
@@ -243,9 +228,11 @@ impl Node {
     /// Everything that can be refused at the start.
     pub fn start(config: Config) -> Result<Self, StartFault> {
         let config = Arc::new(config);
-        let rules = read_rules(&config)?;
-        let bounce_rules = read_bounce_rules(&config)?;
-        let reaction_rules = reactions::read_rules(&config)?;
+        // Faulty rules of the operator are found before anything is opened.
+        read_rules(&config)?;
+        read_bounce_rules_over(&config, &Layer::default())?;
+        reactions::read_rules_over(&config, &Layer::default())?;
+        read_recipient_rules_over(&config, &Layer::default())?;
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
         let sources = config.routing_sources()?;
@@ -254,7 +241,12 @@ impl Node {
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
         let mut store = SqliteStore::open(&config.data_dir, options)?;
         let incarnation = store.incarnation();
-        let rules = versioned(&mut store, &rules)?;
+        let Kept { layer, trust, since, trouble } = kept_layer(&store)?;
+        let bounce_rules = read_bounce_rules_over(&config, &layer)?;
+        let reaction_rules = reactions::read_rules_over(&config, &layer)?;
+        let (domain_rules, format_rules) = read_recipient_rules_over(&config, &layer)?;
+        resolver.set_domain_rules(Arc::clone(&domain_rules));
+        let rules = versioned(&mut store, &read_rules_over(&config, &layer)?)?;
         let owner = Owner { node: NodeId(1), incarnation };
         let (clock, ledger) = restore_ledger(&mut store, &rules, owner)?;
         let now = clock.now();
@@ -263,9 +255,26 @@ impl Node {
         let admission =
             nondeliverables::load(&mut store, &config.quarantine, opening.counts(), now)?;
         let admission = Arc::new(admission);
+        admission.desk_mut().publish(Arc::new(layer.suppression()));
+        let alerts = Alerts::default();
+        let following = Arc::new(Following::new(
+            RulesInForce {
+                domain: Arc::clone(&domain_rules),
+                format: Arc::clone(&format_rules),
+                layer: Arc::new(layer),
+                since,
+                trust,
+                mx: Arc::clone(&rules),
+                bounce: Arc::clone(&bounce_rules),
+                reaction: Arc::clone(&reaction_rules),
+            },
+            alerts.clone(),
+            trouble,
+        ));
         let recorder = opening.recorder();
         let reader = || store.reader();
         let contents = Arc::new(Contents::new(settings, reader)?);
+        contents.set_rules(domain_rules, format_rules);
         let log = DeliveryLog::open(DeliveryLogSettings {
             path: config.log.delivery_log.clone(),
             rotate_bytes: config.log.rotate_bytes,
@@ -297,7 +306,6 @@ impl Node {
         engine.handle(now, Event::ReactionRulesReplaced(reaction_rules));
         let kept =
             reactions::kept(contents.read(|reads| reads.setting(reactions::SETTING))?.as_deref());
-        let alerts = Alerts::default();
         alerts.replace(alerts::REACTION, reactions::alerts(&kept));
         engine.handle(now, Event::ReactionsRestored(Box::new(kept.clone())));
         for delivery in open_deliveries(&contents)? {
@@ -381,6 +389,7 @@ impl Node {
             nondeliverables,
             recorder,
             alerts,
+            following,
             accounts,
         })
     }
@@ -405,6 +414,8 @@ impl Node {
             nondeliverables: self.nondeliverables.clone(),
             submission: None,
             alerts: self.alerts.clone(),
+            contents: Arc::clone(&self.contents),
+            following: Arc::clone(&self.following),
         }
     }
 
@@ -719,29 +730,38 @@ impl Questions {
     /// Faulty rules: those in force stay.
     pub async fn reload_rules(&self) -> Result<Arc<RuleSet>, StartFault> {
         let _one_at_a_time = self.intake.reloading().await;
-        let source = read_rules(&self.config)?;
-        let bounce_rules = read_bounce_rules(&self.config)?;
-        let reaction_rules = reactions::read_rules(&self.config)?;
-        let wanted = source.fingerprint.clone();
-        let stored = self
-            .intake
-            .read(|reads| reads.setting(RULES_VERSION))
-            .await
-            .map_err(|fault| StartFault::System(std::io::Error::other(fault.to_string())))?;
-        let (version, write) = next_version(stored.as_deref(), &wanted);
-        if let Some(write) = write {
-            self.intake
-                .write(write)
-                .await
-                .map_err(|fault| StartFault::System(std::io::Error::other(fault.to_string())))?;
-        }
-        let rules = Arc::new(RuleSet::compile(&source.file, &source.levels, version));
-        // A node that is ending needs no rules.
-        let _ = self.inputs.send(Input::Rules(Arc::clone(&rules)));
-        let _ = self.inputs.send(Input::BounceRules(Arc::clone(&bounce_rules.rules)));
-        let _ = self.inputs.send(Input::Event(Event::ReactionRulesReplaced(reaction_rules)));
-        self.nondeliverables.replace_rules(bounce_rules);
-        Ok(rules)
+        let now = self.following.in_force();
+        let (layer, trust) = (Arc::clone(&now.layer), now.trust.clone());
+        let outcome = self.put_in_force(layer, trust, now.since, None, &|_| {}).await;
+        outcome.map_err(|fault| match fault {
+            ApplyFault::LocalRules(fault) => fault,
+            other => StartFault::System(std::io::Error::other(other.to_string())),
+        })
+    }
+
+    /// The configuration, to be taken elsewhere.
+    pub(crate) const fn config_shared(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Tells whoever routes and prepares mail of other rules.
+    pub(crate) fn tell_preparers(&self, rules: &RulesInForce) {
+        self.resolver.set_domain_rules(Arc::clone(&rules.domain));
+        self.contents.set_rules(Arc::clone(&rules.domain), Arc::clone(&rules.format));
+    }
+
+    /// Hands something to the loop. A node that is ending needs nothing any more.
+    pub(crate) fn tell_engine(&self, input: Input) {
+        let _ = self.inputs.send(input);
+    }
+
+    /// The version for MX rules with this fingerprint, and what to store when they are new.
+    pub(crate) async fn next_rules_version(
+        &self,
+        fingerprint: &str,
+    ) -> Result<(u64, Option<Write>), crate::intake::IntakeFault> {
+        let stored = self.intake.read(|reads| reads.setting(RULES_VERSION)).await?;
+        Ok(next_version(stored.as_deref(), fingerprint))
     }
 }
 

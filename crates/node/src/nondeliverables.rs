@@ -33,15 +33,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use engine::quarantine::{
     AddressFilter, AddressHash, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference,
-    Entry, Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, Qualification,
-    Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter, TextKey,
-    TextRecord, Work, explain,
+    Entry, Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, PublishedList,
+    Qualification, Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter,
+    TextKey, TextRecord, Work, explain,
 };
 use mail::address::Mailbox;
 use mail::failure::Reason;
 use mail::id::DeliveryId;
 use mail::verp::{Purpose, Verp, VerpFault};
-use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key};
+use rules::bounce::{BounceJudge, BounceRuleFile, BounceRules, Key, KnownTexts};
 use store::{Erase, LedgerPlace, Write, Written};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -143,11 +143,12 @@ pub(crate) struct BounceRulesInForce {
 }
 
 impl BounceRulesInForce {
-    /// `fingerprint` must be different for different rules.
-    pub(crate) fn new(file: &BounceRuleFile, fingerprint: String) -> Arc<Self> {
+    /// `fingerprint` must be different for different rules and known texts.
+    pub(crate) fn new(file: &BounceRuleFile, known: KnownTexts, fingerprint: String) -> Arc<Self> {
         let masked = file.rules().iter().filter(|rule| !rule.masks.is_empty());
         let masked = masked.map(|rule| rule.name.as_ref().into()).collect();
-        Arc::new(Self { rules: Arc::new(BounceRules::compile(file)), masked, fingerprint })
+        let rules = BounceRules::compile(file).with_known(known);
+        Arc::new(Self { rules: Arc::new(rules), masked, fingerprint })
     }
 }
 
@@ -611,6 +612,11 @@ impl NonDeliverables {
         *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = in_force;
         self.inner.judge.lock().unwrap_or_else(PoisonError::into_inner).replace_rules(rules);
         self.inner.rules_changed.notify_one();
+    }
+
+    /// Takes in the suppression list of a bundle, in place of the one before.
+    pub(crate) fn publish(&self, list: PublishedList) {
+        self.inner.admission.desk_mut().publish(Arc::new(list));
     }
 
     /// Has a write made durable. The admission set and what people have said are up to date when this returns.

@@ -27,10 +27,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mail::address::{AddressFault, Domain, Mailbox};
-use mail::compose::{AddressField, HeaderFault, Headers, date, message_id};
+use mail::compose::{AddressField, HeaderFault, Headers, TextCharset, date, message_id};
 use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 use mail::verp::{MessageNames, Purpose, ReturnPath};
+
+use rules::recipient::{DomainTreatment, FormatTreatment, Transfer};
 
 use crate::dkim::{DkimFault, DkimKeys, DkimSigner};
 
@@ -41,6 +43,7 @@ pub use spec::{
 };
 
 mod body;
+mod plain;
 mod program;
 mod raw;
 mod spec;
@@ -260,6 +263,9 @@ struct MergeTemplate {
     /// Fields that are the same in every message.
     fixed: Headers,
     body: Body,
+    subject_charset: TextCharset,
+    /// A part of the body may have octets above 127.
+    eight_bit: bool,
 }
 
 impl Template {
@@ -271,10 +277,26 @@ impl Template {
         spec: &ContentSpec,
         settings: Arc<SenderSettings>,
     ) -> Result<Self, TemplateFault> {
+        Self::compile_as(spec, settings, &FormatTreatment::default())
+    }
+
+    /// The same for recipients whose mail a format rule shapes. Complete messages are sent as they are.
+    ///
+    /// # Errors
+    /// As [`Template::compile`].
+    pub fn compile_as(
+        spec: &ContentSpec,
+        settings: Arc<SenderSettings>,
+        format: &FormatTreatment,
+    ) -> Result<Self, TemplateFault> {
         check_unsubscribe_base(&settings)?;
         match spec {
             ContentSpec::Template(spec) => {
-                let template = MergeTemplate::compile(spec)?;
+                let shaped = plain::shaped(spec, format.structure);
+                for warning in plain::warnings(&shaped, format) {
+                    tracing::warn!("a content for a domain with a format rule has {warning}");
+                }
+                let template = MergeTemplate::compile(&shaped, format)?;
                 let from_domain = domain_of(&template.from);
                 check_feedback(&spec.feedback_id, &settings)?;
                 Ok(Self {
@@ -334,6 +356,18 @@ impl Template {
     /// # Errors
     /// Why this recipient's message cannot be made; see [`RenderFault`].
     pub fn render(&self, input: &RenderInput<'_>) -> Result<Prepared, RenderFault> {
+        self.render_as(input, None)
+    }
+
+    /// The same, signed as a domain rule says.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_as(
+        &self,
+        input: &RenderInput<'_>,
+        treatment: Option<&DomainTreatment>,
+    ) -> Result<Prepared, RenderFault> {
         let recipient = Mailbox::parse(input.recipient)?;
         let names = self.settings.return_path.names(input.message_id, input.delivery);
         let message = Message { template: self, input, recipient: &recipient, names: &names };
@@ -346,7 +380,13 @@ impl Template {
             return Err(RenderFault::TooLarge { limit });
         }
         let mut content = Vec::with_capacity(head.len() + body.len() + 2 + 1_024);
-        self.signer.sign(&head, &body, input.now, &mut content)?;
+        match treatment {
+            Some(treatment) if !treatment.sign => {}
+            Some(treatment) => {
+                self.signer.sign_by(&treatment.selectors, &head, &body, input.now, &mut content)?
+            }
+            None => self.signer.sign(&head, &body, input.now, &mut content)?,
+        }
         content.extend_from_slice(&head);
         content.extend_from_slice(b"\r\n");
         content.extend_from_slice(&body);
@@ -417,7 +457,9 @@ impl<'a> Message<'a> {
         let to_name = run(&template.to_name)?;
         head.addresses("To", &[AddressField { name: &to_name, mailbox: self.recipient }])
             .map_err(fault(&Part::ToName))?;
-        head.text("Subject", &run(&template.subject)?).map_err(fault(&Part::Subject))?;
+        let subject = run(&template.subject)?;
+        head.text_in("Subject", &subject, template.subject_charset)
+            .map_err(fault(&Part::Subject))?;
         for (name, program) in &template.headers {
             head.text(name, &run(program)?).map_err(fault(program.part()))?;
         }
@@ -425,7 +467,8 @@ impl<'a> Message<'a> {
         head.append(&template.fixed);
         let mut body = Vec::with_capacity(template.body.size_hint());
         template.body.render(&template.programs, &merge, limit, &mut body)?;
-        Ok((head.into_bytes(), body.into(), false))
+        let eight_bit = template.eight_bit && !body.is_ascii();
+        Ok((head.into_bytes(), body.into(), eight_bit))
     }
 
     /// Makes a message from a complete one.
@@ -520,7 +563,7 @@ impl<'a> Message<'a> {
 }
 
 impl MergeTemplate {
-    fn compile(spec: &TemplateSpec) -> Result<Self, TemplateFault> {
+    fn compile(spec: &TemplateSpec, format: &FormatTreatment) -> Result<Self, TemplateFault> {
         let mut programs = Programs::new();
         let from = mailbox(&spec.from.address, Part::From)?;
         let from_name = programs.add(Part::From, &spec.from.name)?;
@@ -565,7 +608,8 @@ impl MergeTemplate {
             Unsubscribe::Own { url, .. } => Some(programs.add(Part::UnsubscribeUrl, url)?),
             _ => None,
         };
-        let body = Body::compile(spec, &mut programs, &mut fixed)?;
+        let body = Body::compile(spec, format, &mut programs, &mut fixed)?;
+        let transfers = [format.html_transfer, format.text_transfer];
         Ok(Self {
             programs,
             from,
@@ -576,6 +620,8 @@ impl MergeTemplate {
             unsubscribe_url,
             fixed,
             body,
+            subject_charset: body::charset_of(format.subject_charset),
+            eight_bit: transfers.contains(&Transfer::EightBit),
         })
     }
 

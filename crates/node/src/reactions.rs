@@ -13,6 +13,7 @@ use store::{AuditEntry, Write};
 
 use crate::alerts::{Alert, REACTION};
 use crate::config::Config;
+use crate::deliverability::Layer;
 use crate::intake::IntakeFault;
 use crate::node::{Questions, StartFault};
 use crate::runner::Input;
@@ -20,17 +21,25 @@ use crate::runner::Input;
 /// Name of the store's setting.
 pub(crate) const SETTING: &str = "reactions";
 
-/// Reads and checks the reaction rules of a configuration.
+/// Reads and checks the reaction rules of a configuration, over those of a bundle or the shipped ones.
 ///
 /// # Errors
 /// Unreadable or faulty local rules.
-pub(crate) fn read_rules(config: &Config) -> Result<Arc<ReactionRules>, StartFault> {
-    let Some(path) = &config.reaction_rules.file else { return Ok(ReactionRules::shipped()) };
+pub(crate) fn read_rules_over(
+    config: &Config,
+    layer: &Layer,
+) -> Result<Arc<ReactionRules>, StartFault> {
+    let published = layer.contents().reaction.as_ref();
+    let Some(path) = &config.reaction_rules.file else {
+        return Ok(published
+            .map_or_else(ReactionRules::shipped, |file| Arc::new(ReactionRules::compile(file))));
+    };
     let bytes =
         std::fs::read(path).map_err(|source| StartFault::File { path: path.clone(), source })?;
     let local = ReactionFile::parse(&path.display().to_string(), &bytes)
         .map_err(StartFault::ReactionRules)?;
-    let file = ReactionFile::combine(Some(&local), shipped_reactions());
+    let below = published.unwrap_or_else(|| shipped_reactions());
+    let file = ReactionFile::combine(Some(&local), below);
     Ok(Arc::new(ReactionRules::compile(&file)))
 }
 

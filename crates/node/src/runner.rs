@@ -29,6 +29,7 @@ use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use rules::RuleSet;
 use rules::bounce::BounceRules;
+use rules::reaction::ReactionRules;
 use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -99,10 +100,15 @@ pub(crate) enum Input {
     DeliveryTouched(DeliveryId),
     /// Conversations finish within this time, nothing new is begun.
     Drain(Duration),
-    /// Other rules are in force.
-    Rules(Arc<RuleSet>),
-    /// Other bounce rules are in force.
-    BounceRules(Arc<BounceRules>),
+    /// Other rules are in force, of all kinds that the loop knows.
+    InForce {
+        /// MX rules.
+        mx: Arc<RuleSet>,
+        /// Bounce rules.
+        bounce: Arc<BounceRules>,
+        /// Reaction rules.
+        reaction: Arc<ReactionRules>,
+    },
     /// Somebody wants to know something.
     Ask(Question),
 }
@@ -362,16 +368,15 @@ impl Runner {
             }
             Input::Swept { sweep, cancel, answer } => self.swept(now, sweep, cancel, answer),
             Input::DeliveryTouched(id) => self.delivery_touched(now, id),
-            Input::BounceRules(rules) => {
-                self.engine.handle(now, Event::BounceRulesReplaced(rules));
-            }
             Input::Drain(patience) => {
                 self.drain_until = Some(now + patience);
                 self.engine.handle(now, Event::Drain);
             }
-            Input::Rules(rules) => {
-                self.ledger.replace_rules(now, Arc::clone(&rules));
-                self.engine.handle(now, Event::RulesReplaced(rules));
+            Input::InForce { mx, bounce, reaction } => {
+                self.ledger.replace_rules(now, Arc::clone(&mx));
+                self.engine.handle(now, Event::RulesReplaced(mx));
+                self.engine.handle(now, Event::BounceRulesReplaced(bounce));
+                self.engine.handle(now, Event::ReactionRulesReplaced(reaction));
             }
             Input::Ask(question) => {
                 question(&View { engine: &self.engine, ledger: self.ledger.ledger(), now });

@@ -10,7 +10,7 @@
 //!
 //! # The order of a judgement
 //!
-//! A person's qualification of the text; then the first rule that matches (local rules stand before
+//! A person's qualification of the text; then local rules; then what a bundle knows ([`KnownTexts`]); then the first rule that matches (local rules stand before
 //! shipped ones) by the diagnostic text; then by the body of the mail; then the rules of last resort;
 //! else Not defined, To qualify.
 //!
@@ -28,6 +28,7 @@ mod file;
 mod fold;
 mod grams;
 mod judge;
+mod known;
 mod normal;
 mod parse;
 pub(crate) mod pattern;
@@ -44,6 +45,7 @@ pub use file::{
     BounceRuleFile, Example, SHIPPED_BOUNCE_TOML, WrittenBounceRule, shipped_bounce_rules,
 };
 pub use judge::{BounceJudge, Judged};
+pub use known::KnownTexts;
 pub use normal::{Key, MOST_OCTETS, normalise, normalise_into};
 pub use set::BounceRules;
 pub use verdict::{Action, Evidence, Qualification, QualificationStatus, Qualifications, Verdict};

@@ -38,6 +38,7 @@ mod index;
 mod level;
 mod parse;
 pub mod reaction;
+pub mod recipient;
 mod set;
 mod sources;
 mod span;

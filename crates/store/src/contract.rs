@@ -3,6 +3,7 @@
 use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 
+use crate::bundles::BundleReads;
 use crate::fault::StoreFault;
 use crate::ledger_reads::LedgerReads;
 use crate::words::{
@@ -31,7 +32,7 @@ pub trait Store {
 /// Questions to a store. Every answer is bounded by a limit that the caller gives, or by nature.
 ///
 /// Every method fails with a [`StoreFault`] where the database cannot be read.
-pub trait Reads: LedgerReads {
+pub trait Reads: LedgerReads + BundleReads {
     /// Deliveries with a higher number, in order.
     ///
     /// # Errors

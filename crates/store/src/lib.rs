@@ -30,6 +30,7 @@
 //!
 //! **When it fails.** [`StoreFault`] says in one line what broke and what to do.
 
+mod bundles;
 mod contract;
 mod fault;
 mod ledger_reads;
@@ -41,6 +42,10 @@ mod waves;
 mod words;
 mod writer;
 
+pub use bundles::{
+    BUNDLE_LIMIT, BUNDLES_KEPT, BundleApplication, BundleChange, BundleInForce, BundleReads,
+    KeptBundle,
+};
 pub use contract::{Reads, Store};
 pub use fault::StoreFault;
 pub use ledger_reads::{AddressMark, LedgerPlace, LedgerReads};

@@ -33,7 +33,7 @@ const REFUSAL_TEXT_LIMIT: usize = 500;
 /// Octets of the value of a setting: a thousand reactions with what people changed of them.
 const SETTING_LIMIT: usize = 16 << 20;
 /// Octets of any other text: names, keys, reasons.
-const TEXT_LIMIT: usize = 1 << 20;
+pub(crate) const TEXT_LIMIT: usize = 1 << 20;
 /// Waves of a delivery.
 const WAVES_LIMIT: usize = 1_000;
 /// Deliveries in one claim.
@@ -171,6 +171,7 @@ pub(crate) fn check(write: &Write) -> Result<(), RefusedWrite> {
             within("a reason (octets)", entry.why.len(), TEXT_LIMIT)
         }
         Write::Quarantine(write) => crate::quarantine::bounds::check(write),
+        Write::ChangeBundle(change) => crate::bundles::check(change),
         Write::PutSetting { key, value } => {
             within("a setting's name (octets)", key.len(), ADDRESS_LIMIT)?;
             within("a setting (octets)", value.len(), SETTING_LIMIT)

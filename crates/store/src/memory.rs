@@ -7,6 +7,7 @@
 //!
 //! **Absences.** Nothing is bounded by a cache: it holds the whole backlog in memory.
 
+mod bundles;
 mod forget;
 mod ledger;
 mod quarantine;
@@ -111,6 +112,7 @@ pub struct MemoryStore {
     /// To whom forgotten messages were sent, and when those were accepted.
     past: BTreeMap<MessageId, (PastRecipient, i64)>,
     shelf: quarantine::Shelf,
+    bundles: bundles::Bundles,
 }
 
 impl MemoryStore {
@@ -142,6 +144,7 @@ impl MemoryStore {
             gone: Counters::default(),
             past: BTreeMap::new(),
             shelf: quarantine::Shelf::default(),
+            bundles: bundles::Bundles::default(),
         };
         store.restart(node)
     }

@@ -14,6 +14,7 @@
 mod address_hash;
 mod append;
 mod batch;
+mod bundles;
 pub(crate) mod claims;
 pub(crate) mod codec;
 pub(crate) mod deliveries;

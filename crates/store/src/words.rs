@@ -3,6 +3,7 @@
 //! Plain data: no method here decides anything. Sizes are bounded by the constants of
 //! `limits`; a write beyond them is refused whole.
 
+use crate::bundles::BundleChange;
 use engine::quarantine::{AddressHash, LedgerWrite, LedgerWritten, TextKey};
 use engine::work::{Delivery, DeliveryOptions, DeliveryState, FinalState, QueuedMessage, Settled};
 use mail::id::{DeliveryId, MessageId, SourceId};
@@ -332,6 +333,8 @@ pub enum Write {
     /// Erases an address: rows of messages at their end, refusals, and texts of servers that quote it.
     /// → [`Written::Erased`].
     Erase(Erase),
+    /// Puts another bundle of rules in force. → [`Written::Done`].
+    ChangeBundle(Box<BundleChange>),
     /// Changes the ledger of evidence. → [`Written::Quarantine`].
     Quarantine(Box<LedgerWrite>),
 }
@@ -519,12 +522,31 @@ pub enum RefusedWrite {
     /// There is no such task, or it is done.
     #[error("there is no task {0} at work; it may be done")]
     UnknownTask(u64),
+    /// Another bundle is in force than the change was made for, or its version is taken.
+    #[error(
+        "the rules in force are {}, and the change was made for {}: somebody else was quicker",
+        version_words(*.in_force), version_words(*.expected)
+    )]
+    OtherBundle {
+        /// The version in force.
+        in_force: Option<u64>,
+        /// The version that was expected.
+        expected: Option<u64>,
+    },
+    /// There is no such bundle any more, or never was.
+    #[error("no bundle of version {0} is kept; see `mailweir deliverability history`")]
+    UnknownBundle(u64),
     /// An empty address or domain, at this line of the input.
     #[error("line {line}: the address or its domain is empty")]
     EmptyAddress {
         /// The line.
         line: u64,
     },
+}
+
+/// A version of a bundle for people.
+fn version_words(version: Option<u64>) -> String {
+    version.map_or_else(|| "the shipped ones".to_owned(), |version| format!("bundle {version}"))
 }
 
 /// Counts of one delivery.

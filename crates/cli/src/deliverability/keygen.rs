@@ -61,7 +61,7 @@ pub(super) fn run(globals: &Globals, arguments: &KeygenArguments) -> Ended {
         );
     }
     words += &format!(
-        "\nclients need in their configuration:\n\n[deliverability]\npublic_key = \"{public}\"\n"
+        "\nclients need in their configuration:\n\n[deliverability]\npublic_keys = [\"{public}\"]\n"
     );
     print(&words)?;
     Ok(Outcome::Fine)

@@ -13,11 +13,12 @@
 
 use core::fmt;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mail::failure::Reason;
 
 use super::state::{Condition, State};
-use super::suppression::{AddressHash, DomainMask};
+use super::suppression::{AddressHash, DomainMask, PublishedList};
 
 /// What the set knows about an address: eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,11 +186,16 @@ impl Table {
 pub struct AdmissionSet {
     tables: Vec<Table>,
     domains: BTreeSet<DomainMask>,
+    published: Arc<PublishedList>,
 }
 
 impl Default for AdmissionSet {
     fn default() -> Self {
-        Self { tables: vec![Table::default(); 256], domains: BTreeSet::new() }
+        Self {
+            tables: vec![Table::default(); 256],
+            domains: BTreeSet::new(),
+            published: Arc::default(),
+        }
     }
 }
 
@@ -210,7 +216,8 @@ impl AdmissionSet {
     /// Whether the address may be written to; its domain in lower-case A-labels.
     ///
     /// # Errors
-    /// Why not. A suppression outranks everything, an allowlisting too.
+    /// Why not. A suppression outranks everything, an allowlisting too; only a list that somebody else publishes
+    /// gives way to what was allowed here.
     pub fn admit(&self, hash: &AddressHash, domain: &str) -> Result<(), Refusal> {
         let mark = self.mark(hash);
         if mark.is_suppressed() {
@@ -222,6 +229,9 @@ impl AdmissionSet {
         match mark.state() {
             Some(State::Denylisted) => Err(Refusal::Denylisted(mark.reason())),
             Some(State::Quarantined) => Err(Refusal::Quarantined(mark.reason())),
+            Some(State::Allowlisted) => Ok(()),
+            _ if self.published.holds_address(hash) => Err(Refusal::Suppressed),
+            _ if self.published.holds_domain(domain) => Err(Refusal::DomainSuppressed),
             _ => Ok(()),
         }
     }
@@ -260,6 +270,11 @@ impl AdmissionSet {
         } else {
             self.domains.remove(&mask);
         }
+    }
+
+    /// Takes in a suppression list that somebody else publishes, in place of the one before.
+    pub fn publish(&mut self, list: Arc<PublishedList>) {
+        self.published = list;
     }
 
     fn is_domain_suppressed(&self, domain: &str) -> bool {

@@ -12,7 +12,7 @@ use super::guard::{GuardAlert, OutageGuard};
 use super::ledger::{Author, HoldEnd, HoldRecord, LedgerWrite, MetText, NewEntry, SeenKey, Stray};
 use super::policy::Policy;
 use super::state::State;
-use super::suppression::{AddressHash, Suppressed};
+use super::suppression::{AddressHash, PublishedList, Suppressed};
 use super::task::{Change, Selection, Work};
 
 /// What a person should hear of.
@@ -80,6 +80,11 @@ impl Desk {
             Suppressed::Address(hash) => self.set.suppress(hash, suppressed),
             Suppressed::Domain(mask) => self.set.suppress_domain(mask.clone(), suppressed),
         }
+    }
+
+    /// Takes in a suppression list that somebody else publishes, in place of the one before.
+    pub fn publish(&mut self, list: Arc<PublishedList>) {
+        self.set.publish(list);
     }
 
     /// Takes in changes that are durable.

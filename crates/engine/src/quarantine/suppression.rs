@@ -4,6 +4,7 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::str::FromStr;
+use std::collections::BTreeSet;
 
 use mail::address::{Domain, DomainFault};
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,42 @@ pub enum Suppressed {
     Address(AddressHash),
     /// A domain.
     Domain(DomainMask),
+}
+
+/// A suppression list that somebody else publishes. Replaced as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishedList {
+    /// Sorted.
+    hashes: Box<[u128]>,
+    domains: BTreeSet<DomainMask>,
+}
+
+impl PublishedList {
+    /// A list of these.
+    #[must_use]
+    pub fn new(entries: impl IntoIterator<Item = Suppressed>) -> Self {
+        let (mut hashes, mut domains) = (Vec::new(), BTreeSet::new());
+        for entry in entries {
+            match entry {
+                Suppressed::Address(hash) => hashes.push(hash.in_memory()),
+                Suppressed::Domain(mask) => drop(domains.insert(mask)),
+            }
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self { hashes: hashes.into(), domains }
+    }
+
+    /// Whether it holds the address.
+    pub(super) fn holds_address(&self, hash: &AddressHash) -> bool {
+        self.hashes.binary_search(&hash.in_memory()).is_ok()
+    }
+
+    /// Whether it holds the domain, in lower-case A-labels.
+    pub(super) fn holds_domain(&self, domain: &str) -> bool {
+        !self.domains.is_empty()
+            && DomainMask::that_match(domain).any(|mask| self.domains.contains(mask.as_str()))
+    }
 }
 
 impl fmt::Display for Suppressed {

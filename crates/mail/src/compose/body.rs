@@ -5,13 +5,17 @@ use memchr::memchr2;
 /// Longest line of encoded text, without its CRLF and leaving room for a soft line break.
 const LINE_ROOM: usize = 75;
 
-/// How a text body is carried in 7-bit lines.
+/// How a text body is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferEncoding {
     /// For texts that are mostly ASCII.
     QuotedPrintable,
     /// For texts that are mostly not: a third of the size that quoted-printable would have.
     Base64,
+    /// As it is: for character sets of 7 bits.
+    SevenBit,
+    /// As it is, in octets above 127 too (RFC 6152).
+    EightBit,
 }
 
 impl TransferEncoding {
@@ -29,6 +33,8 @@ impl TransferEncoding {
         match self {
             Self::QuotedPrintable => "quoted-printable",
             Self::Base64 => "base64",
+            Self::SevenBit => "7bit",
+            Self::EightBit => "8bit",
         }
     }
 
@@ -37,6 +43,32 @@ impl TransferEncoding {
         match self {
             Self::QuotedPrintable => quoted_printable(text, out),
             Self::Base64 => base64(with_crlf(text).as_bytes(), out),
+            Self::SevenBit | Self::EightBit => {
+                out.extend_from_slice(super::within_lines(text).as_bytes());
+            }
+        }
+    }
+
+    /// Encodes a text in another character set. In 7 and 8 bits, lines that are too long are broken.
+    pub fn encode_text_in(
+        self,
+        text: &str,
+        charset: super::TextCharset,
+        otherwise: super::Unmappable,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Self::SevenBit | Self::EightBit => {
+                let text = super::within_lines(text);
+                out.extend_from_slice(&charset.encode_with(&text, otherwise));
+            }
+            Self::Base64 => base64(&charset.encode_with(&with_crlf(text), otherwise), out),
+            Self::QuotedPrintable => for_each_line(text, |line, ended| {
+                encode_line(&charset.encode_with(line, otherwise), out);
+                if ended {
+                    out.extend_from_slice(b"\r\n");
+                }
+            }),
         }
     }
 }
@@ -54,7 +86,7 @@ fn with_crlf(text: &str) -> String {
 }
 
 /// Calls `each` with every line and whether a line end followed it.
-fn for_each_line<'a>(text: &'a str, mut each: impl FnMut(&'a str, bool)) {
+pub(super) fn for_each_line<'a>(text: &'a str, mut each: impl FnMut(&'a str, bool)) {
     let mut rest = text;
     while let Some(end) = memchr2(b'\r', b'\n', rest.as_bytes()) {
         each(&rest[..end], true);

@@ -3,6 +3,7 @@
 use crate::address::Mailbox;
 
 use super::body::{base64_unbroken, push_escaped};
+use super::charset::TextCharset;
 
 /// Where lines are folded (RFC 5322 section 2.1.1: should be at most 78).
 const FOLD_AT: usize = 78;
@@ -111,6 +112,25 @@ impl Headers {
         } else {
             line.encoded(value);
         }
+        line.end(name)
+    }
+
+    /// The same with encoded words in another character set; in UTF-8 where that set does not have every character.
+    ///
+    /// # Errors
+    /// See [`Headers::text`].
+    pub fn text_in(
+        &mut self,
+        name: &str,
+        value: &str,
+        charset: TextCharset,
+    ) -> Result<(), HeaderFault> {
+        let scan = check(name, value)?;
+        if scan.plain || charset.is_utf8() || charset.encode(value).is_none() {
+            return self.text(name, value);
+        }
+        let mut line = self.begin(name);
+        line.encoded_in(value, charset);
         line.end(name)
     }
 
@@ -365,6 +385,34 @@ impl Line<'_> {
             self.octets.extend_from_slice(b"?=");
             self.column += self.octets.len() - before;
             rest = after;
+        }
+    }
+
+    /// A text as encoded words in base 64, each of which stands for itself: what changes the state of the character
+    /// set is undone within the word (RFC 2047, 3).
+    fn encoded_in(&mut self, text: &str, charset: TextCharset) {
+        let name = charset.name().to_ascii_uppercase();
+        let frame = name.len() + 7;
+        let mut rest = text;
+        while !rest.is_empty() {
+            self.space_for(frame + 16, ENCODED_LINE);
+            let line = ENCODED_LINE.saturating_sub(self.column);
+            let room = ENCODED_WORD.min(line).max(frame + 16) - frame;
+            let mut taken = (0, Vec::new());
+            for (begin, letter) in rest.char_indices() {
+                let end = begin + letter.len_utf8();
+                let Some(octets) = charset.encode(&rest[..end]) else { break };
+                if octets.len().div_ceil(3) * 4 > room && taken.0 > 0 {
+                    break;
+                }
+                taken = (end, octets);
+            }
+            let before = self.octets.len();
+            self.octets.extend_from_slice(format!("=?{name}?B?").as_bytes());
+            base64_unbroken(&taken.1, self.octets);
+            self.octets.extend_from_slice(b"?=");
+            self.column += self.octets.len() - before;
+            rest = &rest[taken.0.max(1)..];
         }
     }
 

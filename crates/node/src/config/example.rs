@@ -266,6 +266,19 @@ domain = "%DOMAIN%"
 # Local rules for what follows when a provider says that mail comes too fast; they come before the shipped ones.
 # file = "reactions.toml"
 
+[domain_rules]
+# Local rules by recipient domain: DKIM selector, relay, TLS. They come before the shipped ones.
+# file = "domains.toml"
+
+[format_rules]
+# Local rules by recipient domain: MIME structure and encodings. They come before the shipped ones.
+# file = "formats.toml"
+
+[deliverability]
+# Public keys of the deliverability instance whose bundles of rules are applied, or their files; without
+# one no bundle is.
+# public_keys = []
+
 # HTTP API, metrics and health. Beyond loopback it needs tokens.
 [http]
 # listen = ["127.0.0.1:2580"]

@@ -13,6 +13,7 @@ use rules::{Diagnostic, Level, Levels, TlsPolicy};
 use toml::de::DeTable;
 
 use super::check::{self, PlacedSource};
+use super::deliverability::{read_deliverability, read_recipient_rules};
 use super::faults::Faults;
 use super::inmail::{Surroundings, read_inmail};
 use super::quarantine::{read_bounce_rules, read_quarantine, read_reaction_rules};
@@ -85,6 +86,9 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
     let quarantine = read_quarantine(root.section("quarantine"));
     let bounce_rules = read_bounce_rules(root.section("bounce_rules"), folder);
     let reaction_rules = read_reaction_rules(root.section("reaction_rules"), folder);
+    let domain_rules = read_recipient_rules(root.section("domain_rules"), folder);
+    let format_rules = read_recipient_rules(root.section("format_rules"), folder);
+    let deliverability = read_deliverability(root.section("deliverability"), folder);
     let http = read_http(root.section("http"));
     let (retry, validity) = read_retry(root.section("retry"));
     let circuit_breaker = read_circuit_breaker(root.section("circuit_breaker"));
@@ -111,6 +115,9 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         quarantine,
         bounce_rules,
         reaction_rules,
+        domain_rules,
+        format_rules,
+        deliverability,
         http,
         retry,
         validity,

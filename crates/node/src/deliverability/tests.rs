@@ -89,3 +89,5 @@ fn a_bundle_is_published_from_a_folder() {
     put("suppression.txt", "no domain here\n");
     assert!(folder::read(folder.path()).unwrap_err().to_string().contains("line 1"));
 }
+
+mod applying;

@@ -3,7 +3,10 @@
 //! Quoted-printable encodes each line by itself. So of a text with plain variables only, every line
 //! without a variable is encoded when the content is compiled, and the others when a message is made.
 
-use mail::compose::{HeaderFault, Headers, Multipart, TransferEncoding, base64};
+use mail::compose::{
+    HeaderFault, Headers, Multipart, TextCharset, TransferEncoding, Unmappable, base64,
+};
+use rules::recipient::{Charset, FormatTreatment, Transfer};
 
 use super::program::{Merge, Piece, Program, Programs};
 use super::{Attachment, Part, RenderFault, TemplateFault, TemplateSpec};
@@ -30,7 +33,7 @@ enum Item {
 #[derive(Debug)]
 struct MergedText {
     program: Program,
-    encoding: TransferEncoding,
+    coding: Coding,
     /// What of it is encoded already; `None`: nothing.
     segments: Option<Vec<Segment>>,
 }
@@ -47,6 +50,7 @@ impl Body {
     /// Plans the body and writes the MIME fields of the message's header.
     pub(super) fn compile(
         spec: &TemplateSpec,
+        format: &FormatTreatment,
         programs: &mut Programs,
         header: &mut Headers,
     ) -> Result<Self, TemplateFault> {
@@ -54,9 +58,9 @@ impl Body {
         let mut parts = Vec::new();
         for (part, media, source) in texts {
             if let Some(source) = source {
-                let encoding = TransferEncoding::shorter_for(source);
+                let coding = Coding::of(&part, source, format);
                 let program = programs.add(part, source)?;
-                parts.push(TextPart { media, program, encoding });
+                parts.push(TextPart { media, program, coding });
             }
         }
         if parts.is_empty() {
@@ -71,7 +75,8 @@ impl Body {
             spec.attachments.iter().partition(|attachment| attachment.content_id.is_some());
         let mut writer = Writer { body: Self { items: Vec::new(), fixed_octets: 0 } };
         let seed = seed(spec);
-        let tree = Tree { seed: &seed, inline: &inline, attached: &attached };
+        let related = format.related && spec.html.is_some();
+        let tree = Tree { seed: &seed, inline: &inline, attached: &attached, related };
         header.tokens("MIME-Version", "1.0").map_err(unexpected)?;
         writer.mixed(&tree, parts, header)?;
         Ok(writer.body)
@@ -135,7 +140,7 @@ impl MergedText {
                         for piece in pieces {
                             programs.push_piece(&self.program, piece, merge, scratch)?;
                         }
-                        self.encoding.encode_text(scratch, out);
+                        self.coding.encode(scratch, out);
                     }
                 }
                 if out.len() > limit {
@@ -146,7 +151,7 @@ impl MergedText {
         }
         scratch.clear();
         programs.run(&self.program, merge, limit, scratch)?;
-        self.encoding.encode_text(scratch, out);
+        self.coding.encode(scratch, out);
         Ok(())
     }
 }
@@ -155,7 +160,48 @@ impl MergedText {
 struct TextPart {
     media: &'static str,
     program: Program,
-    encoding: TransferEncoding,
+    coding: Coding,
+}
+
+/// How the characters of a text become octets that travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Coding {
+    transfer: TransferEncoding,
+    charset: TextCharset,
+    otherwise: Unmappable,
+}
+
+impl Coding {
+    /// What a format rule asks for.
+    fn of(part: &Part, source: &str, format: &FormatTreatment) -> Self {
+        let (charset, transfer, otherwise) = match part {
+            Part::Html => {
+                (format.html_charset, format.html_transfer, Unmappable::CharacterReference)
+            }
+            _ => (format.text_charset, format.text_transfer, Unmappable::QuestionMark),
+        };
+        let transfer = match transfer {
+            Transfer::Shorter => TransferEncoding::shorter_for(source),
+            Transfer::SevenBit => TransferEncoding::SevenBit,
+            Transfer::EightBit => TransferEncoding::EightBit,
+            Transfer::QuotedPrintable => TransferEncoding::QuotedPrintable,
+            Transfer::Base64 => TransferEncoding::Base64,
+        };
+        Self { transfer, charset: charset_of(charset), otherwise }
+    }
+
+    fn encode(self, text: &str, out: &mut Vec<u8>) {
+        if self.charset.is_utf8() {
+            self.transfer.encode_text(text, out);
+        } else {
+            self.transfer.encode_text_in(text, self.charset, self.otherwise, out);
+        }
+    }
+}
+
+/// The character set of a format rule.
+pub(super) fn charset_of(charset: Charset) -> TextCharset {
+    TextCharset::for_name(charset.word()).expect("a test holds that every word names a set")
 }
 
 /// What the structure of a body depends on.
@@ -163,6 +209,8 @@ struct Tree<'a> {
     seed: &'a [u8],
     inline: &'a [&'a Attachment],
     attached: &'a [&'a Attachment],
+    /// The HTML is put into multipart/related even where it shows no file.
+    related: bool,
 }
 
 impl Tree<'_> {
@@ -235,7 +283,8 @@ impl Writer {
         part: TextPart,
         header: &mut Headers,
     ) -> Result<(), TemplateFault> {
-        if tree.inline.is_empty() {
+        let related = tree.related && part.media == "text/html";
+        if tree.inline.is_empty() && !related {
             return self.text(part, header);
         }
         let multipart = tree.multipart("related");
@@ -248,16 +297,19 @@ impl Writer {
 
     /// One text.
     fn text(&mut self, part: TextPart, header: &mut Headers) -> Result<(), TemplateFault> {
-        let TextPart { media, program, encoding } = part;
-        header.parameters("Content-Type", media, &[("charset", "utf-8")]).map_err(unexpected)?;
-        header.tokens("Content-Transfer-Encoding", encoding.name()).map_err(unexpected)?;
+        let TextPart { media, program, coding } = part;
+        let charset = coding.charset.name();
+        header.parameters("Content-Type", media, &[("charset", &charset)]).map_err(unexpected)?;
+        let transfer = coding.transfer.name();
+        header.tokens("Content-Transfer-Encoding", transfer).map_err(unexpected)?;
         if let Some(text) = program.static_text() {
             let text = text.to_owned();
-            self.fixed(|out| encoding.encode_text(&text, out));
+            self.fixed(|out| coding.encode(&text, out));
             return Ok(());
         }
-        let segments = match (encoding, program.pieces()) {
-            (TransferEncoding::QuotedPrintable, Some(pieces)) => Some(segments(pieces)),
+        let by_lines = coding.transfer == TransferEncoding::QuotedPrintable;
+        let segments = match (by_lines && coding.charset.is_utf8(), program.pieces()) {
+            (true, Some(pieces)) => Some(segments(pieces)),
             _ => None,
         };
         let encoded = segments.iter().flatten().map(|segment| match segment {
@@ -265,7 +317,7 @@ impl Writer {
             Segment::Lines(_) => 200,
         });
         self.body.fixed_octets += encoded.sum::<usize>();
-        self.body.items.push(Item::Text(Box::new(MergedText { program, encoding, segments })));
+        self.body.items.push(Item::Text(Box::new(MergedText { program, coding, segments })));
         Ok(())
     }
 

@@ -52,8 +52,7 @@ impl Prepare for Render {
             now: self.clock.now(),
         };
         let prepared = if message.content == 0 {
-            let template = self.contents.template(message.delivery)?;
-            template.render(&input).map_err(|fault| fault.to_string())?
+            self.contents.prepare(message.delivery, &input)?
         } else {
             self.contents.single(message.content, &input)?
         };

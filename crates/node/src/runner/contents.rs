@@ -4,8 +4,14 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
 use mail::id::DeliveryId;
 use store::{Reads, SqliteReads, StoreFault};
+
+use rules::recipient::{
+    DomainRules, FormatRules, FormatTreatment, RecipientRule, shipped_domain_rules,
+    shipped_format_rules,
+};
 
 use crate::prepare::{ContentSpec, Prepared, RenderInput, SenderSettings, Template};
 use crate::smtp_client::PrepareFault;
@@ -54,7 +60,10 @@ pub struct Contents {
     readers: Readers,
     question_readers: Readers,
     settings: Arc<SenderSettings>,
-    templates: RwLock<BTreeMap<DeliveryId, Held>>,
+    /// By delivery and the name of the format rule; empty: none.
+    templates: RwLock<BTreeMap<(DeliveryId, Box<str>), Held>>,
+    formats: ArcSwap<FormatRules>,
+    domains: ArcSwap<DomainRules>,
     /// Counts the uses of templates.
     uses: AtomicU64,
 }
@@ -73,6 +82,8 @@ impl Contents {
             question_readers: Readers::open(QUESTION_READERS, &open)?,
             settings,
             templates: RwLock::default(),
+            formats: ArcSwap::from_pointee(FormatRules::compile(shipped_format_rules())),
+            domains: ArcSwap::from_pointee(DomainRules::compile(shipped_domain_rules())),
             uses: AtomicU64::new(0),
         })
     }
@@ -94,14 +105,59 @@ impl Contents {
         &self.settings
     }
 
-    /// The compiled content of a delivery.
+    /// Takes in rules by recipient domain, in place of those before.
+    pub fn set_rules(&self, domains: Arc<DomainRules>, formats: Arc<FormatRules>) {
+        self.domains.store(domains);
+        self.formats.store(formats);
+        // Rules of one name may ask for something else now.
+        let mut known = self.templates.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, rule), _| rule.is_empty());
+    }
+
+    /// Makes one recipient's message of a delivery, as the rules for the recipient's domain say.
+    ///
+    /// # Errors
+    /// As [`Contents::template`], and why this recipient's message cannot be made.
+    pub fn prepare(
+        &self,
+        delivery: DeliveryId,
+        input: &RenderInput<'_>,
+    ) -> Result<Prepared, PrepareFault> {
+        let domain = domain_of(input.recipient);
+        let format = self.formats.load().find(domain).cloned();
+        let template = self.template_as(delivery, format.as_deref())?;
+        self.rendered(&template, input)
+    }
+
+    fn rendered(
+        &self,
+        template: &Template,
+        input: &RenderInput<'_>,
+    ) -> Result<Prepared, PrepareFault> {
+        let rules = self.domains.load();
+        let rule = rules.find(domain_of(input.recipient));
+        let treatment = rule.map(|rule| &rule.treatment);
+        template.render_as(input, treatment).map_err(|fault| fault.to_string().into())
+    }
+
+    /// The compiled content of a delivery, as it is for recipients without a format rule.
     ///
     /// # Errors
     /// It is not in the store or cannot be compiled any more; or (the machine's fault) it cannot be read just now.
     pub fn template(&self, delivery: DeliveryId) -> Result<Arc<Template>, PrepareFault> {
+        self.template_as(delivery, None)
+    }
+
+    /// The same for recipients with a format rule.
+    fn template_as(
+        &self,
+        delivery: DeliveryId,
+        rule: Option<&RecipientRule<FormatTreatment>>,
+    ) -> Result<Arc<Template>, PrepareFault> {
+        let key = (delivery, rule.map_or_else(Box::default, |rule| rule.to.name.clone()));
         let known = self.templates.read().unwrap_or_else(PoisonError::into_inner);
         let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
-        if let Some(held) = known.get(&delivery) {
+        if let Some(held) = known.get(&key) {
             held.used.store(use_number, Ordering::Relaxed);
             return Ok(Arc::clone(&held.template));
         }
@@ -117,18 +173,30 @@ impl Contents {
         let body = stored.ok_or_else(|| format!("the content of {delivery} is missing"))?.body;
         let spec = ContentSpec::decode(&body)
             .map_err(|fault| format!("the content of {delivery} cannot be understood: {fault}"))?;
-        let template = Template::compile(&spec, Arc::clone(&self.settings))
+        let compiled = match rule {
+            None => Template::compile(&spec, Arc::clone(&self.settings)),
+            Some(rule) => {
+                let shaped =
+                    Template::compile_as(&spec, Arc::clone(&self.settings), &rule.treatment);
+                // A template that cannot be shaped so is sent as it was written.
+                shaped.or_else(|fault| {
+                    tracing::warn!(%delivery, rule = %rule.to.name, %fault, "the format rule is not followed");
+                    Template::compile(&spec, Arc::clone(&self.settings))
+                })
+            }
+        };
+        let template = compiled
             .map_err(|fault| format!("the content of {delivery} does not compile: {fault}"))?;
         let template = Arc::new(template);
         let mut known = self.templates.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= TEMPLATES_MAX {
             let oldest = known.iter().min_by_key(|(_, held)| held.used.load(Ordering::Relaxed));
-            if let Some(oldest) = oldest.map(|(delivery, _)| *delivery) {
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 known.remove(&oldest);
             }
         }
         let held = Held { template: Arc::clone(&template), used: AtomicU64::new(use_number) };
-        known.insert(delivery, held);
+        known.insert(key, held);
         Ok(template)
     }
 
@@ -144,9 +212,12 @@ impl Contents {
             })?
             .ok_or_else(|| format!("content {content} is missing"))?;
         let spec = ContentSpec::single_message(stored.body.to_vec());
-        Template::compile(&spec, Arc::clone(&self.settings))
-            .map_err(|fault| fault.to_string())?
-            .render(input)
-            .map_err(|fault| fault.to_string().into())
+        let template = Template::compile(&spec, Arc::clone(&self.settings));
+        self.rendered(&template.map_err(|fault| fault.to_string())?, input)
     }
+}
+
+/// The domain of a recipient.
+fn domain_of(recipient: &str) -> &str {
+    recipient.rsplit_once('@').map_or("", |(_, domain)| domain)
 }

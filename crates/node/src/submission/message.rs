@@ -274,7 +274,9 @@ pub(super) fn reply_to(fault: &IntakeFault) -> Reply {
             | RefusedWrite::WrongContent(_)
             | RefusedWrite::BadOptions(_)
             | RefusedWrite::UnknownText(_)
-            | RefusedWrite::UnknownTask(_) => {
+            | RefusedWrite::UnknownTask(_)
+            | RefusedWrite::OtherBundle { .. }
+            | RefusedWrite::UnknownBundle(_) => {
                 tracing::error!(%refused, "the queue refused a message that should have fitted");
                 not_now(&refused.to_string())
             }

@@ -3,8 +3,10 @@
 //! Each test has a block of addresses of its own: MX hosts in 127.9.*block*.0/24, sources in
 //! 127.10.*block*.0/24, so that all of them can run side by side.
 
+mod bundles;
 mod dkim;
 mod faults;
+mod formats;
 mod inmail;
 mod limits;
 mod moods;

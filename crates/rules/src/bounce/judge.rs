@@ -111,6 +111,9 @@ impl BounceJudge {
             verdict.failure_type = said.failure_type;
             verdict.status = said.status;
             verdict.rule = Arc::from("qualification");
+        } else {
+            let deferred = deferred(evidence, self.room.normalised());
+            self.rules.known().correct(&key, &mut verdict, deferred);
         }
         Judged { normalised: self.room.normalised(), key, verdict }
     }

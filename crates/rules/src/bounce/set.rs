@@ -11,6 +11,7 @@ use regex::bytes::Regex;
 use super::codes::codes_in;
 use super::file::{BounceRuleFile, WrittenBounceRule};
 use super::fold::fold_into;
+use super::known::KnownTexts;
 use super::normal::normalise_into;
 use super::pattern::{self, Pattern};
 use super::said::{heart, without_links};
@@ -37,6 +38,8 @@ pub struct BounceRules {
     /// What of a mail any rule looks at beside its text.
     looked_at: LookedAt,
     unknown: Arc<str>,
+    /// Texts that a bundle knows.
+    known: KnownTexts,
 }
 
 /// What of a mail any rule has a condition for; a body is always looked at, in the end.
@@ -233,6 +236,17 @@ impl Room {
 }
 
 impl BounceRules {
+    /// The same rules, corrected by the texts that a bundle knows.
+    #[must_use]
+    pub fn with_known(self, known: KnownTexts) -> Self {
+        Self { known, ..self }
+    }
+
+    /// The texts that a bundle knows.
+    pub(super) const fn known(&self) -> &KnownTexts {
+        &self.known
+    }
+
     /// Makes a set of a checked file.
     #[must_use]
     pub fn compile(file: &BounceRuleFile) -> Self {
@@ -283,6 +297,7 @@ impl BounceRules {
                 header: any(|rule| !rule.header.is_empty()),
             },
             search: Search::build(read.iter().map(|(pattern, leading)| (pattern, *leading))),
+            known: KnownTexts::default(),
             rules,
             version: Arc::clone(&file.version),
             patterns,

@@ -1,7 +1,6 @@
 //! What is in a bundle, read and checked.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::fault::BundleFault;
 use super::levels::LevelFigures;
@@ -10,8 +9,8 @@ use super::manifest::Kind;
 use crate::bounce::{BounceRuleFile, BounceRules, Key, shipped_bounce_rules};
 use crate::diagnostic::Diagnostic;
 use crate::file::RuleFile;
-use crate::parse::{Reader, in_order, read_toml, read_version, source_of};
 use crate::reaction::ReactionFile;
+use crate::recipient::{DomainRuleFile, FormatRuleFile};
 
 /// Patterns of all bounce rules together: what compiling them may cost is bounded by that.
 const MOST_PATTERNS: usize = 10_000;
@@ -25,10 +24,10 @@ pub struct Contents {
     pub bounce: Option<BounceRuleFile>,
     /// Reaction rules; every example has been tried.
     pub reaction: Option<ReactionFile>,
-    /// The text of the domain rules.
-    pub domain: Option<Arc<str>>,
-    /// The text of the format rules.
-    pub format: Option<Arc<str>>,
+    /// Domain rules; every example has been tried.
+    pub domain: Option<DomainRuleFile>,
+    /// Format rules; every example has been tried.
+    pub format: Option<FormatRuleFile>,
     /// Multipliers and caps of the levels.
     pub levels: Option<LevelFigures>,
     /// Texts and what they mean.
@@ -58,8 +57,14 @@ impl Contents {
                     let file = ReactionFile::parse(&name, text.as_bytes()).map_err(rules)?;
                     contents.reaction = Some(file);
                 }
-                Kind::Domain => contents.domain = Some(outline(&name, text).map_err(rules)?),
-                Kind::Format => contents.format = Some(outline(&name, text).map_err(rules)?),
+                Kind::Domain => {
+                    let file = DomainRuleFile::parse(&name, text.as_bytes()).map_err(rules)?;
+                    contents.domain = Some(file);
+                }
+                Kind::Format => {
+                    let file = FormatRuleFile::parse(&name, text.as_bytes()).map_err(rules)?;
+                    contents.format = Some(file);
+                }
                 Kind::Levels => contents.levels = Some(LevelFigures::read(&name, text)?),
                 Kind::Qualification => contents.qualifications = KnownText::read_all(text)?,
                 Kind::Suppression => contents.suppression = SuppressedEntry::read_all(text)?,
@@ -110,31 +115,4 @@ fn shadows_all(file: &BounceRuleFile) -> Result<(), BundleFault> {
         }
         _ => Ok(()),
     }
-}
-
-/// What every file of rules has in common: TOML of a known schema with rules that have names.
-fn outline(name: &str, text: &str) -> Result<Arc<str>, Vec<Diagnostic>> {
-    let source = source_of(name, text.as_bytes())?;
-    let (document, faults) = read_toml(&source);
-    let mut reader = Reader::new(&source, faults);
-    if let Some(document) = &document {
-        match document.get_ref().get("schema_version") {
-            Some(version) => read_version(&mut reader, version),
-            None => {
-                reader.missing(0..0, "`schema_version` is missing", "write `schema_version = 1`")
-            }
-        }
-        let rules = document.get_ref().get("rule").and_then(|rules| rules.get_ref().as_array());
-        for rule in rules.into_iter().flatten() {
-            if rule.get_ref().as_table().is_none_or(|rule| !rule.contains_key("name")) {
-                reader.fault(
-                    rule.span(),
-                    "the rule has no `name`",
-                    "give every rule a unique name",
-                );
-            }
-        }
-    }
-    let faults = reader.into_faults();
-    if faults.is_empty() { Ok(text.into()) } else { Err(in_order(faults)) }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::manifest::Kind;
 
@@ -17,7 +17,7 @@ const LONGEST_VALUE: usize = 300;
 const DEEPEST: usize = 4;
 
 /// What changed from one bundle to another, or from what is shipped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Kinds with a change, in order.
     pub kinds: Vec<KindDifference>,
@@ -32,7 +32,7 @@ impl Difference {
 }
 
 /// What changed in one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KindDifference {
     /// Which.
     pub kind: Kind,
@@ -51,7 +51,7 @@ pub struct KindDifference {
 }
 
 /// A rule, text or level that says something else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// Its name.
     pub name: String,
@@ -60,7 +60,7 @@ pub struct Changed {
 }
 
 /// A field of a rule with another value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// Its name; of a table within the rule with a dot: `levels.boost.max_connections`.
     pub field: String,
@@ -71,7 +71,7 @@ pub struct FieldChange {
 }
 
 /// A rule in another place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// Its name.
     pub name: String,

@@ -50,7 +50,7 @@ pub enum BundleFault {
     },
     /// The key is not trusted.
     #[error(
-        "the bundle is signed by key {key}, which is not trusted; if the instance has a new key, put it into `[deliverability] public_key`"
+        "the bundle is signed by key {key}, which is not trusted; if the instance has a new key, put it into `[deliverability] public_keys`"
     )]
     UnknownKey {
         /// The key that is named.

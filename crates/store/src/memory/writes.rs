@@ -71,6 +71,7 @@ impl MemoryStore {
         check(write)?;
         match write {
             Write::Quarantine(write) => self.write_ledger(write),
+            Write::ChangeBundle(change) => self.change_bundle(change),
             Write::CreateDelivery { options, content, at, once } => {
                 self.create_delivery(options, content.as_ref(), *at, once.as_ref())
             }

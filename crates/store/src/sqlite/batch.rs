@@ -270,6 +270,7 @@ impl Batch<'_> {
             Write::PruneOnce { before } => self.prune_once(*before),
             Write::Forget(forget) => self.forget(forget),
             Write::Erase(erase) => self.erase(erase),
+            Write::ChangeBundle(change) => self.change_bundle(change),
             Write::Quarantine(write) => {
                 let mut tables = Tables { connection: self.connection };
                 let written = Ledger::on(&mut tables).write(write)?;

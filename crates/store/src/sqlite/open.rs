@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 const PAGE_BYTES: u64 = 4_096;
 /// Octets to which the write-ahead log is cut when it starts anew.

@@ -292,6 +292,7 @@ mod support {
     }
 }
 
+mod bundles;
 mod files;
 mod histories;
 mod ledger;

@@ -1,0 +1,183 @@
+//! `mailweir deliverability status`, `history`, `apply` and `rollback`: what a running node follows.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use rules::bundle::Difference;
+use serde_json::{Value, json};
+
+use super::look::difference_words;
+use super::{broken, read_bundle};
+use crate::client::{NodeArguments, NodeClient};
+use crate::exit::{Ended, Failure, Outcome};
+use crate::globals::Globals;
+use crate::output::{self, moment, print, print_json, printable};
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    node: NodeArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// Changes shown, the newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// The bundle
+    file: PathBuf,
+    /// For the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackArguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// A version that is kept (see `status`), or `shipped` for the rules that come with the program
+    version: String,
+    /// For the history
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+}
+
+pub(super) fn status(globals: &Globals, arguments: &StatusArguments) -> Ended {
+    let client = NodeClient::new(globals, &arguments.node)?;
+    let answer = crate::runtime()?.block_on(client.get(&["deliverability"]))?;
+    if globals.json() {
+        print_json(&answer)?;
+        return Ok(Outcome::Fine);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), printable);
+    let mut words = String::new();
+    match &answer["bundle"] {
+        Value::Null => words += "rules in force: those shipped with the program\n",
+        bundle => {
+            let _ = writeln!(
+                words,
+                "rules in force: bundle {} since {}\nmade {}, expires {}, signed by key {}",
+                bundle["version"],
+                moment(answer.get("since")),
+                moment(bundle.get("created_at")),
+                moment(bundle.get("expires_at")),
+                text(&bundle["key"]),
+            );
+            let _ = writeln!(
+                words,
+                "MX rules {}; {} texts known, {} entries suppressed",
+                match answer["mx_from_bundle"] == true {
+                    true => "of the bundle",
+                    false => "of the operator: level custom, or the bundle has none",
+                },
+                answer["known_texts"],
+                answer["suppressed"],
+            );
+        }
+    }
+    let kept: Vec<String> =
+        answer["kept"].as_array().into_iter().flatten().map(ToString::to_string).collect();
+    let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+    let _ = writeln!(words, "versions kept: {kept}");
+    if let trouble @ Value::Object(_) = &answer["trouble"] {
+        let _ = writeln!(
+            words,
+            "REFUSED {}: {} ({})",
+            moment(trouble.get("at")),
+            text(&trouble["words"]),
+            text(&trouble["fault"])
+        );
+    }
+    print(&words)?;
+    Ok(Outcome::Fine)
+}
+
+pub(super) fn history(globals: &Globals, arguments: &HistoryArguments) -> Ended {
+    let client = NodeClient::new(globals, &arguments.node)?;
+    let limit = [("limit", arguments.limit.to_string())];
+    let asked = client.get_with(&["deliverability", "history"], &limit);
+    let answer = crate::runtime()?.block_on(asked)?;
+    if globals.json() {
+        print_json(&answer)?;
+        return Ok(Outcome::Fine);
+    }
+    let version = |value: &Value| match value {
+        Value::Null => "shipped".to_owned(),
+        version => version.to_string(),
+    };
+    let mut table = output::table(&["when", ">from", ">to", "who", "why"]);
+    for step in answer["history"].as_array().into_iter().flatten() {
+        let text = |key: &str| printable(step[key].as_str().unwrap_or_default());
+        table.add_row([
+            moment(step.get("at")),
+            version(&step["from"]),
+            version(&step["to"]),
+            text("who"),
+            text("why"),
+        ]);
+    }
+    print(&format!("{table}"))?;
+    Ok(Outcome::Fine)
+}
+
+pub(super) fn apply(globals: &Globals, arguments: &ApplyArguments) -> Ended {
+    let client = NodeClient::new(globals, &arguments.node)?;
+    let octets = read_bundle(&arguments.file)?;
+    let fields = [("X-Mailweir-Why", arguments.why.clone())];
+    let sent = client.post_stream_with(
+        &["deliverability", "bundle"],
+        "application/octet-stream",
+        &fields,
+        octets.into(),
+    );
+    let answer = crate::runtime()?.block_on(sent)?;
+    told(globals, &answer)
+}
+
+pub(super) fn rollback(globals: &Globals, arguments: &RollbackArguments) -> Ended {
+    let version = match arguments.version.as_str() {
+        "shipped" => Value::Null,
+        text => match text.parse::<u64>() {
+            Ok(version) => version.into(),
+            Err(_) => {
+                let words = format!("`{text}` is neither a version nor `shipped`");
+                return Err(Failure::environment(words));
+            }
+        },
+    };
+    let client = NodeClient::new(globals, &arguments.node)?;
+    let body = json!({ "version": version, "why": arguments.why });
+    let sent = client.post(&["deliverability", "rollback"], &body);
+    let answer = crate::runtime()?.block_on(sent)?;
+    told(globals, &answer)
+}
+
+/// What the node has done.
+fn told(globals: &Globals, answer: &Value) -> Ended {
+    if globals.json() {
+        print_json(answer)?;
+        return Ok(Outcome::Fine);
+    }
+    let version = |value: &Value| match value {
+        Value::Null => "the shipped rules".to_owned(),
+        version => format!("bundle {version}"),
+    };
+    let (from, to) = (version(&answer["from"]), version(&answer["to"]));
+    if answer["changed"] != true {
+        print(&format!("{to} is in force already"))?;
+        return Ok(Outcome::Fine);
+    }
+    let difference: Difference =
+        serde_json::from_value(answer["difference"].clone()).map_err(broken)?;
+    print(&format!("{from} -> {to}; no count was lost\n{}", difference_words(&difference)))?;
+    Ok(Outcome::Fine)
+}

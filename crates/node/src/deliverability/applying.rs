@@ -1,0 +1,472 @@
+//! Putting a bundle in force, and taking it back.
+//!
+//! **Promise.** A bundle is in force whole or not at all. What is wrong with one, whoever brought it and whatever fails
+//! on the way, the rules in force before stay in force, here and after a restart; no count of the ledger is lost.
+//!
+//! **How.** Verify, read and check everything; make the new sets; one transaction of the store that keeps the octets and
+//! moves the pointer, and only if the pointer stands where it stood when the work began; then the running node takes the
+//! new sets, which cannot fail. One at a time. After a crash the start reads the pointer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::quarantine::Author;
+use mail::time::Timestamp;
+use rules::bundle::{Admission, BundleFault, Difference, InForce, Sealed, Trust, difference};
+use rules::{Levels, RuleSet};
+use serde::Serialize;
+use store::{BundleApplication, BundleChange, KeptBundle, RefusedWrite, Write};
+
+use super::client_version;
+use super::following::{RulesInForce, Trouble};
+use super::keys::holds;
+use super::layer::{Layer, Published};
+use crate::intake::IntakeFault;
+use crate::node::{Questions, StartFault};
+use crate::runner::Input;
+
+/// Octets of a difference that the history keeps.
+const DIFFERENCE_KEPT: usize = 64 * 1024;
+
+/// Why rules were not put in force. Those before stay.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyFault {
+    /// No key is configured, so nobody's bundle can be believed.
+    #[error(
+        "no key of a deliverability instance is configured: put it into `[deliverability] public_keys`"
+    )]
+    NoKey,
+    /// The bundle is refused.
+    #[error("{0}")]
+    Bundle(#[from] BundleFault),
+    /// The operator's own rules are faulty.
+    #[error("{0}")]
+    LocalRules(#[from] StartFault),
+    /// Somebody else was quicker, or the version is not kept.
+    #[error("{0}")]
+    Refused(RefusedWrite),
+    /// The store reads or takes nothing.
+    #[error("{0}")]
+    Store(IntakeFault),
+}
+
+impl From<IntakeFault> for ApplyFault {
+    fn from(fault: IntakeFault) -> Self {
+        match fault {
+            IntakeFault::Refused(refused) => Self::Refused(refused),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl ApplyFault {
+    /// The name by which logs and alerts know the reason.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NoKey => "no-key",
+            Self::Bundle(fault) => fault.name(),
+            Self::LocalRules(_) => "faulty-local-rules",
+            Self::Refused(_) => "refused",
+            Self::Store(_) => "store",
+        }
+    }
+}
+
+/// Steps of putting rules in force, in their order. A crash may come between any two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ApplyStep {
+    /// The bundle is believed and admitted.
+    Verified,
+    /// Every section of it was read and checked.
+    Checked,
+    /// All sets are made.
+    Made,
+    /// The store has committed.
+    Stored,
+    /// The engine was told.
+    EngineTold,
+    /// Everybody else was told.
+    Done,
+}
+
+impl ApplyStep {
+    /// Every step.
+    pub const ALL: [Self; 6] =
+        [Self::Verified, Self::Checked, Self::Made, Self::Stored, Self::EngineTold, Self::Done];
+}
+
+/// Told of every step that was taken. For tests; production passes what does nothing.
+pub(crate) type Witness<'a> = &'a (dyn Fn(ApplyStep) + Sync);
+
+/// What became of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Whether anything was changed; else it was in force already.
+    pub changed: bool,
+    /// The version before.
+    pub from: Option<u64>,
+    /// The version in force.
+    pub to: Option<u64>,
+    /// What it changed, rule by rule.
+    pub difference: Difference,
+    /// Version of the MX rules in force.
+    pub rules_version: u64,
+}
+
+/// How a node stands to its deliverability instance.
+#[derive(Clone, Debug)]
+pub struct DeliverabilityStatus {
+    /// The bundle in force; `None`: the rules shipped with the program.
+    pub published: Option<Published>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Versions that can be put in force again, the newest first.
+    pub kept: Vec<u64>,
+    /// Version of the MX rules with their levels, as the delivery log cites it.
+    pub mx_version: u64,
+    /// Version of the bounce rules, as verdicts cite it.
+    pub bounce_version: Arc<str>,
+    /// Version of the reaction rules.
+    pub reaction_version: Arc<str>,
+    /// Version of the domain rules.
+    pub domain_version: Arc<str>,
+    /// Version of the format rules.
+    pub format_version: Arc<str>,
+    /// Whether MX rules come from the bundle.
+    pub mx_from_bundle: bool,
+    /// Texts that the bundle knows.
+    pub known_texts: usize,
+    /// Entries of its suppression list.
+    pub suppressed: usize,
+    /// The bundle that was refused last, if none was applied since.
+    pub trouble: Option<Trouble>,
+}
+
+/// A bundle that was verified and read.
+struct Checked {
+    layer: Layer,
+    trust: Trust,
+    difference: Difference,
+}
+
+impl Questions {
+    /// The rules in force.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<RulesInForce> {
+        self.following.in_force()
+    }
+
+    /// How the node stands to its deliverability instance.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn deliverability(&self) -> Result<DeliverabilityStatus, IntakeFault> {
+        let kept = self.intake().read(|reads| reads.bundle_versions()).await?;
+        let in_force = self.in_force();
+        let contents = in_force.layer.contents();
+        Ok(DeliverabilityStatus {
+            published: in_force.layer.published().copied(),
+            since: in_force.since,
+            kept,
+            mx_version: in_force.mx.version(),
+            bounce_version: Arc::clone(in_force.bounce.rules.version()),
+            reaction_version: in_force.reaction.version().as_ref().into(),
+            domain_version: Arc::clone(in_force.domain.version()),
+            format_version: Arc::clone(in_force.format.version()),
+            mx_from_bundle: in_force.layer.gives_mx(in_force.mx.levels()),
+            known_texts: contents.qualifications.len(),
+            suppressed: contents.suppression.len(),
+            trouble: self.following.trouble(),
+        })
+    }
+
+    /// The newest changes of what is in force, newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn bundle_history(&self, limit: u32) -> Result<Vec<BundleApplication>, IntakeFault> {
+        self.intake().read(move |reads| reads.bundle_applications(limit)).await
+    }
+
+    /// Puts a bundle in force.
+    ///
+    /// # Errors
+    /// Why not; the rules in force stay, and an alert is raised.
+    pub async fn apply_bundle(
+        &self,
+        octets: Arc<[u8]>,
+        author: Author,
+    ) -> Result<Applied, ApplyFault> {
+        self.apply_bundle_watched(octets, author, &|_| {}).await
+    }
+
+    pub(crate) async fn apply_bundle_watched(
+        &self,
+        octets: Arc<[u8]>,
+        author: Author,
+        witness: Witness<'_>,
+    ) -> Result<Applied, ApplyFault> {
+        let _one_at_a_time = self.intake().reloading().await;
+        let outcome = self.apply_alone(octets, author, witness).await;
+        match &outcome {
+            Ok(_) => self.following.note(None),
+            Err(fault) => self.following.note(Some(Trouble {
+                at: self.now(),
+                fault: fault.name().to_owned(),
+                words: fault.to_string(),
+            })),
+        }
+        outcome
+    }
+
+    async fn apply_alone(
+        &self,
+        octets: Arc<[u8]>,
+        author: Author,
+        witness: Witness<'_>,
+    ) -> Result<Applied, ApplyFault> {
+        let keys = &self.config().deliverability.public_keys;
+        if keys.is_empty() {
+            return Err(ApplyFault::NoKey);
+        }
+        let before = self.in_force();
+        let trust = Trust::new(keys.iter().copied(), before.trust.clone());
+        // After a roll-back the versions above the one in force were seen already.
+        let newest = self.newest_seen().await?;
+        let now = self.now();
+        let verifying = (Arc::clone(&octets), trust);
+        let verified = blocking(move || {
+            let (octets, trust) = verifying;
+            let sealed = Sealed::split(&octets)?;
+            let (_, trust) = sealed.verify(&trust, &holds)?;
+            Ok((sealed.admit(now, client_version(), newest)?, trust))
+        })
+        .await?;
+        let from = before.layer.published().map(|published| published.version);
+        let (admission, trust) = verified;
+        if admission == Admission::InForce {
+            let rules_version = before.mx.version();
+            let difference = Difference::default();
+            return Ok(Applied { changed: false, from, to: from, difference, rules_version });
+        }
+        witness(ApplyStep::Verified);
+        let checked = self.check(Arc::clone(&octets), trust, from).await?;
+        witness(ApplyStep::Checked);
+        let Some(published) = checked.layer.published().copied() else {
+            return Err(ApplyFault::NoKey);
+        };
+        let kept = KeptBundle { version: published.version, key: published.key.0, octets };
+        let change = self.change(from, Some(published.version), Some(kept), &checked, &author)?;
+        self.finish(checked, change, witness).await
+    }
+
+    /// Puts a version in force that is kept, or (`None`) the rules shipped with the program.
+    ///
+    /// # Errors
+    /// Why not; the rules in force stay.
+    pub async fn roll_back(&self, to: Option<u64>, author: Author) -> Result<Applied, ApplyFault> {
+        let _one_at_a_time = self.intake().reloading().await;
+        let before = self.in_force();
+        let from = before.layer.published().map(|published| published.version);
+        if from == to {
+            let rules_version = before.mx.version();
+            let difference = Difference::default();
+            return Ok(Applied { changed: false, from, to, difference, rules_version });
+        }
+        let trust = before.trust.clone();
+        let checked = match to {
+            None => {
+                let difference = self.changes_to(from, Arc::from([].as_slice())).await?;
+                Checked { layer: Layer::default(), trust, difference }
+            }
+            Some(version) => {
+                let kept = self.intake().read(move |reads| reads.bundle(version)).await?;
+                let kept = kept.ok_or(ApplyFault::Refused(RefusedWrite::UnknownBundle(version)))?;
+                let octets = Arc::clone(&kept.octets);
+                let layer = blocking(move || Layer::kept(&kept)).await?;
+                Checked { layer, trust, difference: self.changes_to(from, octets).await? }
+            }
+        };
+        let change = self.change(from, to, None, &checked, &author)?;
+        self.finish(checked, change, &|_| {}).await
+    }
+
+    /// The newest version that was ever applied and is kept.
+    async fn newest_seen(&self) -> Result<Option<InForce>, ApplyFault> {
+        let newest = self
+            .intake()
+            .read(|reads| match reads.bundle_versions()?.first() {
+                Some(version) => reads.bundle(*version),
+                None => Ok(None),
+            })
+            .await?;
+        let Some(newest) = newest else { return Ok(None) };
+        let digest = blocking(move || Ok(*Sealed::split(&newest.octets)?.digest())).await;
+        // What the disk has changed does not stop a new one from coming.
+        Ok(digest.ok().map(|digest| InForce { version: newest.version, digest }))
+    }
+
+    /// Reads and checks every section.
+    async fn check(
+        &self,
+        octets: Arc<[u8]>,
+        trust: Trust,
+        from: Option<u64>,
+    ) -> Result<Checked, ApplyFault> {
+        let reading = (Arc::clone(&octets), trust.clone());
+        let layer = blocking(move || {
+            let (octets, trust) = reading;
+            let sealed = Sealed::split(&octets)?;
+            let key = trust.find(sealed.key())?;
+            Layer::of(&sealed, key)
+        })
+        .await?;
+        Ok(Checked { layer, trust, difference: self.changes_to(from, octets).await? })
+    }
+
+    /// What these octets change against a version that is kept; empty ones hold nothing.
+    async fn changes_to(
+        &self,
+        from: Option<u64>,
+        octets: Arc<[u8]>,
+    ) -> Result<Difference, ApplyFault> {
+        let before = match from {
+            None => None,
+            Some(version) => self.intake().read(move |reads| reads.bundle(version)).await?,
+        };
+        let changes = blocking(move || {
+            let nothing = BTreeMap::new();
+            let before = before.as_ref().and_then(|kept| Sealed::split(&kept.octets).ok());
+            let after = Sealed::split(&octets).ok();
+            let sections = |sealed: &Option<Sealed<'_>>| match sealed {
+                Some(sealed) => difference(&nothing, sealed.sections()),
+                None => Difference::default(),
+            };
+            Ok(match (&before, &after) {
+                (Some(before), Some(after)) => difference(before.sections(), after.sections()),
+                (Some(before), None) => difference(before.sections(), &nothing),
+                (None, _) => sections(&after),
+            })
+        });
+        changes.await
+    }
+
+    /// The write that makes it durable.
+    fn change(
+        &self,
+        expected: Option<u64>,
+        to: Option<u64>,
+        bundle: Option<KeptBundle>,
+        checked: &Checked,
+        author: &Author,
+    ) -> Result<BundleChange, ApplyFault> {
+        let unwritable = |fault: serde_json::Error| IntakeFault::TryLater(fault.to_string());
+        let mut difference = serde_json::to_string(&checked.difference).map_err(unwritable)?;
+        if difference.len() > DIFFERENCE_KEPT {
+            let kinds: Vec<_> = checked.difference.kinds.iter().map(|kind| kind.kind).collect();
+            difference = serde_json::json!({ "too_long": kinds }).to_string();
+        }
+        Ok(BundleChange {
+            expected,
+            to,
+            bundle,
+            trust: serde_json::to_string(&checked.trust).map_err(unwritable)?.into(),
+            settings: Vec::new(),
+            who: author.who.clone(),
+            why: author.why.clone(),
+            difference: difference.into(),
+            at: self.now(),
+        })
+    }
+
+    /// Makes the sets, the change durable, and tells everybody.
+    async fn finish(
+        &self,
+        checked: Checked,
+        change: BundleChange,
+        witness: Witness<'_>,
+    ) -> Result<Applied, ApplyFault> {
+        let (from, to) = (change.expected, change.to);
+        let since = change.at;
+        let Checked { layer, trust, difference } = checked;
+        let rules = self.put_in_force(Arc::new(layer), trust, since, Some(change), witness).await?;
+        let who =
+            |version: Option<u64>| version.map_or_else(|| "shipped".into(), |v| v.to_string());
+        tracing::info!(from = who(from), to = who(to), "other rules are in force");
+        let rules_version = rules.version();
+        Ok(Applied { changed: true, from, to, difference, rules_version })
+    }
+
+    /// Makes all sets of a layer and the operator's own rules, and puts them in force: the way of a bundle, a roll-back
+    /// and a reload.
+    pub(crate) async fn put_in_force(
+        &self,
+        layer: Arc<Layer>,
+        trust: Trust,
+        since: Timestamp,
+        change: Option<BundleChange>,
+        witness: Witness<'_>,
+    ) -> Result<Arc<RuleSet>, ApplyFault> {
+        let config = Arc::clone(self.config_shared());
+        let making = Arc::clone(&layer);
+        let made = tokio::task::spawn_blocking(move || {
+            let source = crate::node::read_rules_over(&config, &making)?;
+            let bounce = crate::node::read_bounce_rules_over(&config, &making)?;
+            let reaction = crate::reactions::read_rules_over(&config, &making)?;
+            let recipients = crate::node::read_recipient_rules_over(&config, &making)?;
+            Ok::<_, StartFault>((source, bounce, reaction, recipients, making.suppression()))
+        });
+        let made = made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?;
+        let (source, bounce, reaction, (domain, format), suppression) = made?;
+        let levels: &Levels = &source.levels;
+        let (version, write) = self.next_rules_version(&source.fingerprint).await?;
+        let rules = Arc::new(RuleSet::compile(&source.file, levels, version));
+        let in_force = RulesInForce {
+            domain,
+            format,
+            layer,
+            since,
+            trust,
+            mx: Arc::clone(&rules),
+            bounce: Arc::clone(&bounce),
+            reaction: Arc::clone(&reaction),
+        };
+        witness(ApplyStep::Made);
+        let write = match (change, write) {
+            (None, write) => write,
+            (Some(mut change), write) => {
+                if let Some(Write::PutSetting { key, value }) = write {
+                    change.settings.push((key, value));
+                }
+                Some(Write::ChangeBundle(Box::new(change)))
+            }
+        };
+        if let Some(write) = write {
+            self.intake().write(write).await?;
+        }
+        witness(ApplyStep::Stored);
+        self.tell_engine(Input::InForce {
+            mx: Arc::clone(&rules),
+            bounce: Arc::clone(&bounce.rules),
+            reaction,
+        });
+        witness(ApplyStep::EngineTold);
+        self.nondeliverables().replace_rules(bounce);
+        self.nondeliverables().publish(suppression);
+        self.tell_preparers(&in_force);
+        self.following.replace(in_force);
+        witness(ApplyStep::Done);
+        Ok(rules)
+    }
+}
+
+/// Runs what takes a while beside the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BundleFault> + Send + 'static,
+) -> Result<T, ApplyFault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => Ok(answer?),
+        Err(fault) => Err(IntakeFault::TryLater(fault.to_string()).into()),
+    }
+}

@@ -1,0 +1,92 @@
+//! What a node follows: the rules in force, and what became of the last bundle that came.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use mail::time::Timestamp;
+use rules::RuleSet;
+use rules::bundle::Trust;
+use rules::reaction::ReactionRules;
+use rules::recipient::{DomainRules, FormatRules};
+use serde::Serialize;
+
+use super::layer::Layer;
+use crate::alerts::{Alert, Alerts, BUNDLE_REFUSED};
+use crate::nondeliverables::BounceRulesInForce;
+
+/// The rules of all kinds that are in force. Replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct RulesInForce {
+    /// What is below the operator's own rules.
+    pub layer: Arc<Layer>,
+    /// Since when; the epoch: no bundle was ever applied.
+    pub since: Timestamp,
+    /// Whom this node trusts, besides its configuration.
+    pub(crate) trust: Trust,
+    /// MX rules with levels.
+    pub mx: Arc<RuleSet>,
+    /// Bounce rules and the texts that the bundle knows.
+    pub(crate) bounce: Arc<BounceRulesInForce>,
+    /// Reaction rules.
+    pub reaction: Arc<ReactionRules>,
+    /// Domain rules.
+    pub domain: Arc<DomainRules>,
+    /// Format rules.
+    pub format: Arc<FormatRules>,
+}
+
+/// A bundle that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trouble {
+    /// When.
+    pub at: Timestamp,
+    /// The name of the reason.
+    pub fault: String,
+    /// The reason in words.
+    pub words: String,
+}
+
+/// The rules in force and the last trouble. Shared by everybody who asks.
+#[derive(Debug)]
+pub(crate) struct Following {
+    in_force: ArcSwap<RulesInForce>,
+    alerts: Alerts,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+impl Following {
+    pub(crate) fn new(in_force: RulesInForce, alerts: Alerts, trouble: Option<Trouble>) -> Self {
+        let in_force = ArcSwap::from_pointee(in_force);
+        let following = Self { in_force, alerts, trouble: Mutex::new(None) };
+        following.note(trouble);
+        following
+    }
+
+    pub(crate) fn in_force(&self) -> Arc<RulesInForce> {
+        self.in_force.load_full()
+    }
+
+    pub(crate) fn replace(&self, in_force: RulesInForce) {
+        self.in_force.store(Arc::new(in_force));
+    }
+
+    /// A bundle was refused, and the alert stands; or one was applied, and it is over.
+    pub(crate) fn note(&self, trouble: Option<Trouble>) {
+        // The newest reason is the one to look at.
+        self.alerts.clear(BUNDLE_REFUSED, BUNDLE_REFUSED);
+        if let Some(Trouble { at, fault, words }) = trouble.clone() {
+            self.alerts.raise(Alert {
+                code: BUNDLE_REFUSED.into(),
+                key: BUNDLE_REFUSED.into(),
+                words: format!("a bundle of rules was refused, those in force stay: {words}"),
+                evidence: fault,
+                since: at,
+            });
+        }
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

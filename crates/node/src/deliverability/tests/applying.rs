@@ -1,0 +1,291 @@
+//! Bundles put in force in a node that can reach nobody: what is refused, what a crash leaves, what is shared.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::quarantine::Author;
+use mail::id::SourceId;
+
+use super::*;
+use crate::config::Config;
+use crate::deliverability::{ApplyFault, ApplyStep};
+use crate::node::{Node, Questions};
+
+/// The folder and the step of a process that is to crash.
+const CRASH: &str = "MAILWEIR_TEST_CRASH_AT";
+
+fn author() -> Author {
+    Author { who: "jane".into(), why: "a test".into() }
+}
+
+/// A node with a key of its own instance, in a folder.
+fn start(folder: &Path, more: &str) -> Node {
+    let text = format!(
+        "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.42\"\n\
+         helo = \"m1.sender.example\"\n[dns]\nservers = [\"127.0.0.1:9\"]\n\
+         [safety]\nonly_targets = [\"127.0.0.0/8\"]\n[submission]\nlisten = []\n\
+         [http]\nlisten = []\n[deliverability]\npublic_keys = [\"{}\"]\n{more}",
+        key(folder).public()
+    );
+    let config = Config::parse(&text, "test.toml", folder).unwrap();
+    Node::start(config).unwrap()
+}
+
+/// The instance's key.
+fn key(folder: &Path) -> SigningKey {
+    let path = folder.join("key");
+    if !path.exists() {
+        SigningKey::generate().unwrap().write(&path).unwrap();
+    }
+    SigningKey::read(&path).unwrap()
+}
+
+/// A bundle of which every kind shows its version.
+fn bundle(folder: &Path, version: u64) -> Arc<[u8]> {
+    let mx = format!(
+        "schema_version = 1\n[[rule]]\nname = \"big\"\nmask = \"*.big.example\"\n\
+         messages_per_hour = {}\n[[rule]]\nname = \"generic\"\nmask = \"*\"\n\
+         max_connections = 2\nmax_messages_per_connection = 10\nmessages_per_hour = 500\n",
+        version * 100
+    );
+    let bounce = format!(
+        "schema_version = 1\nversion = \"{version}\"\n[[rule]]\nname = \"full\"\n\
+         text = [\"mailbox is full\"]\nreason = \"Mailbox full\"\n\
+         matches = [\"552 5.2.2 Mailbox is full\"]\nmatches_not = [\"550 no such user\"]\n"
+    );
+    let domain = format!(
+        "schema_version = 1\nversion = \"{version}\"\n[[rule]]\nname = \"all\"\nmask = \"*\"\n\
+         tls = \"opportunistic\"\nmatches = [\"a.example\"]\n"
+    );
+    let sections = BTreeMap::from([
+        (Kind::Mx, mx),
+        (Kind::Bounce, bounce),
+        (Kind::Domain, domain),
+        (Kind::Suppression, format!("v{version}.example\n")),
+    ]);
+    sealed(folder, version, sections)
+}
+
+fn sealed(folder: &Path, version: u64, sections: BTreeMap<Kind, String>) -> Arc<[u8]> {
+    let now = Timestamp::from_micros(crate::clock::read_clocks().wall);
+    let draft = Draft {
+        version,
+        created: Timestamp::from_secs(now.as_secs()),
+        expires: now + Duration::from_secs(86_400),
+        minimum_client: client_version(),
+        keys: Vec::new(),
+        notes: String::new(),
+        sections,
+    };
+    let key = key(folder);
+    draft.seal(&key.public(), |message| key.sign(message)).unwrap().into()
+}
+
+/// The version in force, which every kind must show.
+async fn in_force(questions: &Questions) -> Option<u64> {
+    let in_force = questions.in_force();
+    let version = in_force.layer.published().map(|published| published.version);
+    let mx = questions.rules().await.unwrap();
+    assert!(Arc::ptr_eq(&mx, &in_force.mx), "the engine has the same rules");
+    let refused = |version: u64| {
+        let address = format!("jane@v{version}.example");
+        let mailbox = mail::address::Mailbox::parse(&address).unwrap();
+        let ledger = questions.nondeliverables().clone();
+        async move { ledger.explain(&mailbox).await.unwrap().refused.is_some() }
+    };
+    match version {
+        None => assert!(mx.id_of("big").is_none() && mx.id_of("google").is_some()),
+        Some(version) => {
+            let limits = mx.limits(mx.id_of("big").unwrap(), SourceId(1));
+            assert_eq!(u64::from(limits.messages_per_hour), version * 100);
+            let text = version.to_string();
+            assert_eq!(**in_force.bounce.rules.version(), *text);
+            assert_eq!(**in_force.domain.version(), *text);
+            assert!(refused(version).await && !refused(version + 1).await);
+            assert!(!refused(version - 1).await);
+        }
+    }
+    version
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_is_applied_taken_back_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    assert_eq!(in_force(&questions).await, None);
+    for version in [1, 2] {
+        let octets = bundle(folder.path(), version);
+        let applied = questions.apply_bundle(octets, author()).await.unwrap();
+        assert_eq!((applied.changed, applied.to), (true, Some(version)));
+        assert_eq!(in_force(&questions).await, Some(version));
+    }
+    // A reload reads the operator's files again and keeps the bundle.
+    questions.reload_rules().await.unwrap();
+    assert_eq!(in_force(&questions).await, Some(2));
+    let applied = questions.roll_back(Some(1), author()).await.unwrap();
+    assert_eq!((applied.from, applied.to), (Some(2), Some(1)));
+    assert!(applied.difference.kinds.iter().any(|kind| !kind.changed.is_empty()));
+    assert_eq!(in_force(&questions).await, Some(1));
+    // What was rolled back does not come again by itself, nor by its file.
+    let again = questions.apply_bundle(bundle(folder.path(), 2), author()).await;
+    let fault = again.map(|applied| applied.changed);
+    assert!(!matches!(fault, Ok(true)), "{fault:?}");
+    assert!(matches!(
+        questions.roll_back(Some(7), author()).await,
+        Err(ApplyFault::Refused(store::RefusedWrite::UnknownBundle(7)))
+    ));
+    node.shutdown().await;
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    assert_eq!(in_force(&questions).await, Some(1));
+    questions.roll_back(None, author()).await.unwrap();
+    assert_eq!(in_force(&questions).await, None);
+    let steps: Vec<_> = questions
+        .bundle_history(10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|step| (step.from, step.to, step.who.to_string()))
+        .collect();
+    let jane = || "jane".to_owned();
+    assert_eq!(
+        steps,
+        [
+            (Some(1), None, jane()),
+            (Some(2), Some(1), jane()),
+            (Some(1), Some(2), jane()),
+            (None, Some(1), jane())
+        ]
+    );
+    assert_eq!(questions.deliverability().await.unwrap().kept, [2, 1]);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_bundle_changes_nothing_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    let good = bundle(folder.path(), 5);
+    questions.apply_bundle(Arc::clone(&good), author()).await.unwrap();
+    let newer = bundle(folder.path(), 6);
+    let mut flipped = newer.to_vec();
+    flipped[300] ^= 1;
+    let cases: [(&str, Arc<[u8]>); 5] = [
+        ("truncated", newer[..newer.len() - 9].into()),
+        ("older", bundle(folder.path(), 4)),
+        ("unknown-key", bundle(stranger.path(), 6)),
+        ("not-a-bundle", b"<html>"[..].into()),
+        ("bad-signature", flipped.into()),
+    ];
+    for (wanted, octets) in cases {
+        let fault = questions.apply_bundle(octets, author()).await.unwrap_err();
+        assert_eq!(fault.name(), wanted, "{fault}");
+        let status = questions.deliverability().await.unwrap();
+        assert_eq!(status.trouble.unwrap().fault, wanted);
+        let alerts = questions.alerts().await.unwrap();
+        assert!(alerts.iter().any(|one| one.code == "bundle-refused" && one.evidence == wanted));
+        assert_eq!(in_force(&questions).await, Some(5));
+        assert_eq!(status.kept, [5]);
+    }
+    // The same one again is no change, and the alert is over.
+    assert!(!questions.apply_bundle(good, author()).await.unwrap().changed);
+    assert_eq!(questions.deliverability().await.unwrap().trouble, None);
+    assert!(questions.alerts().await.unwrap().is_empty());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_at_once_the_newer_one_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    for round in 0..3 {
+        let (one, two) = (round * 2 + 1, round * 2 + 2);
+        let apply = |version| questions.apply_bundle(bundle(folder.path(), version), author());
+        let (older, newer) = tokio::join!(apply(one), apply(two));
+        assert!(newer.is_ok());
+        assert!(older.is_ok() || older.as_ref().is_err_and(|fault| fault.name() == "older"));
+        assert_eq!(in_force(&questions).await, Some(two));
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operators_rules_are_stronger_and_custom_leaves_mx_rules_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = "schema_version = 1\n[[rule]]\nname = \"big\"\nmask = \"*.big.example\"\n\
+                 messages_per_hour = 7\n";
+    std::fs::write(folder.path().join("local.toml"), local).unwrap();
+    let node = start(folder.path(), "[rules]\nmx = \"local.toml\"\n");
+    let questions = node.questions();
+    questions.apply_bundle(bundle(folder.path(), 1), author()).await.unwrap();
+    let mx = questions.rules().await.unwrap();
+    let limits = |name: &str| mx.limits(mx.id_of(name).unwrap(), SourceId(1)).messages_per_hour;
+    assert_eq!((limits("big"), limits("generic")), (7, 500));
+    // A fault in the operator's own file stops the bundle, and says whose it is.
+    std::fs::write(folder.path().join("local.toml"), "schema_version = 1\n[[rule]]\n").unwrap();
+    let fault = questions.apply_bundle(bundle(folder.path(), 2), author()).await.unwrap_err();
+    assert_eq!(fault.name(), "faulty-local-rules");
+    std::fs::write(folder.path().join("local.toml"), local).unwrap();
+    node.shutdown().await;
+    let node = start(folder.path(), "[rules]\nmx = \"local.toml\"\nlevel = \"custom\"\n");
+    let questions = node.questions();
+    let mx = questions.rules().await.unwrap();
+    assert!(mx.id_of("google").is_some(), "the shipped rules are below the operator's");
+    assert_eq!(&**questions.in_force().domain.version(), "1", "other kinds follow");
+    assert!(!questions.deliverability().await.unwrap().mx_from_bundle);
+    node.shutdown().await;
+}
+
+/// The process that crashes: nothing unless it was started by the test below.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_crashes_when_told() {
+    let Ok(told) = std::env::var(CRASH) else { return };
+    let (step, folder) = told.split_once(' ').unwrap();
+    let node = start(Path::new(folder), "");
+    let octets = bundle(Path::new(folder), 2);
+    let crash = |at: ApplyStep| {
+        if format!("{at:?}") == step {
+            std::process::abort();
+        }
+    };
+    let outcome = node.questions().apply_bundle_watched(octets, author(), &crash).await;
+    panic!("it should have crashed: {outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_step_leaves_the_old_or_the_new_bundle_in_force() {
+    for step in ApplyStep::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let node = start(folder.path(), "");
+        let octets = bundle(folder.path(), 1);
+        node.questions().apply_bundle(octets, author()).await.unwrap();
+        node.shutdown().await;
+        let name = "deliverability::tests::applying::a_process_that_crashes_when_told";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CRASH, format!("{step:?} {}", folder.path().display()))
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(status.signal(), Some(6), "{step:?}");
+        let node = start(folder.path(), "");
+        let questions = node.questions();
+        let wanted = if step >= ApplyStep::Stored { 2 } else { 1 };
+        assert_eq!(in_force(&questions).await, Some(wanted), "{step:?}");
+        let history = questions.bundle_history(9).await.unwrap();
+        assert_eq!(history.len() as u64, wanted, "{step:?}");
+        // And the next attempt goes through.
+        let applied = questions.apply_bundle(bundle(folder.path(), 3), author()).await.unwrap();
+        assert_eq!((applied.from, applied.to), (Some(wanted), Some(3)));
+        assert_eq!(in_force(&questions).await, Some(3));
+        node.shutdown().await;
+    }
+}

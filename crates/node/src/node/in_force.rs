@@ -1,0 +1,113 @@
+//! Reading the operator's rules over those of a bundle or the shipped ones; and what the store says is in force.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mail::time::Timestamp;
+use rules::bounce::{BounceRuleFile, KnownTexts};
+use rules::bundle::Trust;
+use rules::recipient::{DomainRuleFile, DomainRules, FormatRuleFile, FormatRules};
+use store::{SqliteStore, Store as _, StoreFault};
+
+use super::{StartFault, digest};
+use crate::config::Config;
+use crate::deliverability::{Layer, Trouble};
+use crate::nondeliverables::BounceRulesInForce;
+
+/// Reads and checks the bounce rules of a configuration, over others.
+///
+/// # Errors
+/// Unreadable or faulty local rules.
+pub(crate) fn read_bounce_rules_over(
+    config: &Config,
+    layer: &Layer,
+) -> Result<Arc<BounceRulesInForce>, StartFault> {
+    let mut fingerprint = layer.bounce_mark();
+    let local = match &config.bounce_rules.file {
+        None => None,
+        Some(path) => {
+            let (file, bytes) = local_bounce_rules(path)?;
+            fingerprint.push_str(&digest(&bytes));
+            Some(file)
+        }
+    };
+    let file = BounceRuleFile::combine(local.as_ref(), layer.bounce());
+    let texts = layer.contents().qualifications.iter();
+    let texts = texts.map(|(key, known)| (*key, known.qualification()));
+    let known = KnownTexts::new(texts, local.as_ref());
+    Ok(BounceRulesInForce::new(&file, known, fingerprint))
+}
+
+fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
+    let bytes =
+        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
+        .map_err(StartFault::BounceRules)?;
+    Ok((file, bytes))
+}
+
+/// Reads and checks the domain and format rules of a configuration, over others.
+///
+/// # Errors
+/// Unreadable or faulty local rules.
+pub(crate) fn read_recipient_rules_over(
+    config: &Config,
+    layer: &Layer,
+) -> Result<(Arc<DomainRules>, Arc<FormatRules>), StartFault> {
+    let read = |path: &Path| -> Result<(String, Vec<u8>), StartFault> {
+        let bytes =
+            std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+        Ok((path.display().to_string(), bytes))
+    };
+    let domain = match &config.domain_rules.file {
+        None => None,
+        Some(path) => {
+            let (name, bytes) = read(path)?;
+            Some(DomainRuleFile::parse(&name, &bytes).map_err(StartFault::DomainRules)?)
+        }
+    };
+    let format = match &config.format_rules.file {
+        None => None,
+        Some(path) => {
+            let (name, bytes) = read(path)?;
+            Some(FormatRuleFile::parse(&name, &bytes).map_err(StartFault::FormatRules)?)
+        }
+    };
+    Ok((Arc::new(layer.domain(domain.as_ref())), Arc::new(layer.format(format.as_ref()))))
+}
+
+/// How many local bounce rules there are; `None`: no file is named. Compiles nothing.
+///
+/// # Errors
+/// The file cannot be read, or has faults.
+pub fn check_bounce_rules(config: &Config) -> Result<Option<usize>, StartFault> {
+    let path = config.bounce_rules.file.as_deref();
+    path.map(|path| Ok(local_bounce_rules(path)?.0.rules().len())).transpose()
+}
+
+/// What the store says is in force.
+pub(super) struct Kept {
+    pub(super) layer: Layer,
+    pub(super) trust: Trust,
+    pub(super) since: Timestamp,
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// Reads the pointer. A bundle that cannot be used any more is told, and the shipped rules are in force: mail goes on.
+pub(super) fn kept_layer(store: &SqliteStore) -> Result<Kept, StoreFault> {
+    let kept = store.reads().bundle_in_force()?;
+    let trust = serde_json::from_str(&kept.trust).unwrap_or_default();
+    let (since, mut trouble) = (kept.since, None);
+    let layer = match kept.bundle.as_ref().map(Layer::kept) {
+        None => Layer::default(),
+        Some(Ok(layer)) => layer,
+        Some(Err(fault)) => {
+            let words = format!(
+                "the bundle in force cannot be used any more, so the shipped rules are: {fault}"
+            );
+            trouble = Some(Trouble { at: since, fault: fault.name().to_owned(), words });
+            Layer::default()
+        }
+    };
+    Ok(Kept { layer, trust, since, trouble })
+}

@@ -1,0 +1,124 @@
+//! The bundle in force: one pointer, its history, and what a full disk or a second change does to it.
+
+use mailweir_store::*;
+
+use crate::support::{Subject, options, time};
+
+fn kept(version: u64) -> KeptBundle {
+    let octets: Vec<u8> = format!("bundle {version}").into_bytes();
+    KeptBundle { version, key: [version as u8; 32], octets: octets.into() }
+}
+
+fn change(expected: Option<u64>, to: Option<u64>, bundle: Option<KeptBundle>) -> BundleChange {
+    BundleChange {
+        expected,
+        to,
+        bundle,
+        trust: format!("trust {to:?}").into(),
+        settings: vec![("rules_version".into(), format!("{to:?}").into())],
+        who: "jane".into(),
+        why: "a test".into(),
+        difference: "{}".into(),
+        at: time(to.unwrap_or(999)),
+    }
+}
+
+fn apply(subject: &mut Subject, change: BundleChange) -> Written {
+    subject.apply(Write::ChangeBundle(Box::new(change)))
+}
+
+fn each(test: impl Fn(Subject)) {
+    test(Subject::memory());
+    test(Subject::sqlite());
+}
+
+#[test]
+fn a_bundle_is_in_force_until_another_one_is() {
+    each(|mut subject| {
+        assert_eq!(subject.reads().bundle_in_force().unwrap(), BundleInForce::default());
+        assert_eq!(apply(&mut subject, change(None, Some(3), Some(kept(3)))), Written::Done);
+        assert_eq!(apply(&mut subject, change(Some(3), Some(4), Some(kept(4)))), Written::Done);
+        let wanted = |version: u64| BundleInForce {
+            bundle: Some(kept(version)),
+            trust: format!("trust {:?}", Some(version)).into(),
+            since: time(version),
+        };
+        assert_eq!(subject.reads().bundle_in_force().unwrap(), wanted(4));
+        // Back, forth, and none at all; over a restart.
+        assert_eq!(apply(&mut subject, change(Some(4), Some(3), None)), Written::Done);
+        subject.restart("a");
+        assert_eq!(subject.reads().bundle_in_force().unwrap(), wanted(3));
+        assert_eq!(subject.reads().setting("rules_version").unwrap().as_deref(), Some("Some(3)"));
+        assert_eq!(apply(&mut subject, change(Some(3), None, None)), Written::Done);
+        assert_eq!(subject.reads().bundle_in_force().unwrap().bundle, None);
+        assert_eq!(subject.reads().bundle_versions().unwrap(), [4, 3]);
+        assert_eq!(subject.reads().bundle(3).unwrap(), Some(kept(3)));
+        let history = subject.reads().bundle_applications(3).unwrap();
+        let steps: Vec<_> = history.iter().map(|one| (one.number, one.from, one.to)).collect();
+        assert_eq!(steps, [(4, Some(3), None), (3, Some(4), Some(3)), (2, Some(3), Some(4))]);
+        assert_eq!((&*history[0].who, history[0].at), ("jane", time(999)));
+    });
+}
+
+#[test]
+fn of_two_changes_at_once_one_wins() {
+    each(|mut subject| {
+        assert_eq!(apply(&mut subject, change(None, Some(3), Some(kept(3)))), Written::Done);
+        let refused = |written: Written, wanted: RefusedWrite| {
+            assert_eq!(written, Written::Refused(wanted));
+        };
+        let other = |in_force, expected| RefusedWrite::OtherBundle { in_force, expected };
+        let late = apply(&mut subject, change(None, Some(4), Some(kept(4))));
+        refused(late, other(Some(3), None));
+        // A version has one bundle for ever, and what is not kept cannot come back.
+        let again = apply(&mut subject, change(Some(3), Some(3), Some(kept(3))));
+        refused(again, other(Some(3), Some(3)));
+        let unknown = apply(&mut subject, change(Some(3), Some(9), None));
+        refused(unknown, RefusedWrite::UnknownBundle(9));
+        let confused = apply(&mut subject, change(Some(3), Some(9), Some(kept(8))));
+        refused(confused, RefusedWrite::UnknownBundle(8));
+        assert_eq!(subject.reads().bundle_in_force().unwrap().bundle, Some(kept(3)));
+        assert_eq!(subject.reads().bundle_applications(9).unwrap().len(), 1);
+        assert_eq!(subject.reads().bundle_versions().unwrap(), [3]);
+    });
+}
+
+#[test]
+fn old_bundles_go_but_not_the_one_in_force() {
+    each(|mut subject| {
+        let mut before = None;
+        for version in 1..=u64::from(BUNDLES_KEPT) + 3 {
+            let step = change(before, Some(version), Some(kept(version)));
+            assert_eq!(apply(&mut subject, step), Written::Done);
+            before = Some(version);
+        }
+        let versions = subject.reads().bundle_versions().unwrap();
+        assert_eq!((versions.len(), versions.last()), (BUNDLES_KEPT as usize, Some(&4)));
+        // The oldest is put in force; newer ones come, and it stays until the pointer leaves it.
+        assert_eq!(apply(&mut subject, change(before, Some(4), None)), Written::Done);
+        let step = change(Some(4), None, None);
+        assert_eq!(apply(&mut subject, step), Written::Done);
+        assert_eq!(subject.reads().bundle_versions().unwrap().len(), BUNDLES_KEPT as usize);
+    });
+}
+
+/// The old or the new one is in force, never a mixture, however little room there is.
+#[test]
+fn a_full_disk_leaves_the_old_bundle_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(folder.path(), options("a")).unwrap();
+    let put = |store: &mut SqliteStore, change: BundleChange| {
+        store.apply(&[Write::ChangeBundle(Box::new(change))])
+    };
+    put(&mut store, change(None, Some(1), Some(kept(1)))).unwrap();
+    let large = KeptBundle { octets: vec![7; 4 << 20].into(), ..kept(2) };
+    store.set_size_limit(Some(1 << 20)).unwrap();
+    let fault = put(&mut store, change(Some(1), Some(2), Some(large.clone()))).unwrap_err();
+    assert!(matches!(fault, StoreFault::DiskFull { .. }), "{fault:?}");
+    assert_eq!(store.reads().bundle_in_force().unwrap().bundle, Some(kept(1)));
+    assert_eq!(store.reads().bundle_versions().unwrap(), [1]);
+    store.set_size_limit(None).unwrap();
+    put(&mut store, change(Some(1), Some(2), Some(large.clone()))).unwrap();
+    assert_eq!(store.reads().bundle_in_force().unwrap().bundle, Some(large));
+    assert_eq!(store.reads().bundle_in_force().unwrap().since, time(2));
+}
