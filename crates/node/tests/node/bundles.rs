@@ -13,7 +13,7 @@ use super::*;
 
 fn bundle(key: &SigningKey, version: u64, per_hour: u32) -> std::sync::Arc<[u8]> {
     let mx = format!(
-        "schema_version = 1\n[[rule]]\nname = \"lab\"\nmask = \"*.one.example\"\n\
+        "schema_version = 1\n[[rule]]\nname = \"published\"\nmask = \"*.one.example\"\n\
          pacing = \"burst\"\nmessages_per_hour = {per_hour}\n[[rule]]\nname = \"generic\"\n\
          mask = \"*\"\nmax_connections = 2\nmax_messages_per_connection = 10\n\
          messages_per_hour = 500\n"
