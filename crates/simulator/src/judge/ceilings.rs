@@ -44,43 +44,41 @@ impl Books<'_> {
 
     /// The rules in force at some time from `from` to `until`.
     fn in_force(&self, from: Timestamp, until: Timestamp) -> Vec<usize> {
-        let ends =
-            |number: usize| self.rules.get(number + 1).map_or(Timestamp::NEVER, |next| next.0);
         (0..self.rules.len())
-            .filter(|number| self.rules[*number].0 <= until && ends(*number) >= from)
+            .filter(|number| self.rules[*number].0 <= until && self.ends(*number) >= from)
             .collect()
+    }
+
+    /// When a set of rules was replaced.
+    fn ends(&self, number: usize) -> Timestamp {
+        self.rules.get(number + 1).map_or(Timestamp::NEVER, |next| next.0)
     }
 }
 
 /// Things that happened: when, over which path.
 type Happened = (Timestamp, SourceId, IpAddr);
 
-/// For each of `happened`, whether it is one too many within `window` under one set of rules.
-fn too_many(
-    books: &Books<'_>,
-    rules: &RuleSet,
-    happened: &[Happened],
-    window: Duration,
-    limit: impl Fn(&Limits) -> Option<u32>,
-) -> Vec<Option<String>> {
-    let mut recent: BTreeMap<Budget, VecDeque<Timestamp>> = BTreeMap::new();
-    happened
-        .iter()
-        .map(|(at, source, target)| {
-            let (budget, limits) = books.budget(rules, *source, *target);
-            let times = recent.entry(budget.clone()).or_default();
-            while times.front().is_some_and(|first| *at - *first >= window) {
-                times.pop_front();
-            }
-            times.push_back(*at);
-            let limit = limit(&limits)?;
-            (times.len() > limit as usize)
-                .then(|| format!("{} of {limit} in {window:?} for {budget:?}", times.len()))
-        })
-        .collect()
+/// What happened within a window, by budget, as one set of rules counts it.
+#[derive(Default)]
+struct Count {
+    recent: BTreeMap<Budget, VecDeque<Timestamp>>,
+}
+
+impl Count {
+    /// How many there are in the budget with one more at `at`.
+    fn with_one_more(&mut self, budget: &Budget, at: Timestamp, window: Duration) -> usize {
+        let Some(times) = self.recent.get_mut(budget) else { return 1 };
+        while times.front().is_some_and(|first| at - *first >= window) {
+            times.pop_front();
+        }
+        times.len() + 1
+    }
 }
 
 /// Things that are too many under every set of rules that counts for them.
+///
+/// What happens after the end of a set of rules counts in it only if no set then in force allows it: it was
+/// then a token of the old rules. Else a limit that was raised would use up what the old rules had granted.
 fn sweep(
     books: &Books<'_>,
     what: &str,
@@ -89,18 +87,36 @@ fn sweep(
     grace: Duration,
     limit: impl Fn(&Limits) -> Option<u32>,
 ) -> Vec<String> {
-    let verdicts: Vec<Vec<Option<String>>> = books
-        .rules
-        .iter()
-        .map(|(_, rules)| too_many(books, rules, happened, window, &limit))
-        .collect();
-    let wrong = happened.iter().enumerate().filter_map(|(number, (at, ..))| {
-        let in_force = books.in_force(at.saturating_sub(grace), *at);
-        let mut texts = in_force.iter().map(|rules| verdicts[*rules][number].as_ref());
-        let first = texts.next().flatten()?;
-        texts.all(|text| text.is_some()).then(|| format!("{at} 3: {what}: {first}"))
-    });
-    wrong.take(3).collect()
+    let mut counts: Vec<Count> = books.rules.iter().map(|_| Count::default()).collect();
+    let mut wrong = Vec::new();
+    for (at, source, target) in happened {
+        let entries: Vec<(Budget, Option<String>)> = counts
+            .iter_mut()
+            .zip(books.rules)
+            .map(|(count, (_, rules))| {
+                let (budget, limits) = books.budget(rules, *source, *target);
+                let there = count.with_one_more(&budget, *at, window);
+                let fault = limit(&limits)
+                    .filter(|limit| there > *limit as usize)
+                    .map(|limit| format!("{there} of {limit} in {window:?} for {budget:?}"));
+                (budget, fault)
+            })
+            .collect();
+        let allowed = |sets: &[usize]| sets.iter().any(|set| entries[*set].1.is_none());
+        let allowed_now = allowed(&books.in_force(*at, *at));
+        let graced = books.in_force(at.saturating_sub(grace), *at);
+        if !allowed_now && !allowed(&graced) {
+            let first = graced.first().and_then(|set| entries[*set].1.as_ref());
+            wrong.extend(first.map(|fault| format!("{at} 3: {what}: {fault}")));
+        }
+        for (set, (budget, _)) in entries.into_iter().enumerate() {
+            if books.ends(set) >= *at || !allowed_now {
+                counts[set].recent.entry(budget).or_default().push_back(*at);
+            }
+        }
+    }
+    wrong.truncate(3);
+    wrong
 }
 
 /// All ceilings over the whole history.
