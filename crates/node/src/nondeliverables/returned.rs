@@ -101,7 +101,8 @@ impl ReturnedMail {
                 "its message is forgotten, and it names nobody to whom that was sent".into(),
             ));
         };
-        let report = report_about(mail, &address);
+        // The list or the alias took it; that one of its members failed says nothing of it.
+        let Some(report) = report_about(mail, &address) else { return Ok(Outcome::Done) };
         let (failure, text) = self.judged(arrived, mail, &report);
         self.all.inner.counts.failed(
             failure.qualification.reason,
@@ -320,19 +321,24 @@ fn address_in(mail: &IncomingMail, addressee: &Addressee) -> Option<String> {
         .find(|folded| AddressHash::of(folded) == wanted)
 }
 
-/// What a mail says of this recipient: the report that names it, else the first failure.
-fn report_about(mail: &IncomingMail, address: &str) -> Report {
+/// What a mail says of this recipient: the failed report that names it, else, where none names it, the first failure.
+/// `None`: it is named, and did not fail.
+fn report_about(mail: &IncomingMail, address: &str) -> Option<Report> {
     let wanted = folded(address);
-    let names = |report: &Report| {
+    let names = |report: &&Report| {
         [&report.recipient, &report.original_recipient]
             .into_iter()
             .flatten()
             .any(|named| folded(named.trim()) == wanted)
     };
     let failed = || mail.reports.iter().filter(|report| report.kind == MailKind::Bounce);
-    failed()
-        .find(|report| names(report))
-        .or_else(|| failed().next())
-        .cloned()
-        .unwrap_or_else(|| Report { kind: MailKind::Bounce, ..Report::default() })
+    if let Some(report) = failed().find(names) {
+        return Some(report.clone());
+    }
+    let went_on = |report: &Report| matches!(report.kind, MailKind::Delivered | MailKind::Delayed);
+    if mail.reports.iter().filter(|report| went_on(report)).any(|report| names(&report)) {
+        return None;
+    }
+    let nothing = || Report { kind: MailKind::Bounce, ..Report::default() };
+    Some(failed().next().cloned().unwrap_or_else(nothing))
 }

@@ -259,6 +259,45 @@ async fn a_bounce_counts_once_and_a_forged_one_never() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_member_of_a_list_fails_is_not_the_fault_of_the_list() {
+    let world = world(73, Mood { unknown_users: 0.0, ..Mood::default() });
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let names = ["expanded", "delayed", "both", "nowhere"];
+    let addresses = names.map(|name| format!("{name}@one.example"));
+    let recipients = addressed(&addresses.each_ref().map(String::as_str));
+    let (id, first) = delivery_with(&intake, intake.default_options(), recipients).await;
+    assert_eq!(settled(&intake, id).await.sent, 4);
+    let member = report("member@inside.example", "550 5.1.1 User unknown");
+    let field = "Final-Recipient: rfc822; member@inside.example\r\n";
+    let paths = return_path(KEY);
+    let bounce = |number: u64| paths.encode(MessageId(first.0 + number), id);
+    let own = |name: &str, action: &str, status: &str| {
+        format!(
+            "Final-Recipient: rfc822; {name}@One.example\r\nAction: {action}\r\nStatus: {status}\r\n\r\n"
+        )
+    };
+    // Ours comes first, or last; it has failed itself; it is named nowhere, as it was forwarded.
+    let before = |own: String| member.replace(field, &format!("{own}{field}"));
+    let after = |own: String| member.replace("\r\n--x--", &format!("\r\n{own}--x--"));
+    taking.bring(&bounce(0), before(own("expanded", "expanded", "2.0.0"))).await;
+    taking.bring(&bounce(1), after(own("delayed", "delayed", "4.4.1"))).await;
+    let both = own("both", "expanded", "2.0.0") + &own("both", "failed", "5.1.1");
+    taking.bring(&bounce(2), before(both)).await;
+    taking.bring(&bounce(3), member.clone()).await;
+    taking.comes_to("both@one.example", State::Quarantined).await;
+    taking.comes_to("nowhere@one.example", State::Quarantined).await;
+    eventually("all are read", async || (taking.kind(MailKind::Bounce) == 4).then_some(())).await;
+    taking.stop().await;
+    let taking = start(&world);
+    for name in ["expanded@one.example", "delayed@one.example"] {
+        let found = taking.address(name).await;
+        assert!(found.record.is_none(), "{found:?}");
+    }
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_text_means_is_said_later_and_taken_back() {
     let world = world(62, Mood::default());
     let taking = start(&world);
