@@ -11,6 +11,7 @@ use crate::diagnostic::Place;
 use crate::figure::Figure;
 use crate::file::WrittenRule;
 use crate::level::{Level, SLOW_MESSAGES_PER_CONNECTION};
+use crate::levels::LevelOrigin;
 use crate::set::{Limits, Resolved, RuleId, RuleSet, Timeouts, resolve};
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
 
@@ -53,18 +54,6 @@ pub struct Explanation {
     pub source_of_figures: Box<str>,
     /// How far they can be trusted.
     pub confidence: Confidence,
-}
-
-/// Which setting a level comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LevelOrigin {
-    /// It is set for the rule.
-    Rule,
-    /// It is set for the source.
-    Source,
-    /// It is the general one.
-    Default,
 }
 
 /// Who states a figure.
@@ -131,14 +120,7 @@ pub(crate) fn explain(
     source: SourceId,
 ) -> Explanation {
     let rule = set.rule(id);
-    let level = set.level(id, source);
-    let level_origin = if set.levels().per_rule.contains_key(&*rule.name) {
-        LevelOrigin::Rule
-    } else if set.levels().per_source.contains_key(&source) {
-        LevelOrigin::Source
-    } else {
-        LevelOrigin::Default
-    };
+    let (level, level_origin) = set.levels().of(&rule.name, source);
     let mask = rule.masks.iter().find(|mask| mask.matches(mx_host));
     let figures = Figure::ALL
         .into_iter()
@@ -176,7 +158,7 @@ pub(crate) fn explain(
 }
 
 /// The steps of one figure in words.
-fn why(figure: Figure, level: Level, resolved: &Resolved) -> String {
+pub(crate) fn why(figure: Figure, level: Level, resolved: &Resolved) -> String {
     let written = figure.show(resolved.written);
     let place = &resolved.place;
     let mut text = match resolved.origin {
@@ -223,11 +205,7 @@ impl fmt::Display for Explanation {
             self.mx_host, self.source, self.rule, self.provider, self.place, self.version
         )?;
         writeln!(out, "  first rule that matches: mask {}, sources {}", self.mask, self.sources)?;
-        let origin = match self.level_origin {
-            LevelOrigin::Rule => "set for this rule",
-            LevelOrigin::Source => "set for this source",
-            LevelOrigin::Default => "the general one",
-        };
+        let origin = self.level_origin.words();
         write!(
             out,
             "  level {} ({origin}), scope {}, pacing {}, tls {}",

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use mail::mask::Mask;
 
 use crate::diagnostic::Place;
-use crate::figure::{Figure, Figures};
+use crate::figure::{Figure, Figures, Stated};
 use crate::level::Level;
 use crate::sources::SourceSet;
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
@@ -199,8 +199,8 @@ impl RuleFile {
     }
 
     /// The rules with a generic rule at the end that states the three main figures; what is missing
-    /// comes from the shipped rules.
-    pub(crate) fn completed(&self) -> Vec<Arc<WrittenRule>> {
+    /// comes from the shipped rules. With `hourly_base`, that is the generic rule's hourly figure.
+    pub(crate) fn completed(&self, hourly_base: Option<u32>) -> Vec<Arc<WrittenRule>> {
         let mut rules = self.rules.clone();
         match rules.last_mut().filter(|rule| rule.is_generic()) {
             None => rules.push(Arc::clone(shipped_generic())),
@@ -212,9 +212,17 @@ impl RuleFile {
                 }
             }
         }
+        if let (Some(base), Some(generic)) = (hourly_base, rules.last_mut()) {
+            let place = Place { file: HOURLY_BASE.into(), line: 1, column: 1 };
+            let stated = Stated { value: base.max(1).into(), place };
+            Arc::make_mut(generic).figures.set(Figure::MessagesPerHour, stated);
+        }
         rules
     }
 }
+
+/// Where an hourly base that a person has set is said to be written.
+const HOURLY_BASE: &str = "[rules] hourly_base";
 
 /// The generic rule of the shipped file: the one place where the basic figures are set, among them
 /// the 2,500 messages an hour from which every rule without an hourly figure starts.

@@ -18,9 +18,7 @@
 
 use core::fmt;
 use core::str::FromStr;
-use std::collections::BTreeMap;
 
-use mail::id::SourceId;
 use serde::{Deserialize, Serialize};
 
 use crate::figure::Figure;
@@ -126,27 +124,6 @@ impl FromStr for Level {
     /// Reads what `Display` writes.
     fn from_str(text: &str) -> Result<Self, UnknownLevel> {
         Self::ALL.into_iter().find(|level| level.word() == text).ok_or(UnknownLevel)
-    }
-}
-
-/// Which level holds where. The most particular one wins: rule, then source, then the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Levels {
-    /// For everything that has no level of its own.
-    pub default: Level,
-    /// For a source at all providers.
-    pub per_source: BTreeMap<SourceId, Level>,
-    /// For a rule, by its name, at all sources. A name that no rule has changes nothing; see
-    /// [`crate::RuleSet::unknown_rules`].
-    pub per_rule: BTreeMap<String, Level>,
-}
-
-impl Levels {
-    /// One level everywhere.
-    #[must_use]
-    pub fn all(level: Level) -> Self {
-        Self { default: level, ..Self::default() }
     }
 }
 

@@ -10,6 +10,8 @@
 //!    [`RuleFile::combine`] puts local rules before it.
 //! 3. [`RuleSet::compile`] applies the [`Levels`] and gives an immutable, indexed [`RuleSet`], to be
 //!    shared in an `Arc` and replaced as a whole on reload.
+//!    What people decide about levels while the program runs is [`LevelDecisions`], laid over the
+//!    levels of the configuration.
 //! 4. [`RuleSet::find`], [`RuleSet::limits`] and [`RuleSet::explain`] answer.
 //!
 //! # Invariants
@@ -30,12 +32,15 @@ pub mod bounce;
 pub mod bundle;
 mod ceiling;
 mod check;
+mod columns;
+mod decision;
 mod diagnostic;
 mod explain;
 mod figure;
 mod file;
 mod index;
 mod level;
+mod levels;
 mod parse;
 pub mod reaction;
 pub mod recipient;
@@ -45,11 +50,17 @@ mod span;
 mod words;
 
 pub use ceiling::{budgets, ceiling_per_hour};
+pub use columns::{FigureColumns, LevelFigure, MadeBy, RuleColumns};
+pub use decision::{
+    BOOST_LASTS, DecisionFault, DecisionStanding, LevelChange, LevelDecision, LevelDecisions,
+    LevelScope, LevelSubject,
+};
 pub use diagnostic::{Diagnostic, Place};
-pub use explain::{AppliedCap, CapReason, ExplainedFigure, Explanation, FigureOrigin, LevelOrigin};
+pub use explain::{AppliedCap, CapReason, ExplainedFigure, Explanation, FigureOrigin};
 pub use figure::{Figure, Figures, Stated};
 pub use file::{RuleFile, WrittenRule, WrittenTimeouts, shipped};
-pub use level::{Level, Levels, UnknownLevel};
+pub use level::{Level, UnknownLevel};
+pub use levels::{LevelOrigin, Levels};
 pub use parse::{parse, parse_local};
 pub use set::{Limits, Rule, RuleId, RuleSet, Timeouts};
 pub use sources::{SourceFault, SourceSet};

@@ -11,12 +11,14 @@ use mail::id::SourceId;
 use mail::mask::Mask;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::columns::{self, FigureColumns, RuleColumns};
 use crate::diagnostic::Place;
 use crate::explain::{self, AppliedCap, CapReason, FigureOrigin};
 use crate::figure::Figure;
 use crate::file::{RuleFile, WrittenRule};
 use crate::index::{Entry, MaskIndex};
-use crate::level::{Level, Levels, MOST_CONNECTIONS};
+use crate::level::{Level, MOST_CONNECTIONS};
+use crate::levels::Levels;
 use crate::sources::SourceSet;
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
 
@@ -123,8 +125,6 @@ struct Compiled {
     written: Arc<WrittenRule>,
     /// In the order of [`Level::ALL`].
     limits: [Limits; 6],
-    /// The level set for this rule by name.
-    level: Option<Level>,
 }
 
 /// Compiled rules. Share it in an `Arc`.
@@ -143,7 +143,7 @@ impl RuleSet {
     /// a generic rule that does not state a main figure gets the shipped one's figure.
     #[must_use]
     pub fn compile(file: &RuleFile, levels: &Levels, version: u64) -> Self {
-        let written = file.completed();
+        let written = file.completed(levels.hourly_base);
         let generic = written.last().expect("a completed file ends with a generic rule");
         let mut index = MaskIndex::default();
         let mut names = BTreeMap::new();
@@ -157,7 +157,6 @@ impl RuleSet {
                 rule: compiled_rule(rule, generic),
                 written: Arc::clone(rule),
                 limits: Level::ALL.map(|level| limits_at(rule, generic, level)),
-                level: levels.per_rule.get(&*rule.name).copied(),
             });
         }
         Self { version, levels: levels.clone(), rules, index, names }
@@ -186,11 +185,14 @@ impl RuleSet {
         self.names.get(name).copied()
     }
 
-    /// Names in `levels.per_rule` that no rule has: mistakes of whoever set the levels.
+    /// Names of rules in the levels that no rule has: mistakes of whoever set the levels.
     #[must_use]
     pub fn unknown_rules(&self) -> Vec<&str> {
-        let names = self.levels.per_rule.keys().map(String::as_str);
-        names.filter(|name| self.id_of(name).is_none()).collect()
+        let mut unknown: Vec<&str> =
+            self.levels.rules_named().filter(|name| self.id_of(name).is_none()).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
     }
 
     /// The first rule that matches the MX host and is for the source. There always is one.
@@ -238,10 +240,7 @@ impl RuleSet {
     /// As [`RuleSet::rule`].
     #[must_use]
     pub fn level(&self, id: RuleId, source: SourceId) -> Level {
-        self.rules[id.0 as usize]
-            .level
-            .or_else(|| self.levels.per_source.get(&source).copied())
-            .unwrap_or(self.levels.default)
+        self.levels.of(&self.rules[id.0 as usize].rule.name, source).0
     }
 
     /// The limits of a rule for a source, at the level that holds for them.
@@ -262,6 +261,35 @@ impl RuleSet {
     #[must_use]
     pub fn limits_below(&self, id: RuleId, source: SourceId, levels: u8) -> Limits {
         self.rules[id.0 as usize].limits[self.level(id, source).below(levels) as usize]
+    }
+
+    /// A rule's figures at all six levels, each with how it came about. Figures that nobody limits
+    /// are absent.
+    ///
+    /// # Panics
+    ///
+    /// As [`RuleSet::rule`].
+    #[must_use]
+    pub fn columns(&self, id: RuleId) -> Vec<FigureColumns> {
+        let generic = &self.rules[self.rules.len() - 1].written;
+        columns::columns(&self.rules[id.0 as usize].written, generic)
+    }
+
+    /// Every rule, or the one with this name, with its figures at all levels and the level that
+    /// holds for a source.
+    #[must_use]
+    pub fn all_columns(&self, name: Option<&str>, source: Option<SourceId>) -> Vec<RuleColumns> {
+        let wanted = self.rules().filter(|(_, rule)| name.is_none_or(|name| *name == *rule.name));
+        let columns = wanted.map(|(id, rule)| RuleColumns {
+            rule: rule.name.clone(),
+            provider: rule.provider.clone(),
+            scope: rule.scope,
+            place: rule.place.clone(),
+            source_of_figures: rule.source_of_figures.clone(),
+            in_force: source.map(|source| self.levels.of(&rule.name, source)),
+            figures: self.columns(id),
+        });
+        columns.collect()
     }
 
     /// Which rule holds for an MX host and a source, and where each of its figures comes from.

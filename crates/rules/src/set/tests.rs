@@ -23,6 +23,7 @@ fn the_most_particular_level_wins() {
         default: Level::Slow,
         per_source: BTreeMap::from([(SourceId(2), Level::Fast), (SourceId(3), Level::Fast)]),
         per_rule: BTreeMap::from([("b".to_owned(), Level::Boost), ("c".to_owned(), Level::Boost)]),
+        ..Levels::default()
     };
     let set = rules(
         "[[rule]]\nname = \"a\"\nmask = \"a\"\n[[rule]]\nname = \"b\"\nmask = \"b\"\n",
