@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mail::attempt::{SessionEnd, Verdict};
-use mail::id::{ConnectionId, DeliveryId, MessageId, Priority};
+use mail::id::{ConnectionId, DeliveryId, MessageId, Priority, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use rules::RuleSet;
@@ -154,6 +154,12 @@ pub enum QuotaLimit {
     MinuteEnd,
     /// The hourly cap of the source (warm-up).
     Source,
+    /// The cap per hour of a source that is warmed up.
+    WarmUpHour,
+    /// The cap per day of a source that is warmed up.
+    WarmUpDay,
+    /// The cap per day of a source that is warmed up at this provider.
+    WarmUpProvider,
     /// The hourly cap of the delivery or tenant.
     Delivery,
     /// Simultaneous connections.
@@ -168,6 +174,14 @@ pub enum QuotaLimit {
     LedgerFull,
 }
 
+impl QuotaLimit {
+    /// Whether it is a cap of a source that is warmed up.
+    #[must_use]
+    pub const fn is_warm_up(self) -> bool {
+        matches!(self, Self::WarmUpHour | Self::WarmUpDay | Self::WarmUpProvider)
+    }
+}
+
 /// Not now, says the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaWait {
@@ -175,8 +189,11 @@ pub struct QuotaWait {
     pub until: Option<Timestamp>,
     /// Which limit.
     pub limit: QuotaLimit,
-    /// The MX rule whose budget it is; empty for caps.
+    /// The MX rule whose budget it is, or at which a warm-up cap holds; empty for other caps.
     pub rule: Box<str>,
+    /// The source whose cap it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceId>,
     /// Its figure.
     pub figure: u32,
     /// How much of it is used.

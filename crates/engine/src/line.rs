@@ -254,6 +254,7 @@ impl Engine {
             until: None,
             limit: QuotaLimit::Connections,
             rule: Box::from(&*self.rules.rule(rule).name),
+            source: None,
             figure: self.rules.limits(rule, scope_source(scope)).max_connections,
             used: self.lines.lines.get(&key).map_or(0, |line| line.open),
         };

@@ -19,6 +19,9 @@ impl From<&Wait> for QuotaWait {
             WaitKind::Pace => QuotaLimit::Pace,
             WaitKind::SlotEdge => QuotaLimit::MinuteEnd,
             WaitKind::SourceCap => QuotaLimit::Source,
+            WaitKind::WarmUpHour => QuotaLimit::WarmUpHour,
+            WaitKind::WarmUpDay => QuotaLimit::WarmUpDay,
+            WaitKind::WarmUpProvider => QuotaLimit::WarmUpProvider,
             WaitKind::Cap => QuotaLimit::Delivery,
             WaitKind::ConnectionLimit => QuotaLimit::Connections,
             WaitKind::ConnectRate => QuotaLimit::ConnectionRate,
@@ -27,13 +30,22 @@ impl From<&Wait> for QuotaWait {
         };
         let rule = match &wait.limit {
             LimitName::Budget(key) => Box::from(&*key.rule),
-            LimitName::Source(_) | LimitName::Cap(_) | LimitName::Ledger => Box::default(),
+            LimitName::WarmUp { rule: Some(rule), .. } => rule.clone(),
+            LimitName::Source(_)
+            | LimitName::WarmUp { .. }
+            | LimitName::Cap(_)
+            | LimitName::Ledger => Box::default(),
+        };
+        let source = match &wait.limit {
+            LimitName::Source(source) | LimitName::WarmUp { source, .. } => Some(*source),
+            _ => None,
         };
         let figure = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Self {
             until: wait.until,
             limit,
             rule,
+            source,
             figure: figure(wait.limit_value),
             used: figure(wait.used),
         }

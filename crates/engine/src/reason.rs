@@ -98,6 +98,8 @@ impl WaitReason {
                 QuotaLimit::Pace => "even pace",
                 QuotaLimit::MinuteEnd => "end of the minute",
                 QuotaLimit::Source => "source cap",
+                QuotaLimit::WarmUpHour | QuotaLimit::WarmUpDay => "warm-up cap",
+                QuotaLimit::WarmUpProvider => "warm-up cap at this provider",
                 QuotaLimit::Delivery => "delivery cap",
                 QuotaLimit::Connections => "connection limit",
                 QuotaLimit::ConnectionRate => "connection rate",
@@ -146,6 +148,10 @@ impl WaitReason {
                     wait.rule
                 ),
                 QuotaLimit::Source => format!("raise the cap of the source above {}", wait.figure),
+                QuotaLimit::WarmUpHour | QuotaLimit::WarmUpDay | QuotaLimit::WarmUpProvider => {
+                    "let warmed sources take it (affinity), or look at `mailweir warmup status`"
+                        .into()
+                }
                 QuotaLimit::Delivery => {
                     format!("raise messages_per_hour of the delivery above {}", wait.figure)
                 }
@@ -182,6 +188,15 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.name())?;
         match self {
+            Self::Quota { wait } if wait.limit.is_warm_up() => {
+                let source = wait.source.map_or(0, |source| source.0);
+                let span = if wait.limit == QuotaLimit::WarmUpHour { "an hour" } else { "a day" };
+                write!(out, " of source {source}")?;
+                if !wait.rule.is_empty() {
+                    write!(out, " (rule {})", wait.rule)?;
+                }
+                write!(out, ": {} {span} ({} used)", wait.figure, wait.used)
+            }
             Self::Quota { wait } if !wait.rule.is_empty() => {
                 write!(out, " of rule {} ({} of {})", wait.rule, wait.used, wait.figure)
             }

@@ -491,6 +491,9 @@ fn is_for_a_budget(waiting: &Waiting) -> bool {
         WaitReason::NodeConnectionLimit => true,
         WaitReason::Quota { wait } => match wait.limit {
             QuotaLimit::Source
+            | QuotaLimit::WarmUpHour
+            | QuotaLimit::WarmUpDay
+            | QuotaLimit::WarmUpProvider
             | QuotaLimit::Delivery
             | QuotaLimit::Ledger
             | QuotaLimit::LedgerFull => false,

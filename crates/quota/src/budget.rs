@@ -129,6 +129,14 @@ pub enum LimitName {
     Source(SourceId),
     /// A named cap.
     Cap(CapKey),
+    /// A warm-up cap of a source; with a rule: that of the source at this provider.
+    #[serde(rename = "warm-up")]
+    WarmUp {
+        /// The source.
+        source: SourceId,
+        /// The name of the rule.
+        rule: Option<Box<str>>,
+    },
     /// The memory of the ledger itself.
     Ledger,
 }
@@ -139,6 +147,10 @@ impl fmt::Display for LimitName {
             Self::Budget(key) => key.fmt(out),
             Self::Source(source) => write!(out, "source {source}"),
             Self::Cap(cap) => cap.fmt(out),
+            Self::WarmUp { source, rule: None } => write!(out, "warm-up of source {source}"),
+            Self::WarmUp { source, rule: Some(rule) } => {
+                write!(out, "warm-up of source {source} at {rule}")
+            }
             Self::Ledger => out.write_str("the ledger"),
         }
     }
@@ -160,6 +172,12 @@ pub enum WaitKind {
     SourceCap,
     /// Messages of a delivery or tenant in a sliding hour.
     Cap,
+    /// Messages of a source that is warmed up in a sliding hour.
+    WarmUpHour,
+    /// Messages of a source that is warmed up in a sliding day.
+    WarmUpDay,
+    /// Messages of a source that is warmed up in a sliding day at one provider.
+    WarmUpProvider,
     /// Connections open at once.
     ConnectionLimit,
     /// Connections started in a minute.

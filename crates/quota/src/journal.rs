@@ -12,13 +12,14 @@
 
 use core::fmt;
 
+use mail::id::SourceId;
 use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{CapKey, PathKey};
 use crate::clock::SavedClock;
 use crate::permits::{Owner, PermitId};
-use crate::slots::{HOUR_SLOTS, MINUTE_SECONDS, Slot};
+use crate::slots::{DAY_TICKS, HOUR_SLOTS, MINUTE_SECONDS, Slot, TICK_SLOTS};
 
 /// A used MX host name is stored again when its last entry is this many slots old.
 pub(crate) const HOST_REFRESH_SLOTS: u64 = 30;
@@ -68,6 +69,17 @@ pub enum JournalEntry {
         /// All tokens counted there by now.
         total_now: u64,
     },
+    /// Tokens of a source counted in ten minutes, for the caps of a day.
+    DaySpent {
+        /// The source.
+        source: SourceId,
+        /// At this rule; `None`: in all.
+        rule: Option<Box<str>>,
+        /// The ten minutes, numbered from the epoch.
+        tick: u64,
+        /// All tokens counted there by now.
+        total_now: u64,
+    },
     /// Until when the permits of an owner hold unless the lease is renewed.
     Lease {
         /// The owner.
@@ -108,6 +120,8 @@ pub enum JournalKey {
     Started(PathKey, u64),
     /// A slot of a cap.
     CapSpent(CapKey, Slot),
+    /// Ten minutes of a source, at a rule or in all.
+    DaySpent(SourceId, u64, Option<Box<str>>),
     /// The lease of an owner.
     Lease(Owner),
     /// A permit.
@@ -128,6 +142,10 @@ impl fmt::Display for JournalKey {
             Self::CapSpent(CapKey::Tenant(tenant), slot) => {
                 write!(out, "cap/{}/tenant/{tenant}", slot.0)
             }
+            Self::DaySpent(source, tick, None) => write!(out, "day/{tick}/{source}"),
+            Self::DaySpent(source, tick, Some(rule)) => {
+                write!(out, "day/{tick}/{source}/{rule}")
+            }
             Self::Lease(owner) => write!(out, "lease/{}/{}", owner.node.0, owner.incarnation),
             Self::Permit(permit) => write!(out, "permit/{}", permit.0),
         }
@@ -144,6 +162,9 @@ impl JournalEntry {
             Self::Spent { path, slot, .. } => JournalKey::Spent(*path, *slot),
             Self::Started { path, second, .. } => JournalKey::Started(*path, *second),
             Self::CapSpent { cap, slot, .. } => JournalKey::CapSpent(cap.clone(), *slot),
+            Self::DaySpent { source, rule, tick, .. } => {
+                JournalKey::DaySpent(*source, *tick, rule.clone())
+            }
             Self::Lease { owner, .. } => JournalKey::Lease(*owner),
             Self::PermitGranted { permit, .. } | Self::PermitReleased { permit } => {
                 JournalKey::Permit(*permit)
@@ -160,6 +181,9 @@ impl JournalEntry {
             Self::Clock(_) | Self::PermitGranted { .. } => Timestamp::NEVER,
             Self::Host { slot, .. } => slots_later(slot, HOST_REFRESH_SLOTS + HOUR_SLOTS + 1),
             Self::Spent { slot, .. } | Self::CapSpent { slot, .. } => slots_later(slot, HOUR_SLOTS),
+            Self::DaySpent { tick, .. } => {
+                Slot(tick.saturating_add(DAY_TICKS).saturating_mul(TICK_SLOTS)).start()
+            }
             // Kept for an hour for the sake of `min_interval`.
             Self::Started { second, .. } => {
                 Timestamp::from_secs(second.saturating_add(3_600 + MINUTE_SECONDS))
@@ -212,6 +236,13 @@ impl Pending {
                     Some(JournalEntry::CapSpent { slot, total_now, .. }),
                     JournalEntry::CapSpent { slot: new_slot, total_now: new_total, .. },
                 ) if slot == new_slot => {
+                    *total_now = *new_total;
+                    return;
+                }
+                (
+                    Some(JournalEntry::DaySpent { tick, total_now, .. }),
+                    JournalEntry::DaySpent { tick: new_tick, total_now: new_total, .. },
+                ) if tick == new_tick => {
                     *total_now = *new_total;
                     return;
                 }

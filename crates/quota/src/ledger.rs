@@ -20,6 +20,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use mail::id::SourceId;
 use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ use crate::meter::{Meter, Room, use_before};
 use crate::permits::Register;
 use crate::ruling::{Pacing, Ruling};
 use crate::slots::{HOUR_SLOTS, Slot, Window};
+use crate::warm_up::{DayBook, day_meter, hour_meter};
 
 /// What can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +142,18 @@ struct OpenLot {
     slot: Slot,
     left: u32,
     caps: Box<[usize]>,
+    /// The provider's line of a source that is warmed up.
+    line: Option<Arc<str>>,
+}
+
+/// A request after its path, caps and line were found.
+struct Entered {
+    path: usize,
+    source: SourceId,
+    source_limit: Option<u32>,
+    /// Each cap once, with its limit.
+    caps: Vec<(usize, u32)>,
+    line: Option<Arc<str>>,
 }
 
 /// The counts of one named cap.
@@ -159,6 +173,7 @@ pub struct Ledger {
     pub(crate) accounts: Accounts,
     pub(crate) caps: Places<CapAccount>,
     pub(crate) cap_index: BTreeMap<CapKey, usize>,
+    pub(crate) days: DayBook,
     pub(crate) register: Register,
     pub(crate) pending: Pending,
     /// The latest time seen. Calls with an earlier one (threads that read the clock in another
@@ -199,6 +214,7 @@ impl Ledger {
             accounts: Accounts::new(),
             caps: Places::new(),
             cap_index: BTreeMap::new(),
+            days: DayBook::default(),
             register: Register::new(first_number),
             pending: Pending::new(),
             latest: now,
@@ -230,26 +246,26 @@ impl Ledger {
     /// Asks for tokens.
     pub fn ask_tokens(&mut self, now: Timestamp, request: &TokenRequest<'_>) -> TokenAnswer {
         let now = self.advance(now);
-        let (path, caps) = match self.enter(now, request) {
+        let entered = match self.enter(now, request) {
             Ok(entered) => entered,
             Err(wait) => return TokenAnswer::Wait(wait),
         };
         let slot = Slot::of(now);
         let guard = self.settings.use_guard;
         let mut room = u64::from(request.want.max(1));
-        self.each_meter(path, request.source_limit, &caps, |meter, _| {
-            room = room.min(meter.room(now, guard).tokens);
-        });
+        self.each_meter(&entered, |meter, _| room = room.min(meter.room(now, guard).tokens));
         let Some(count) = u32::try_from(room).ok().filter(|count| *count > 0) else {
-            return TokenAnswer::Wait(self.token_wait(now, path, request.source_limit, &caps));
+            return TokenAnswer::Wait(self.token_wait(now, &entered));
         };
         if now >= use_before(slot, guard) {
-            return TokenAnswer::Wait(self.token_wait(now, path, request.source_limit, &caps));
+            return TokenAnswer::Wait(self.token_wait(now, &entered));
         }
         let id = LotId(self.first_lot + self.lots.len() as u64);
+        let Entered { path, caps, line, .. } = entered;
         let places = caps.iter().map(|(place, _)| *place).collect::<Box<[usize]>>();
-        self.count_tokens(path, &places, slot, count, false);
-        self.lots.push_back(OpenLot { path, slot, left: count, caps: places });
+        let lot = OpenLot { path, slot, left: count, caps: places, line };
+        self.count_tokens(&lot, count, false);
+        self.lots.push_back(lot);
         if self.lots.len() > self.settings.max_lots {
             self.lots.pop_front();
             self.first_lot += 1;
@@ -280,8 +296,8 @@ impl Ledger {
             return Ok(());
         }
         open.left -= count;
-        let (path, slot, caps) = (open.path, open.slot, open.caps.clone());
-        self.count_tokens(path, &caps, slot, count, true);
+        let lot = open.clone();
+        self.count_tokens(&lot, count, true);
         Ok(())
     }
 
@@ -299,6 +315,7 @@ impl Ledger {
         let now = self.advance(now);
         let slot = Slot::of(now);
         self.accounts.forget_idle(now);
+        self.days.forget_idle(slot);
         let caps = &mut self.caps;
         self.cap_index.retain(|_, place| {
             let stays = caps.get(*place).used.saturating_add(HOUR_SLOTS) >= slot.0;
@@ -366,12 +383,8 @@ impl Ledger {
         })
     }
 
-    /// The path and the caps of a request, each cap once, with its limit.
-    fn enter(
-        &mut self,
-        now: Timestamp,
-        request: &TokenRequest<'_>,
-    ) -> Result<(usize, Vec<(usize, u32)>), Wait> {
+    /// The path, the caps and the line of a request.
+    fn enter(&mut self, now: Timestamp, request: &TokenRequest<'_>) -> Result<Entered, Wait> {
         let mut caps: Vec<(usize, u32)> = Vec::new();
         for (key, limit) in request.caps {
             let place = match self.cap_index.get(key) {
@@ -389,7 +402,31 @@ impl Ledger {
                 None => caps.push((place, *limit)),
             }
         }
-        Ok((self.enter_path(now, request.path, request.mx_host)?, caps))
+        let path = self.enter_path(now, request.path, request.mx_host)?;
+        let (source, source_limit) = (request.path.source, request.source_limit);
+        let line = self.enter_line(now, path, source, request.mx_host)?;
+        Ok(Entered { path, source, source_limit, caps, line })
+    }
+
+    /// The line of a source that is warmed up at the provider of a path, made if need be.
+    fn enter_line(
+        &mut self,
+        now: Timestamp,
+        path: usize,
+        source: SourceId,
+        mx_host: &str,
+    ) -> Result<Option<Arc<str>>, Wait> {
+        if self.days.caps_of(source).is_none() {
+            return Ok(None);
+        }
+        let hosts = &self.accounts.paths.get(path).hosts;
+        let Some(host) = hosts.iter().find(|host| &*host.name == mx_host) else { return Ok(None) };
+        let rule = Arc::clone(&self.accounts.budgets.get(host.budget).key.rule);
+        if !self.days.lines.contains_key(&(source, Arc::clone(&rule))) {
+            self.make_room(now, |ledger| (ledger.days.lines.len(), ledger.settings.max_caps))?;
+            self.days.open_line(source, &rule, &self.accounts, &mut self.pending);
+        }
+        Ok(Some(rule))
     }
 
     /// The place of a cap, made if need be.
@@ -408,22 +445,31 @@ impl Ledger {
     }
 
     /// Shows every meter that a request must pass, with whose it is.
-    fn each_meter(
-        &self,
-        path: usize,
-        source_limit: Option<u32>,
-        caps: &[(usize, u32)],
-        mut look: impl FnMut(Meter<'_>, MeterOwner),
-    ) {
-        let account = self.accounts.paths.get(path);
+    fn each_meter(&self, request: &Entered, mut look: impl FnMut(Meter<'_>, MeterOwner)) {
+        let Entered { path, source, source_limit, caps, line } = request;
+        let account = self.accounts.paths.get(*path);
         for member in &account.budgets {
             let budget = self.accounts.budgets.get(member.budget);
             look(budget.meter(), MeterOwner::Budget(member.budget));
         }
         if let Some(limit) = source_limit {
-            let unused = Window::new(HOUR_SLOTS);
-            let spent = self.accounts.sources.get(&account.key.source).unwrap_or(&unused);
-            look(Meter::new(spent, limit, Pacing::Burst), MeterOwner::Source);
+            hour_meter(&self.accounts, *source, *limit, |meter| look(meter, MeterOwner::Source));
+        }
+        if let Some(of_source) = self.days.caps_of(*source) {
+            if let Some(limit) = of_source.per_hour {
+                hour_meter(&self.accounts, *source, limit, |meter| {
+                    look(meter, MeterOwner::WarmUpHour);
+                });
+            }
+            if let Some(limit) = of_source.per_day {
+                let day = self.days.sources.get(source);
+                day_meter(day, limit, |meter| look(meter, MeterOwner::WarmUpDay));
+            }
+            let rule_limit = line.as_ref().and_then(|rule| Some((rule, of_source.line(rule)?)));
+            if let Some((rule, limit)) = rule_limit {
+                let day = self.days.lines.get(&(*source, Arc::clone(rule)));
+                day_meter(day, limit, |meter| look(meter, MeterOwner::WarmUpProvider));
+            }
         }
         for (place, limit) in caps {
             let spent = &self.caps.get(*place).spent;
@@ -432,34 +478,32 @@ impl Ledger {
     }
 
     /// When at least one token can be granted, and what stands in the way longest.
-    fn token_wait(
-        &self,
-        now: Timestamp,
-        path: usize,
-        source_limit: Option<u32>,
-        caps: &[(usize, u32)],
-    ) -> Wait {
+    fn token_wait(&self, now: Timestamp, request: &Entered) -> Wait {
         let guard = self.settings.use_guard;
         let mut longest: Option<(Timestamp, MeterOwner, Room)> = None;
-        self.each_meter(path, source_limit, caps, |meter, owner| {
+        self.each_meter(request, |meter, owner| {
             let end = meter.earliest(now, guard).unwrap_or(Timestamp::NEVER);
             if longest.as_ref().is_none_or(|(other, ..)| end > *other) {
                 longest = Some((end, owner, meter.room(now, guard)));
             }
         });
         let (first, owner, room) = longest.expect("a path counts in at least one budget");
-        let (limit, kind) = match owner {
-            _ if room.tokens > 0 => (self.limit_name(path, owner), WaitKind::SlotEdge),
-            MeterOwner::Budget(_) => (self.limit_name(path, owner), room.kind),
-            MeterOwner::Source => (self.limit_name(path, owner), WaitKind::SourceCap),
-            MeterOwner::Cap(_) => (self.limit_name(path, owner), WaitKind::Cap),
+        let limit = self.limit_name(request, owner);
+        let kind = match owner {
+            _ if room.tokens > 0 => WaitKind::SlotEdge,
+            MeterOwner::Budget(_) => room.kind,
+            MeterOwner::Source => WaitKind::SourceCap,
+            MeterOwner::WarmUpHour => WaitKind::WarmUpHour,
+            MeterOwner::WarmUpDay => WaitKind::WarmUpDay,
+            MeterOwner::WarmUpProvider => WaitKind::WarmUpProvider,
+            MeterOwner::Cap(_) => WaitKind::Cap,
         };
         // Each meter says when it has room again, but with even pacing it may close once more
         // before another opens. Repeating until nothing moves finds the first common moment.
         let mut until = first;
         while until < Timestamp::NEVER {
             let mut next = until;
-            self.each_meter(path, source_limit, caps, |meter, _| {
+            self.each_meter(request, |meter, _| {
                 next = next.max(meter.earliest(next, guard).unwrap_or(Timestamp::NEVER));
             });
             if next == until {
@@ -471,25 +515,36 @@ impl Ledger {
         Wait { until, limit, kind, limit_value: room.limit, used: room.used }
     }
 
-    fn limit_name(&self, path: usize, owner: MeterOwner) -> LimitName {
+    fn limit_name(&self, request: &Entered, owner: MeterOwner) -> LimitName {
         match owner {
             MeterOwner::Budget(place) => {
                 LimitName::Budget(self.accounts.budgets.get(place).key.clone())
             }
-            MeterOwner::Source => LimitName::Source(self.accounts.paths.get(path).key.source),
+            MeterOwner::Source => LimitName::Source(request.source),
+            MeterOwner::WarmUpHour | MeterOwner::WarmUpDay => {
+                LimitName::WarmUp { source: request.source, rule: None }
+            }
+            MeterOwner::WarmUpProvider => {
+                let rule = request.line.as_ref().map(|rule| Box::from(&**rule));
+                LimitName::WarmUp { source: request.source, rule }
+            }
             MeterOwner::Cap(place) => LimitName::Cap(self.caps.get(place).key.clone()),
         }
     }
 
     /// Counts tokens everywhere and in the journal; with `back`, takes them back.
-    fn count_tokens(&mut self, path: usize, caps: &[usize], slot: Slot, count: u32, back: bool) {
+    fn count_tokens(&mut self, lot: &OpenLot, count: u32, back: bool) {
+        let OpenLot { path, slot, caps, line, .. } = lot;
+        let (path, slot) = (*path, *slot);
         let count = u64::from(count);
         self.accounts.count_tokens(path, slot, count, back);
         let account = self.accounts.paths.get_mut(path);
         let total_now = account.spent.at(slot.0);
         let entry = JournalEntry::Spent { path: account.key, slot, total_now };
         self.pending.push_count(&mut account.place, entry);
-        for place in caps {
+        let source = account.key.source;
+        self.days.count(source, line.as_ref(), slot, (count, back), &mut self.pending);
+        for place in caps.iter() {
             let cap = self.caps.get_mut(*place);
             if back {
                 cap.spent.subtract(slot.0, count);
@@ -509,5 +564,8 @@ impl Ledger {
 enum MeterOwner {
     Budget(usize),
     Source,
+    WarmUpHour,
+    WarmUpDay,
+    WarmUpProvider,
     Cap(usize),
 }

@@ -6,7 +6,9 @@
 //!   that each token is used before the `use_before` of its [`Lot`].
 //! - At no instant does a budget hold more permits than its `max_connections`, and no connection
 //!   outlives its permit, provided that the holder closes it before the lease ends.
-//! - Both hold across rule changes, level changes, restarts, crashes and clock steps.
+//! - In any 3,600 and any 86,400 consecutive seconds no source that is warmed up sends more than its caps
+//!   ([`warm_up`]), in all and at one provider.
+//! - All of it holds across rule changes, level changes, restarts, crashes and clock steps.
 //!
 //! # How
 //!
@@ -30,6 +32,7 @@
 //! # Modules
 //!
 //! [`ruling`] is what the ledger asks of the rules; [`ledger`] and [`permits`] answer requests;
+//! [`warm_up`] caps sources by hour and day;
 //! [`journal`] is what is stored; [`clock`] makes the time that survives restarts; [`view`] is for
 //! people.
 
@@ -44,6 +47,7 @@ mod restore;
 pub mod ruling;
 pub mod slots;
 pub mod view;
+pub mod warm_up;
 
 pub use budget::{BudgetKey, CapKey, LimitName, PathKey, ScopeKey, Wait, WaitKind};
 pub use clock::{ClockReading, SavedClock, anchor};
@@ -53,3 +57,4 @@ pub use permits::{NodeId, Owner, Permit, PermitAnswer, PermitId, PermitRequest, 
 pub use ruling::{BudgetLimits, Governed, Pacing, Ruling, Scope};
 pub use slots::Slot;
 pub use view::{BudgetView, PathView};
+pub use warm_up::{ProviderDayView, SourceCaps, SourceDayView, WarmUpCaps};

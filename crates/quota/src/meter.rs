@@ -18,7 +18,7 @@ use mail::time::Timestamp;
 
 use crate::budget::WaitKind;
 use crate::ruling::Pacing;
-use crate::slots::{HOUR_SLOTS, SLOT, Slot, Window};
+use crate::slots::{HOUR_SLOTS, SLOT, Slot, TICK_SLOTS, Window};
 
 /// Even pacing makes tokens available at multiples of this span, in microseconds.
 const STEP_MICROS: u64 = 100_000;
@@ -39,6 +39,8 @@ pub(crate) struct Meter<'a> {
     spent: &'a Window,
     limit: u64,
     pacing: Pacing,
+    /// Slots in a tick of `spent`: 1, or more for windows longer than an hour, which have no pacing.
+    tick_slots: u64,
 }
 
 /// The state of the constraint that leaves the least room.
@@ -56,7 +58,12 @@ pub(crate) struct Room {
 
 impl<'a> Meter<'a> {
     pub(crate) fn new(spent: &'a Window, limit: u32, pacing: Pacing) -> Self {
-        Self { spent, limit: limit.into(), pacing }
+        Self { spent, limit: limit.into(), pacing, tick_slots: 1 }
+    }
+
+    /// For counts by [`TICK_SLOTS`], as they come.
+    pub(crate) fn of_day(spent: &'a Window, limit: u32) -> Self {
+        Self { spent, limit: limit.into(), pacing: Pacing::Burst, tick_slots: TICK_SLOTS }
     }
 
     /// What may be granted at `now`, the guard at the end of the slot aside.
@@ -68,7 +75,7 @@ impl<'a> Meter<'a> {
             limit,
             used,
         };
-        let hour = room(WaitKind::HourWindow, self.limit, self.spent.sum(slot.0));
+        let hour = room(WaitKind::HourWindow, self.limit, self.spent.sum(slot.0 / self.tick_slots));
         let inner = match self.pacing {
             Pacing::Burst => return hour,
             Pacing::Staircase => room(
@@ -89,7 +96,8 @@ impl<'a> Meter<'a> {
     /// in between; `None` if the limit is 0.
     pub(crate) fn earliest(&self, from: Timestamp, guard: Duration) -> Option<Timestamp> {
         let slot = Slot::of(from);
-        let free = Slot(self.spent.first_below(self.limit, slot.0)?);
+        let tick = self.spent.first_below(self.limit, slot.0 / self.tick_slots)?;
+        let free = Slot(tick * self.tick_slots);
         let mut time = from.max(free.start());
         if self.pacing == Pacing::Staircase {
             let period = Slot::of(time).period_start();

@@ -61,6 +61,10 @@ impl Ledger {
                 JournalEntry::CapSpent { cap, slot, total_now } => {
                     ledger.restore_cap(cap, slot, total_now);
                 }
+                JournalEntry::DaySpent { source, rule, tick, total_now } => {
+                    let Self { days, pending, latest: then, .. } = &mut ledger;
+                    days.restore(source, rule, (tick, total_now), *then, pending);
+                }
                 JournalEntry::Lease { owner, expires_at } => {
                     leases.insert(owner, expires_at);
                 }

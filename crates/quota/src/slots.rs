@@ -21,6 +21,11 @@ pub const HOUR_SLOTS: u64 = 61;
 /// connection start up to one second after its permit was granted.
 pub const MINUTE_SECONDS: u64 = 62;
 
+/// Slots in a tick of the counts of a day.
+pub const TICK_SLOTS: u64 = 10;
+/// Ticks that 86,400 consecutive seconds can touch, and over which a limit per day is summed.
+pub const DAY_TICKS: u64 = 145;
+
 const SLOT_MICROS: u64 = 60_000_000;
 
 /// One minute of the ledger's time, numbered from the epoch.
@@ -179,8 +184,7 @@ impl Window {
     }
 
     /// Its ticks with their counts.
-    #[cfg(test)]
-    fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.counts.iter().copied()
     }
 }

@@ -359,6 +359,7 @@ impl Run {
                         until: None,
                         limit: engine::event::QuotaLimit::Ledger,
                         rule: Box::default(),
+                        source: None,
                         figure: 0,
                         used: 0,
                     }),

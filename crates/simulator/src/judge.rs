@@ -311,6 +311,10 @@ impl Judge {
             for cap in self.caps.values().chain(script.source_limits.values()) {
                 slowest = slowest.min(*cap);
             }
+            for caps in script.warm_up.sources.values() {
+                let days = caps.per_day.into_iter().chain(caps.provider_per_day);
+                slowest = days.map(|cap| (cap / 24).max(1)).fold(slowest, u32::min);
+            }
             // Each message may need several tries.
             // What reactions take longer, and recover in, comes on top.
             self.drain_hours = 10.0 + self.accepted.len() as f64 * 2.0 / f64::from(slowest.max(1));

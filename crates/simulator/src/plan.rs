@@ -222,6 +222,8 @@ pub(crate) struct Script {
     pub(crate) excluded: Vec<(SourceId, String)>,
     /// Hourly caps of sources.
     pub(crate) source_limits: BTreeMap<SourceId, u32>,
+    /// Caps per hour and day of sources that are warmed up.
+    pub(crate) warm_up: quota::WarmUpCaps,
     pub(crate) rules: Vec<(String, Levels)>,
     pub(crate) providers: Vec<Provider>,
     pub(crate) zones: Vec<(String, Zone)>,
@@ -253,6 +255,7 @@ impl Script {
         let faults_end = minutes(chance, 60, 300);
         let (sources, affinities, excluded) = draw_sources(chance);
         let source_limits = draw_source_limits(chance, &sources);
+        let ids: Vec<SourceId> = sources.iter().map(|source| source.id).collect();
         let providers: Vec<Provider> =
             (0..chance.between(1, 4)).map(|n| draw_provider(chance, n, plan.faults)).collect();
         let mut zones = Vec::new();
@@ -305,6 +308,7 @@ impl Script {
             commit_requests_max: *chance.pick(&[1, 2, 5, 1_000, 1_000]),
             drift: i64::try_from(chance.between(0, 100)).unwrap_or(50) - 50,
             sabotage: plan.sabotage,
+            warm_up: draw_warm_up(chance, &ids),
         }
     }
 
@@ -373,6 +377,24 @@ fn draw_source_limits(chance: &mut Chance, sources: &[Source]) -> BTreeMap<Sourc
         }
     }
     limits
+}
+
+fn draw_warm_up(chance: &mut Chance, sources: &[SourceId]) -> quota::WarmUpCaps {
+    let mut caps = quota::WarmUpCaps::default();
+    for source in sources {
+        if !chance.percent(25) {
+            continue;
+        }
+        let per_day = u32::try_from(chance.between(40, 300)).unwrap_or(40);
+        let of_source = quota::SourceCaps {
+            per_hour: chance.percent(50).then_some(per_day / 3),
+            per_day: Some(per_day),
+            provider_per_day: chance.percent(50).then_some(per_day / 2),
+            providers: BTreeMap::new(),
+        };
+        caps.sources.insert(*source, of_source);
+    }
+    caps
 }
 
 fn draw_provider(chance: &mut Chance, number: u64, faults: bool) -> Provider {

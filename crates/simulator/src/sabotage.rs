@@ -29,6 +29,8 @@ pub enum Sabotage {
     UncountedPermits,
     /// The ledger is not told the hourly caps of sources.
     UncappedSource,
+    /// The ledger is not told the caps of sources that are warmed up.
+    UncappedWarmUp,
     /// The ledger is not told the hourly caps of deliveries.
     UncappedDelivery,
     /// Engine and ledger hold rules with a hundred times as many messages on a connection.
@@ -86,6 +88,7 @@ impl Sabotage {
         (Self::ExtraToken, "3: messages"),
         (Self::UncountedPermits, "3: connections:"),
         (Self::UncappedSource, "for source"),
+        (Self::UncappedWarmUp, "which is warmed up"),
         (Self::UncappedDelivery, "in an hour for delivery"),
         (Self::EndlessConnections, "messages on one connection"),
         (Self::UnlimitedStarts, "3: connections begun"),

@@ -827,6 +827,7 @@ fn not_recorded(node: &mut Node, own: Timestamp, granted: Event) -> Event {
         until: Some(own + STORE_RETRY),
         limit: QuotaLimit::Ledger,
         rule: Box::default(),
+        source: None,
         figure: 0,
         used: 0,
     };

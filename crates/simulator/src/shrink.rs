@@ -48,7 +48,10 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
             Cut::Names => script.zones.iter_mut().for_each(|(_, zone)| heal(zone)),
             Cut::Drift => script.drift = 0,
             Cut::Commits => script.commit_requests_max = usize::MAX,
-            Cut::SourceLimits => script.source_limits.clear(),
+            Cut::SourceLimits => {
+                script.source_limits.clear();
+                script.warm_up.sources.clear();
+            }
             Cut::Waves(mailing) => script.mailings[mailing].options.waves.clear(),
             Cut::Cap(mailing) => script.mailings[mailing].options.messages_per_hour = None,
             Cut::Deed(deed) => drop(undone.insert(deed)),

@@ -23,6 +23,7 @@ use rules::RuleSet;
 use rules::reaction::ReactionRules;
 use store::{MemoryStore, Store as _, Write, Written};
 
+use crate::Sabotage;
 use crate::chance::Chance;
 use crate::fleet::{Fleet, Output};
 use crate::judge::Judge;
@@ -314,13 +315,16 @@ impl World {
         let saved = self.disk.journal.values().cloned();
         let rules: Arc<RuleSet> = Arc::clone(&self.rules);
         let sabotage = self.script.sabotage;
-        let ledger = Ledger::restore(
+        let mut ledger = Ledger::restore(
             quota::Settings::default(),
             sabotage.bend_rules(&self.script, self.rules_number, &rules) as _,
             owner,
             own_now,
             saved,
         );
+        if sabotage != Sabotage::UncappedWarmUp {
+            ledger.replace_warm_up(own_now, Arc::new(self.script.warm_up.clone()));
+        }
         let settings = sabotage.bend_settings(self.script.settings.clone());
         let told = sabotage.bend_rules(&self.script, self.rules_number, &rules);
         let engine = Engine::new(settings, self.script.sources(), Arc::clone(&told), own_now);

@@ -388,6 +388,7 @@ fn a_permit_that_comes_too_late_goes_to_the_next_in_line() {
                         until: None,
                         limit: QuotaLimit::Connections,
                         rule: "a".into(),
+                        source: None,
                         figure: 1,
                         used: 1,
                     };

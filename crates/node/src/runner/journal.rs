@@ -33,6 +33,7 @@ pub(crate) fn row(entry: &JournalEntry, incarnation: u64) -> LedgerRow {
     let (kind, slot, value) = match entry {
         JournalEntry::Spent { total_now, .. }
         | JournalEntry::CapSpent { total_now, .. }
+        | JournalEntry::DaySpent { total_now, .. }
         | JournalEntry::Started { total_now, .. } => {
             (TIMED, entry.forget_after().as_secs() / 60, *total_now)
         }
@@ -78,6 +79,13 @@ mod tests {
                 wall: 9,
             }),
             JournalEntry::Spent { path, slot: Slot(12), total_now: 40 },
+            JournalEntry::DaySpent { source: SourceId(1), rule: None, tick: 3, total_now: 9 },
+            JournalEntry::DaySpent {
+                source: SourceId(1),
+                rule: Some("google".into()),
+                tick: 3,
+                total_now: 4,
+            },
             JournalEntry::Host { path, mx_host: "mx.example".into(), slot: Slot(12) },
             JournalEntry::Lease { owner, expires_at: Timestamp::from_secs(30) },
             JournalEntry::PermitGranted {
@@ -94,7 +102,7 @@ mod tests {
         }
         // The release replaces the grant.
         let keys: Vec<_> =
-            entries[4..].iter().map(|e| (row(e, 3).kind, row(e, 3).key, row(e, 3).slot)).collect();
+            entries[6..].iter().map(|e| (row(e, 3).kind, row(e, 3).key, row(e, 3).slot)).collect();
         assert_eq!(keys[0], keys[1]);
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use mail::id::DeliveryId;
-use quota::{CapKey, GiveBackError, JournalEntry, LotId, PermitAnswer, PermitRequest, Slot, Wait};
+use quota::{
+    CapKey, GiveBackError, JournalEntry, LotId, PermitAnswer, PermitRequest, Slot, SourceCaps,
+    Wait, WaitKind, WarmUpCaps,
+};
 
 use super::*;
 
@@ -503,4 +506,110 @@ fn shipped_rules_govern() {
     }
     names.dedup();
     assert_eq!(names.len(), 3, "{names:?}");
+}
+
+fn warm_up(source: u32, caps: SourceCaps) -> Arc<WarmUpCaps> {
+    Arc::new(WarmUpCaps { sources: BTreeMap::from([(SourceId(source), caps)]) })
+}
+
+/// `20 an hour, 480 a day`: no hour has more than 20, no 24 hours more than 480 (or 60, the tighter
+/// one), and all of it is given.
+#[test]
+fn a_day_of_warm_up_slides() {
+    for (per_hour, per_day, days) in [(20, 480, 6), (20, 60, 6), (600, 480, 6)] {
+        let mut ledger = fresh(one_rule(Scope::Source, Pacing::Burst, limits(100_000, 1)));
+        let caps = SourceCaps {
+            per_hour: Some(per_hour),
+            per_day: Some(per_day),
+            ..SourceCaps::default()
+        };
+        ledger.replace_warm_up(START, warm_up(1, caps));
+        let uses = full_demand(&mut ledger, days * 24, 50);
+        assert!(densest(&uses, HOUR) <= per_hour.into());
+        assert!(densest(&uses, 24 * HOUR) <= per_day.into());
+        let sent: u64 = uses.iter().map(|(_, count)| count).sum();
+        let least = u64::from(per_day) * (days - 1);
+        assert!(sent >= least.min(u64::from(per_hour) * 23 * days), "{sent} of {least}");
+    }
+}
+
+#[test]
+fn caps_that_come_later_find_the_day_and_survive_a_restart() {
+    let rules = one_rule(Scope::Path, Pacing::Burst, limits(1_000, 1));
+    let mut ledger = fresh(Arc::clone(&rules));
+    // Twenty hours ago 300 were sent to two targets, half an hour ago 30 more.
+    for target in [1, 2] {
+        assert_eq!(granted(ask(&mut ledger, START, path(1, target), 150)).count, 150);
+    }
+    let later = START + Duration::from_secs(20 * 3_600);
+    let lot = granted(ask(&mut ledger, later, path(1, 1), 40));
+    ledger.give_back(later, lot.id, 10).unwrap();
+    let now = later + Duration::from_secs(1_800);
+    ledger.prune(now);
+    let journal = ledger.take_journal();
+    let caps =
+        SourceCaps { per_day: Some(400), provider_per_day: Some(50), ..SourceCaps::default() };
+    let restored = Ledger::restore(Settings::default(), rules, NODE, now, journal);
+    for mut ledger in [ledger, restored] {
+        ledger.replace_warm_up(now, warm_up(1, caps.clone()));
+        // The line begins with the last hour of its paths, the source has its whole day.
+        assert_eq!(granted(ask(&mut ledger, now, path(1, 3), 99)).count, 20);
+        let wait = waits(ask(&mut ledger, now, path(1, 3), 1));
+        assert_eq!(wait.limit.to_string(), "warm-up of source s1 at rule");
+        assert_eq!((wait.kind, wait.used, wait.limit_value), (WaitKind::WarmUpProvider, 50, 50));
+        let views = ledger.source_days(now);
+        assert_eq!(views[0].used_in_day, 350);
+        assert_eq!(views[0].providers[0].used_in_day, 50);
+        let wider = SourceCaps { per_day: Some(350), ..SourceCaps::default() };
+        ledger.replace_warm_up(now, warm_up(1, wider));
+        let wait = waits(ask(&mut ledger, now, path(1, 3), 1));
+        assert_eq!(
+            (wait.kind, wait.limit.to_string().as_str()),
+            (WaitKind::WarmUpDay, "warm-up of source s1")
+        );
+        // When the first 300 are a day and at most ten minutes old, there is room again.
+        let until = wait.until.unwrap().since(START).as_secs();
+        assert!((86_400..=86_400 + 600).contains(&until), "{until}");
+        // Other sources and a source without caps are free.
+        assert_eq!(granted(ask(&mut ledger, now, path(2, 3), 99)).count, 99);
+        ledger.replace_warm_up(now, Arc::default());
+        assert_eq!(granted(ask(&mut ledger, now, path(1, 3), 99)).count, 99);
+    }
+}
+
+/// A change of level in the middle of an hour: what was sent before counts, whichever way it goes.
+#[test]
+fn a_change_of_level_loses_no_count() {
+    let rules =
+        |level| Arc::new(rules::RuleSet::compile(rules::shipped(), &rules::Levels::all(level), 1));
+    let ask = |ledger: &mut Ledger, now, want| {
+        let (path, caps) = (path(1, 1), &[]);
+        let request =
+            TokenRequest { path, mx_host: "mx.a.example", want, source_limit: None, caps };
+        match ledger.ask_tokens(now, &request) {
+            TokenAnswer::Granted(lot) => lot.count,
+            TokenAnswer::Wait(_) => 0,
+        }
+    };
+    let owner = Settings::default();
+    let mut ledger = Ledger::restore(owner, rules(rules::Level::Boost), NODE, START, []);
+    assert_eq!(
+        ask(&mut ledger, START, 5_000),
+        1_666,
+        "20,000 an hour, a twelfth each five minutes"
+    );
+    let later = START + Duration::from_secs(600);
+    ledger.replace_rules(later, rules(rules::Level::Slow));
+    assert_eq!(ask(&mut ledger, later, 1), 0, "1,666 of 250 are used");
+    ledger.replace_rules(later, rules(rules::Level::Normal));
+    assert_eq!(ask(&mut ledger, later, 5_000), 208);
+    let later = START + Duration::from_secs(1_200);
+    assert_eq!(ask(&mut ledger, later, 5_000), 208);
+    let later = START + Duration::from_secs(1_500);
+    assert_eq!(ask(&mut ledger, later, 5_000), 208);
+    let later = START + Duration::from_secs(1_800);
+    assert_eq!(ask(&mut ledger, later, 5_000), 208);
+    let later = START + Duration::from_secs(2_100);
+    assert_eq!(ask(&mut ledger, later, 5_000), 2_500 - 1_666 - 4 * 208);
+    assert_eq!(ledger.budgets(later)[0].used_in_window, 2_500);
 }

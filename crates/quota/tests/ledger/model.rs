@@ -10,7 +10,7 @@ use mail::id::DeliveryId;
 use proptest::prelude::*;
 use quota::{
     CapKey, ClockReading, JournalEntry, LotId, PermitAnswer, PermitId, PermitRequest, SavedClock,
-    Slot, anchor,
+    Slot, SourceCaps, WarmUpCaps, anchor,
 };
 
 use super::*;
@@ -18,6 +18,21 @@ use super::*;
 const HOSTS: [&str; 3] = ["h0", "h1", "h2"];
 const DELIVERY_LIMIT: u32 = 45;
 const SOURCE_LIMIT: u32 = 70;
+const WARM_HOUR: u32 = 50;
+const WARM_DAY: u32 = 120;
+const WARM_PROVIDER: u32 = 70;
+const DAY: u64 = 86_400_000_000;
+
+/// Source 1 is warmed up.
+fn warm_up() -> Arc<WarmUpCaps> {
+    let caps = SourceCaps {
+        per_hour: Some(WARM_HOUR),
+        per_day: Some(WARM_DAY),
+        provider_per_day: Some(WARM_PROVIDER),
+        providers: BTreeMap::from([("b".into(), WARM_PROVIDER / 2)]),
+    };
+    Arc::new(WarmUpCaps { sources: BTreeMap::from([(SourceId(1), caps)]) })
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -88,6 +103,7 @@ fn step(change_rules: bool) -> impl Strategy<Value = Step> {
         4 => 0_u64..30_000,
         2 => 0_u64..300_000,
         1 => 0_u64..4_000_000,
+        1 => 0_u64..100_000_000,
     ];
     prop_oneof![
         12 => pass.prop_map(|millis| Step::Pass { millis }),
@@ -191,8 +207,10 @@ struct World {
 
 impl World {
     fn new(rules: TestRules) -> Self {
+        let mut ledger = fresh(Arc::new(rules.clone()));
+        ledger.replace_warm_up(START, warm_up());
         Self {
-            ledger: fresh(Arc::new(rules.clone())),
+            ledger,
             rules,
             now: 0,
             steady_at_zero: i128::from(START.as_micros()),
@@ -282,13 +300,18 @@ impl World {
             steady,
             self.durable.iter().cloned(),
         );
+        self.ledger.replace_warm_up(steady, warm_up());
         // From here on the boot clock can vouch for the time.
         self.flush();
     }
 
     /// The far end's count for one hour, and what may still be used, for the paths chosen.
     fn exposure(&self, chosen: impl Fn(PathKey, bool) -> bool) -> u64 {
-        let since = self.now.checked_sub(3_600_000_000);
+        self.exposure_in(3_600_000_000, chosen)
+    }
+
+    fn exposure_in(&self, span: u64, chosen: impl Fn(PathKey, bool) -> bool) -> u64 {
+        let since = self.now.checked_sub(span);
         let used = self.uses.iter().filter(|one| since.is_none_or(|since| one.at >= since));
         let used: u64 = used.filter(|one| chosen(one.path, one.capped)).map(|one| one.count).sum();
         let held = self.lots.iter().filter(|lot| lot.use_before > self.steady());
@@ -325,6 +348,9 @@ impl World {
         assert!(capped <= DELIVERY_LIMIT.into());
         let source = self.exposure(|other, _| other.source == SourceId(2));
         assert!(path.source != SourceId(2) || source <= SOURCE_LIMIT.into());
+        let warm = |span| self.exposure_in(span, |other, _| other.source == SourceId(1));
+        assert!(path.source != SourceId(1) || warm(3_600_000_000) <= WARM_HOUR.into());
+        assert!(path.source != SourceId(1) || warm(DAY) <= WARM_DAY.into());
     }
 
     fn check_connections(&self, path: PathKey, host: &str) {
@@ -530,7 +556,15 @@ impl World {
                 }
             }
             self.sweep_connections(rule);
+            let warm = self.uses.iter().filter(|used| mine(used.host) && used.path.source.0 == 1);
+            let times: Vec<_> = warm.map(|used| (used.at, used.count)).collect();
+            let line = if rule.name == "b" { WARM_PROVIDER / 2 } else { WARM_PROVIDER };
+            assert!(densest(&times, DAY) <= line.into());
         }
+        let warm = self.uses.iter().filter(|used| used.path.source.0 == 1);
+        let times: Vec<_> = warm.map(|used| (used.at, used.count)).collect();
+        assert!(densest(&times, DAY) <= WARM_DAY.into());
+        assert!(densest(&times, 3_600_000_000) <= WARM_HOUR.into());
     }
 
     fn sweep_connections(&self, rule: &TestRule) {
@@ -596,7 +630,7 @@ proptest! {
 fn histories_are_busy() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let (mut uses, mut connections, mut waits) = (0, 0, 0);
+    let (mut uses, mut connections, mut waits, mut warm) = (0, 0, 0, [0; 3]);
     for _ in 0..40 {
         let rules = rules().new_tree(&mut runner).unwrap().current();
         let steps =
@@ -605,6 +639,11 @@ fn histories_are_busy() {
         uses += world.uses.len();
         connections += world.connections.len();
         waits += world.log.iter().filter(|line| line.starts_with("Wait")).count();
+        for (count, kind) in warm.iter_mut().zip(["WarmUpHour", "WarmUpDay", "WarmUpProvider"]) {
+            *count +=
+                world.log.iter().filter(|line| line.contains(&format!("kind: {kind},"))).count();
+        }
     }
+    assert!(warm.iter().all(|count| *count > 5), "{warm:?}");
     assert!(uses > 200 && connections > 400 && waits > 400, "{uses} {connections} {waits}");
 }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use mail::id::{DeliveryId, SourceId};
 use mail::time::Timestamp;
+use quota::WarmUpCaps;
 use rules::{Limits, RuleSet, Scope};
 
 use crate::fleet::Fleet;
 use crate::plan::Script;
 
 const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A budget: rule, source and target as far as its scope tells them apart.
@@ -150,6 +152,7 @@ pub(super) fn judge(
     found.extend(per_connection(&books, fleet));
     found.extend(per_delivery(fleet, caps, deliveries));
     found.extend(per_source(fleet, &script.source_limits));
+    found.extend(warmed_up(&books, fleet, &script.warm_up));
     found
 }
 
@@ -226,7 +229,7 @@ fn per_delivery(
         .filter_map(|mail| Some((mail.sent, *deliveries.get(&mail.serial?)?)))
         .collect();
     mails.sort();
-    let found = capped(&mails, |delivery| caps.get(&delivery).copied());
+    let found = capped(&mails, HOUR, |delivery| caps.get(&delivery).copied());
     found.into_iter().map(|text| text.replace(" hour for ", " hour for delivery ")).collect()
 }
 
@@ -235,25 +238,50 @@ fn per_source(fleet: &Fleet, limits: &BTreeMap<SourceId, u32>) -> Vec<String> {
     let mut mails: Vec<(Timestamp, SourceId)> =
         fleet.mails.iter().map(|mail| (mail.sent, mail.source)).collect();
     mails.sort();
-    let found = capped(&mails, |source| limits.get(&source).copied());
+    let found = capped(&mails, HOUR, |source| limits.get(&source).copied());
     found.into_iter().map(|text| text.replace(" hour for ", " hour for source ")).collect()
 }
 
-/// What is more than the cap of its owner in any hour.
+/// The caps of sources that are warmed up: per hour and day, and per day at a provider. The rules'
+/// names decide which provider it is, so where rules change, the lines are judged under each set alone.
+fn warmed_up(books: &Books<'_>, fleet: &Fleet, caps: &WarmUpCaps) -> Vec<String> {
+    let mut mails: Vec<Happened> =
+        fleet.mails.iter().map(|mail| (mail.sent, mail.source, mail.target)).collect();
+    mails.sort();
+    let sources: Vec<(Timestamp, SourceId)> = mails.iter().map(|mail| (mail.0, mail.1)).collect();
+    let of = |source: SourceId| caps.sources.get(&source);
+    let mut found = capped(&sources, HOUR, |source| of(source)?.per_hour);
+    found.extend(capped(&sources, DAY, |source| of(source)?.per_day));
+    if let [(_, rules)] = books.rules {
+        let mut lines: BTreeMap<(SourceId, String), Vec<(Timestamp, SourceId)>> = BTreeMap::new();
+        for (at, source, target) in mails {
+            let ((rule, ..), _) = books.budget(rules, source, target);
+            lines.entry((source, rule)).or_default().push((at, source));
+        }
+        for ((_, rule), mails) in lines {
+            found.extend(capped(&mails, DAY, |source| of(source)?.line(&rule)));
+        }
+    }
+    found.into_iter().map(|text| format!("{text}, which is warmed up")).collect()
+}
+
+/// What is more than the cap of its owner within a window.
 fn capped<Owner: Ord + Copy + core::fmt::Display>(
     happened: &[(Timestamp, Owner)],
+    window: Duration,
     cap: impl Fn(Owner) -> Option<u32>,
 ) -> Vec<String> {
     let mut recent: BTreeMap<Owner, VecDeque<Timestamp>> = BTreeMap::new();
     let wrong = happened.iter().filter_map(|(at, owner)| {
         let cap = cap(*owner)?;
         let times = recent.entry(*owner).or_default();
-        while times.front().is_some_and(|first| *at - *first >= HOUR) {
+        while times.front().is_some_and(|first| *at - *first >= window) {
             times.pop_front();
         }
         times.push_back(*at);
         let count = times.len();
-        (count > cap as usize).then(|| format!("{at} 3: {count} of {cap} in an hour for {owner}"))
+        let span = if window == HOUR { "an hour" } else { "a day" };
+        (count > cap as usize).then(|| format!("{at} 3: {count} of {cap} in {span} for {owner}"))
     });
     wrong.take(3).collect()
 }
