@@ -38,6 +38,7 @@ mod settings;
 mod shaping;
 mod sources;
 mod tokens;
+pub mod warm_up;
 mod window;
 pub mod work;
 
