@@ -172,8 +172,19 @@ pub(crate) fn time_text(at: Timestamp) -> Option<String> {
 
 /// Makes the times in an answer texts: members that hold a [`Timestamp`] as a number.
 pub(crate) fn times_as_text(value: &mut Value) {
-    const NAMES: [&str; 6] =
-        ["next_at", "until", "resting_until", "last_start", "valid_until", "earliest"];
+    const NAMES: [&str; 11] = [
+        "next_at",
+        "until",
+        "resting_until",
+        "last_start",
+        "valid_until",
+        "earliest",
+        "at",
+        "now",
+        "from",
+        "next_end",
+        "answered_at",
+    ];
     match value {
         Value::Object(members) => {
             for (name, member) in members {

@@ -24,6 +24,7 @@ mod deliveries;
 mod explain;
 mod forms;
 mod ledger;
+mod levels;
 mod messages;
 mod metrics;
 mod paths;
@@ -40,5 +41,6 @@ mod stat;
 mod suppression;
 mod transfer;
 mod unsubscribe;
+mod warm_up;
 
 pub use server::HttpServer;

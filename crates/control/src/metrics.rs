@@ -19,6 +19,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use quota::SourceDayView;
 use store::Totals;
 
 use crate::app::{Shared, asked, stored};
@@ -63,6 +64,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     gauge(&mut registry, "store_healthy", "1: the store commits; 0: it does not", healthy);
     let version = i64::try_from(version).unwrap_or(i64::MAX);
     gauge(&mut registry, "rules_version", "Version of the MX rules in force", version);
+    let (sources, open) = asked(questions.warm_up_figures()).await?;
+    warm_up(&mut registry, &sources, open);
     // Seconds are what Prometheus counts in; the loss of digits is far below the clock's own error.
     #[allow(clippy::cast_precision_loss)]
     let drift = questions.clock_drift_micros() as f64 / 1e6;
@@ -83,6 +86,24 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     registry.register(name, help, ConstGauge::new(value));
+}
+
+/// What sources sent within a day, beside their caps, and what waits for a person. Sources are few.
+fn warm_up(registry: &mut Registry, sources: &[SourceDayView], open: usize) {
+    let (sent, caps) = (Gauges::default(), Gauges::default());
+    for source in sources {
+        let labels = [("source", source.source.0.to_string())];
+        sent.get_or_create(&labels).set(i64::try_from(source.used_in_day).unwrap_or(i64::MAX));
+        if let Some(cap) = source.per_day {
+            caps.get_or_create(&labels).set(cap.into());
+        }
+    }
+    let help = "Messages of a source in any 24 hours up to now";
+    registry.register("source_day_messages", help, sent);
+    let help = "The warm-up cap on them; absent for sources that are warm";
+    registry.register("warm_up_day_messages_most", help, caps);
+    let open = i64::try_from(open).unwrap_or(i64::MAX);
+    gauge(registry, "level_proposals_open", "Proposals that wait for a person", open);
 }
 
 /// Counters of what happened since the start of the process.

@@ -13,8 +13,8 @@ use crate::access::{Access, Gate, guard};
 use crate::app::Shared;
 use crate::problem::Problem;
 use crate::{
-    deliverability, deliveries, explain, messages, metrics, paths, qualifications, quarantine,
-    reactions, recipients, repairs, stat, suppression, transfer, unsubscribe,
+    deliverability, deliveries, explain, levels, messages, metrics, paths, qualifications,
+    quarantine, reactions, recipients, repairs, stat, suppression, transfer, unsubscribe, warm_up,
 };
 
 /// The document that describes the routes.
@@ -61,6 +61,18 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/reactions", get(reactions::list)),
         operate("/api/v1/reactions/{id}/lift", post(reactions::lift)),
         operate("/api/v1/reactions/{id}/prolong", post(reactions::prolong)),
+        read("/api/v1/levels", get(levels::show)),
+        operate("/api/v1/levels", post(levels::decide)),
+        read("/api/v1/levels/figures", get(levels::figures)),
+        read("/api/v1/levels/past", get(levels::past)),
+        operate("/api/v1/levels/undo", post(levels::undo)),
+        read("/api/v1/warm-up", get(warm_up::status)),
+        operate("/api/v1/warm-up/plans", post(warm_up::plan)),
+        operate("/api/v1/warm-up/plans/{source}/pause", post(warm_up::pause)),
+        operate("/api/v1/warm-up/plans/{source}/resume", post(warm_up::resume)),
+        operate("/api/v1/warm-up/plans/{source}/end", post(warm_up::end)),
+        operate("/api/v1/warm-up/proposals/{number}/approve", post(warm_up::approve)),
+        operate("/api/v1/warm-up/proposals/{number}/reject", post(warm_up::reject)),
         read("/api/v1/qualifications", get(qualifications::list)),
         read("/api/v1/qualifications/{key}", get(qualifications::get)),
         operate("/api/v1/qualifications/{key}", post(qualifications::set)),

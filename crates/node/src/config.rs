@@ -69,6 +69,8 @@ pub struct Config {
     pub affinities: Vec<AffinityConfig>,
     /// `[rules]`.
     pub rules: RulesConfig,
+    /// `[warm_up]`
+    pub warm_up: WarmUpConfig,
     /// `[smtp_client]`.
     pub smtp_client: SmtpClientConfig,
     /// `[dns]`.
@@ -159,6 +161,26 @@ pub struct RulesConfig {
     pub mx: Option<PathBuf>,
     /// `level` and `[rules.levels]`.
     pub levels: Levels,
+}
+
+/// What the planner of levels may do by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Automatic {
+    /// Nothing: falls too wait for a person.
+    None,
+    /// Lower a level at once when a guard is breached; raises wait for a person.
+    #[default]
+    Falls,
+    /// Raise too.
+    All,
+}
+
+/// `[warm_up]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WarmUpConfig {
+    /// `automatic`: what the planner may do by itself.
+    pub automatic: Automatic,
 }
 
 /// When the certificate of a server must be valid and name the MX host.

@@ -628,6 +628,12 @@ impl Intake {
         self.inner.reloading.lock().await
     }
 
+    /// Tells the planner's counts of a complaint about mail to a domain.
+    pub(crate) fn complained(&self, domain: Box<str>) {
+        // When the engine has ended the planner asks no more.
+        let _ = self.inner.inputs.send(Input::Complained(domain));
+    }
+
     /// Tells the engine what has come.
     fn queued(&self, delivery: DeliveryId, appended: &Appended) {
         let domains = appended.domains.clone();

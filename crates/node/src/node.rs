@@ -20,12 +20,12 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
-use rules::{Diagnostic, RuleSet};
+use rules::{Diagnostic, LevelDecisions, RuleSet};
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
     WriterOptions, Written,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::alerts::{self, Alerts};
@@ -35,6 +35,7 @@ use crate::data_dir;
 use crate::deliverability::{ApplyFault, Following, Layer, RulesInForce};
 use crate::dns::Resolver;
 use crate::intake::Intake;
+use crate::levels::stored_decisions;
 use crate::nondeliverables::{self, NonDeliverables, Recorder};
 use crate::reactions;
 use crate::retention;
@@ -47,6 +48,7 @@ use crate::runner::{Counts, Input, Runner, Running, View, ask, journal};
 use crate::sender::{self, SetupFault};
 use crate::smtp_client::{Connector, TlsClients};
 use crate::submission::SubmissionCounts;
+use crate::warm_up::{self, TallyBook, WarmUpDesk};
 
 mod in_force;
 
@@ -140,11 +142,17 @@ pub struct RuleSource {
 /// # Errors
 /// Unreadable or faulty local rules.
 pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
-    read_rules_over(config, &Layer::default())
+    let (layer, none) = (Layer::default(), LevelDecisions::default());
+    read_rules_over(config, &layer, &none, Timestamp::EPOCH)
 }
 
 /// The same, over other rules than those shipped with the program.
-pub(crate) fn read_rules_over(config: &Config, layer: &Layer) -> Result<RuleSource, StartFault> {
+pub(crate) fn read_rules_over(
+    config: &Config,
+    layer: &Layer,
+    decisions: &LevelDecisions,
+    now: Timestamp,
+) -> Result<RuleSource, StartFault> {
     let mut fingerprint = layer.mark();
     let local = match &config.rules.mx {
         None => None,
@@ -157,7 +165,7 @@ pub(crate) fn read_rules_over(config: &Config, layer: &Layer) -> Result<RuleSour
             Some(file)
         }
     };
-    let levels = config.rules.levels.clone();
+    let levels = decisions.over(&config.rules.levels, now);
     fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
     let file = rules::RuleFile::combine(local.as_ref(), layer.mx(&levels));
     Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
@@ -201,6 +209,8 @@ pub struct Node {
     recorder: Recorder,
     alerts: Alerts,
     following: Arc<Following>,
+    warm_up: Arc<WarmUpDesk>,
+    levels_changed: Arc<Notify>,
     accounts: [JoinHandle<()>; 2],
 }
 
@@ -208,7 +218,7 @@ pub struct Node {
 #[derive(Clone)]
 pub struct Questions {
     intake: Intake,
-    inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
     resolver: Arc<Resolver>,
     counts: Arc<Counts>,
     log_lines_lost: Arc<AtomicU64>,
@@ -219,6 +229,9 @@ pub struct Questions {
     alerts: Alerts,
     contents: Arc<Contents>,
     pub(crate) following: Arc<Following>,
+    pub(crate) warm_up: Arc<WarmUpDesk>,
+    /// Told when a decision about levels was taken.
+    pub(crate) levels_changed: Arc<Notify>,
 }
 
 impl Node {
@@ -246,10 +259,18 @@ impl Node {
         let reaction_rules = reactions::read_rules_over(&config, &layer)?;
         let (domain_rules, format_rules) = read_recipient_rules_over(&config, &layer)?;
         resolver.set_domain_rules(Arc::clone(&domain_rules));
-        let rules = versioned(&mut store, &read_rules_over(&config, &layer)?)?;
         let owner = Owner { node: NodeId(1), incarnation };
-        let (clock, ledger) = restore_ledger(&mut store, &rules, owner)?;
+        let (clock, entries) = restore_clock(&mut store, owner)?;
         let now = clock.now();
+        let decisions = stored_decisions(store.reads())?;
+        let source = read_rules_over(&config, &layer, &decisions, now)?;
+        let rules = versioned(&mut store, &source)?;
+        let ruling: Arc<RuleSet> = Arc::clone(&rules);
+        let mut ledger = Ledger::restore(quota::Settings::default(), ruling, owner, now, entries);
+        let tallies = Arc::new(TallyBook::restore(&store.reads().ledger(warm_up::TALLIES, 0)?));
+        let record = warm_up::stored_record(store.reads())?;
+        let warm_up = Arc::new(WarmUpDesk::new(record, Arc::clone(&tallies)));
+        ledger.replace_warm_up(now, Arc::new(warm_up.caps(now)));
         release_parts(&mut store, now)?;
         let opening = nondeliverables::Opening::new();
         let admission =
@@ -327,6 +348,7 @@ impl Node {
             log,
             admission: Arc::clone(&admission),
             recorder: recorder.clone(),
+            tallies,
             inputs: inputs.clone(),
             runtime,
             counts: Arc::clone(&counts),
@@ -374,7 +396,7 @@ impl Node {
             let hashes = Duration::from_secs(86_400) * config.store.keep_hashes_days;
             watchers.push(tokio::spawn(retention::keep_for(intake.clone(), kept, hashes)));
         }
-        Ok(Self {
+        let mut node = Self {
             config,
             intake,
             contents,
@@ -390,8 +412,12 @@ impl Node {
             recorder,
             alerts,
             following,
+            warm_up,
+            levels_changed: Arc::default(),
             accounts,
-        })
+        };
+        node.watchers.push(tokio::spawn(warm_up::keep_up(node.questions())));
+        Ok(node)
     }
 
     /// The way in.
@@ -416,6 +442,8 @@ impl Node {
             alerts: self.alerts.clone(),
             contents: Arc::clone(&self.contents),
             following: Arc::clone(&self.following),
+            warm_up: Arc::clone(&self.warm_up),
+            levels_changed: Arc::clone(&self.levels_changed),
         }
     }
 
@@ -458,8 +486,13 @@ impl Node {
     /// delivered; it is in the queue at the next start, as after a crash.
     pub async fn shutdown_within(self, patience: Duration) {
         self.watchers.iter().for_each(JoinHandle::abort);
+        let questions = self.questions();
         let (running, writer) = (self.running, self.writer);
         let engine = tokio::task::spawn_blocking(move || running.shutdown(patience)).await;
+        if let Err(fault) = questions.store_tallies().await {
+            tracing::warn!(%fault, "the planner's last counts could not be stored");
+        }
+        drop(questions);
         // What the last conversations said is written before the store is closed.
         if tokio::time::timeout(RECORD_PATIENCE, self.recorder.stop()).await.is_err() {
             tracing::error!("evidence about addresses could not be stored before the end");
@@ -790,12 +823,11 @@ fn versioned(store: &mut SqliteStore, source: &RuleSource) -> Result<Arc<RuleSet
     Ok(Arc::new(RuleSet::compile(&source.file, &source.levels, version)))
 }
 
-/// The ledger as the last process left it, and the time that goes on from there.
-fn restore_ledger(
+/// What the last process left of the ledger, and the time that goes on from there.
+fn restore_clock(
     store: &mut SqliteStore,
-    rules: &Arc<RuleSet>,
     owner: Owner,
-) -> Result<(Arc<SteadyClock>, Ledger), StartFault> {
+) -> Result<(Arc<SteadyClock>, Vec<JournalEntry>), StartFault> {
     let mut rows: Vec<LedgerRow> = Vec::new();
     // Lasting facts in the order of the process starts that wrote them: the newest wins.
     let mut lasting = store.reads().ledger(journal::LASTING, 0)?;
@@ -826,9 +858,7 @@ fn restore_ledger(
         Write::PruneLedger { kind: journal::LASTING, before_slot: owner.incarnation },
         Write::PruneLedger { kind: journal::TIMED, before_slot: now.as_secs() / 60 },
     ])?;
-    let ruling: Arc<RuleSet> = Arc::clone(rules);
-    let ledger = Ledger::restore(quota::Settings::default(), ruling, owner, now, live);
-    Ok((clock, ledger))
+    Ok((clock, live))
 }
 
 /// Puts what an earlier process had claimed back into the queue.

@@ -24,6 +24,7 @@ use std::time::Duration;
 use engine::Engine;
 use engine::event::{Command, Event};
 use engine::reactions::KeptReactions;
+use engine::warm_up::Day;
 use engine::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settled};
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
@@ -40,6 +41,7 @@ use crate::dns::Resolver;
 use crate::nondeliverables::{Admission, Heard, Recorder, heard};
 use crate::reactions;
 use crate::smtp_client::ConnectionReport;
+use crate::warm_up::TallyBook;
 use connections::Connections;
 use contents::Contents;
 use delivery_log::DeliveryLog;
@@ -109,6 +111,10 @@ pub(crate) enum Input {
         /// Reaction rules.
         reaction: Arc<ReactionRules>,
     },
+    /// Other caps of warm-up are in force.
+    WarmUp(Arc<quota::WarmUpCaps>),
+    /// Somebody complained about mail to this domain.
+    Complained(Box<str>),
     /// Somebody wants to know something.
     Ask(Question),
 }
@@ -125,6 +131,7 @@ pub(crate) struct Runner {
     pub(crate) log: DeliveryLog,
     pub(crate) admission: Arc<Admission>,
     pub(crate) recorder: Recorder,
+    pub(crate) tallies: Arc<TallyBook>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) counts: Arc<Counts>,
@@ -378,6 +385,8 @@ impl Runner {
                 self.engine.handle(now, Event::BounceRulesReplaced(bounce));
                 self.engine.handle(now, Event::ReactionRulesReplaced(reaction));
             }
+            Input::WarmUp(caps) => self.ledger.replace_warm_up(now, caps),
+            Input::Complained(domain) => self.complained(now, domain),
             Input::Ask(question) => {
                 question(&View { engine: &self.engine, ledger: self.ledger.ledger(), now });
             }
@@ -432,6 +441,7 @@ impl Runner {
         let mode = |attempt: &Attempt| self.engine.mode_of(attempt.message.delivery);
         let heard = attempts.iter().filter_map(|attempt| heard(attempt, mode(attempt)));
         self.heard.extend(heard);
+        self.tallies.count(&attempts, mode);
         self.log.record(attempts);
     }
 
@@ -463,6 +473,23 @@ impl Runner {
     fn recorded(&mut self, settled: Vec<Settled>) {
         self.with_recorder = self.with_recorder.saturating_sub(settled.len());
         self.settle(settled);
+    }
+
+    /// Counts a complaint at the rule that governs mail to a domain, looking its route up if need be.
+    fn complained(&self, now: Timestamp, domain: Box<str>) {
+        let (tallies, day) = (Arc::clone(&self.tallies), Day::of(now));
+        if let Some(path) = self.engine.paths_of(&domain, now).first() {
+            tallies.complained(&path.rule, day);
+            return;
+        }
+        let (resolver, rules) = (Arc::clone(&self.resolver), Arc::clone(self.engine.rules()));
+        self.runtime.spawn(async move {
+            let Ok(route) = resolver.route(&domain, now).await.0 else { return };
+            if let Some(host) = route.hosts.first() {
+                let rule = rules.find(&host.name, mail::id::SourceId(0));
+                tallies.complained(&rules.rule(rule).name, day);
+            }
+        });
     }
 
     fn remember_domain(&mut self, name: &str, id: DomainId) {

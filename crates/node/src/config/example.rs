@@ -95,12 +95,23 @@ const TAIL: &str = r#"
 # mx = "local-mx.toml"
 # How hard the shipped figures are pressed: slow, normal, fast, very-fast, boost, custom.
 # level = "normal"
+# Messages per hour, source and provider at level normal for rules without a figure of their own.
+# hourly_base = 2500
 
 # Levels of single sources (at all providers) and of single rules (at all sources).
 # [rules.levels.sources]
 # "1,3-5" = "slow"
 # [rules.levels.rules]
 # "google" = "fast"
+# Levels of affinities, and of sources at a rule. The most particular one wins.
+# [rules.levels.affinities]
+# "newsletter" = "slow"
+# [rules.levels.sources_at_rules]
+# "1,3-5 google" = "slow"
+
+[warm_up]
+# What the planner of levels may do without a person: none, falls (lower a level when a guard is breached), all.
+# automatic = "falls"
 
 [smtp_client]
 # port = 25

@@ -19,10 +19,10 @@ use super::inmail::{Surroundings, read_inmail};
 use super::quarantine::{read_bounce_rules, read_quarantine, read_reaction_rules};
 use super::read::{Found, Reading, SecretReader, Section, suggestion};
 use super::{
-    CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig, HttpConfig, HttpToken,
-    Ipv6, LimitsConfig, LogConfig, LogFormat, NodeConfig, RelayConfig, RelayHost, ReturnPathConfig,
-    Role, RulesConfig, SenderConfig, SmtpClientConfig, SourceConfig, StoreConfig, SubmissionConfig,
-    SubmissionUser, TargetPolicy, TlsFiles, TlsVerify,
+    AffinityConfig, Automatic, CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig,
+    HttpConfig, HttpToken, Ipv6, LimitsConfig, LogConfig, LogFormat, NodeConfig, RelayConfig,
+    RelayHost, ReturnPathConfig, Role, RulesConfig, SenderConfig, SmtpClientConfig, SourceConfig,
+    StoreConfig, SubmissionConfig, SubmissionUser, TargetPolicy, TlsFiles, TlsVerify, WarmUpConfig,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,7 +66,8 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
     let mut sources: Vec<SourceConfig> = placed.into_iter().map(|placed| placed.source).collect();
     sources.sort_by_key(|source| source.id);
     let affinities = check::affinities(root.sections("affinity"), &sources);
-    let rules = read_rules(root.section("rules"), folder, &sources);
+    let rules = read_rules(root.section("rules"), folder, &sources, &affinities);
+    let warm_up = read_warm_up(root.section("warm_up"));
     let smtp_client = read_smtp_client(root.section("smtp_client"), folder);
     let submission = check::submission(root.section("submission"), folder, &sources, &affinities);
     let dns = read_dns(root.section("dns"), &sources, &submission);
@@ -103,6 +104,7 @@ fn read_root(root: Section<'_>, folder: &Path) -> Config {
         sources,
         affinities,
         rules,
+        warm_up,
         smtp_client,
         dns,
         relays,
@@ -209,7 +211,12 @@ fn read_masks(section: &Section<'_>, key: &'static str) -> Option<Vec<Mask>> {
     Some(masks.into_iter().map(|found| found.value).collect())
 }
 
-fn read_rules(section: Section<'_>, folder: &Path, sources: &[SourceConfig]) -> RulesConfig {
+fn read_rules(
+    section: Section<'_>,
+    folder: &Path,
+    sources: &[SourceConfig],
+    affinities: &[AffinityConfig],
+) -> RulesConfig {
     let words = Level::ALL.map(|level| (level.word(), level));
     let mx = section.text("mx").map(|path| folder.join(path.value));
     let mut levels = Levels::all(section.choice("level", &words, Level::Normal));
@@ -225,9 +232,41 @@ fn read_rules(section: Section<'_>, folder: &Path, sources: &[SourceConfig]) -> 
     for (key, level) in read_levels(&overrides.section("rules")) {
         levels.per_rule.insert(key.value, level);
     }
+    for affinity in affinities {
+        let members = affinity.sources.iter().copied().collect();
+        levels.affinities.insert(affinity.name.clone(), members);
+    }
+    for (key, level) in read_levels(&overrides.section("affinities")) {
+        if !levels.affinities.contains_key(&key.value) {
+            let known: Vec<&str> = affinities.iter().map(|one| one.name.as_str()).collect();
+            let message = format!("there is no affinity {:?}", key.value);
+            section.faults().add_with_help(&key.at, message, suggestion(&key.value, &known));
+        }
+        levels.per_affinity.insert(key.value, level);
+    }
+    for (key, level) in read_levels(&overrides.section("sources_at_rules")) {
+        // "1,3-5 google": the sources, then the rule.
+        let Some((list, rule)) = key.value.rsplit_once(' ') else {
+            let message = "sources and a rule, such as \"1,3-5 google\"";
+            section.faults().add(&key.at, message);
+            continue;
+        };
+        let list = Found { value: list.trim().to_owned(), at: key.at.clone() };
+        for id in check::source_list(&list, sources, section.faults()) {
+            levels.per_source_and_rule.entry(id).or_default().insert(rule.to_owned(), level);
+        }
+    }
+    levels.hourly_base = section.number("hourly_base", 1..=100_000_000).map(|found| found.value);
     overrides.finish();
     section.finish();
     RulesConfig { mx, levels }
+}
+
+fn read_warm_up(section: Section<'_>) -> WarmUpConfig {
+    let words = [("none", Automatic::None), ("falls", Automatic::Falls), ("all", Automatic::All)];
+    let automatic = section.choice("automatic", &words, Automatic::Falls);
+    section.finish();
+    WarmUpConfig { automatic }
 }
 
 /// The entries `"name" = "level"` of a section.

@@ -168,6 +168,9 @@ mx = "local.toml"
 level = "slow"
 levels.sources."10" = "very-fast"
 levels.rules.google = "boost"
+levels.affinities.default = "fast"
+levels.sources_at_rules."10 google" = "slow"
+hourly_base = 1000
 [smtp_client]
 port = 2525
 tls = "required"
@@ -294,6 +297,9 @@ format = "json"
     assert!(config.dns.ipv6, "the source has IPv6");
     assert_eq!(config.rules.levels.per_source[&SourceId(10)], rules::Level::VeryFast);
     assert_eq!(config.rules.levels.per_rule["google"], rules::Level::Boost);
+    assert_eq!(config.rules.levels.hourly_base, Some(1_000));
+    let of = |rule: &str, source| config.rules.levels.of(rule, SourceId(source)).0;
+    assert_eq!(of("google", 10), rules::Level::Slow);
     let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["127.0.0.1:5353", "192.0.2.53:53", "[::1]:54", "[::1]:53"]);
     assert_eq!(config.dns.own_names, ["mx.example"]);
@@ -398,6 +404,18 @@ fn faults_of_single_values() {
         (
             "[rules.levels.rules]\ngoogle = \"fastt\"",
             "2:10: a level is one of slow, normal, fast, very-fast, boost, custom (did you mean `fast`?)",
+        ),
+        (
+            "[rules.levels.affinities]\ndefualt = \"fast\"",
+            "2:1: there is no affinity \"defualt\" (did you mean `default`?)",
+        ),
+        (
+            "[rules.levels.sources_at_rules]\ngoogle = \"fast\"",
+            "2:1: sources and a rule, such as \"1,3-5 google\"",
+        ),
+        (
+            "[warm_up]\nautomatic = \"some\"",
+            "2:13: `warm_up.automatic` must be one of none, falls, all, not \"some\"",
         ),
         ("[node]\nname = \"a b\"", "2:8: `node.name`: only letters, digits, `-`, `_` and `.`"),
         ("[retry]\nsteps = [\"0s\"]", "2:10: `retry.steps` must be 1s to 30d, not 0s"),

@@ -410,8 +410,9 @@ impl Questions {
     ) -> Result<Arc<RuleSet>, ApplyFault> {
         let config = Arc::clone(self.config_shared());
         let making = Arc::clone(&layer);
+        let (decisions, now) = (self.level_decisions().await?, self.now());
         let made = tokio::task::spawn_blocking(move || {
-            let source = crate::node::read_rules_over(&config, &making)?;
+            let source = crate::node::read_rules_over(&config, &making, &decisions, now)?;
             let bounce = crate::node::read_bounce_rules_over(&config, &making)?;
             let reaction = crate::reactions::read_rules_over(&config, &making)?;
             let recipients = crate::node::read_recipient_rules_over(&config, &making)?;

@@ -284,9 +284,9 @@ impl ReturnedMail {
             SeenKey::of_content(&arrived.octets),
             SeenKey::of_report(message, &address, kind.word(), failure.text),
         ];
-        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let domain: Box<str> = address.rsplit_once('@').map_or("", |(_, domain)| domain).into();
         let evidence = Evidence {
-            provider: domain.into(),
+            provider: domain.clone().into(),
             at: arrived.origin.at(),
             delivery: Some(verp.delivery),
             message: Some(message),
@@ -301,7 +301,12 @@ impl ReturnedMail {
         let handed = self.all.inner.recorder.send(Handed::Report(report, sender)).await;
         handed.map_err(|_| ended())?;
         match receiver.await.map_err(|_| ended())? {
-            Ok(_repeated) => Ok(Outcome::Done),
+            Ok(repeated) => {
+                if kind == MailKind::Feedback && !repeated {
+                    self.all.inner.intake.complained(domain);
+                }
+                Ok(Outcome::Done)
+            }
             Err(why) => Ok(Outcome::KeepAside(format!("its evidence cannot be stored: {why}"))),
         }
     }

@@ -75,6 +75,11 @@ impl LedgerDesk {
         self.ledger.replace_rules(now, rules);
     }
 
+    /// Other caps of warm-up.
+    pub(crate) fn replace_warm_up(&mut self, now: Timestamp, caps: Arc<quota::WarmUpCaps>) {
+        self.ledger.replace_warm_up(now, caps);
+    }
+
     pub(crate) fn ask_tokens(
         &mut self,
         now: Timestamp,
@@ -260,6 +265,7 @@ fn not_recorded(now: Timestamp) -> QuotaWait {
         until: Some(now + RECORD_RETRY),
         limit: QuotaLimit::Ledger,
         rule: Box::default(),
+        source: None,
         figure: 0,
         used: 0,
     }

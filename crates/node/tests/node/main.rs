@@ -8,6 +8,7 @@ mod dkim;
 mod faults;
 mod formats;
 mod inmail;
+mod levels;
 mod limits;
 mod moods;
 mod postfix;

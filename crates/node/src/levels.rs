@@ -1,0 +1,253 @@
+//! Levels while the program runs: decided by people or by the planner, kept in the store, in force at once.
+//!
+//! **Promise.** A decision is in force when it is answered, and it is durable before: the list of all decisions
+//! ([`LevelDecisions`]) is one value of the store, written whole. The start lays it over the levels of the
+//! configuration, so a decision that ended while the program was down has ended. A change goes the way of a reload, so the
+//! level custom can take other MX rules, and the ledger loses no count.
+//!
+//! **When it fails.** A decision that cannot be stored is not taken, nor one while the operator's rule files have faults. A list that cannot be read (of a newer program)
+//! stops the start, because nobody knows then which levels hold.
+
+use std::sync::Arc;
+
+use mail::time::Timestamp;
+use rules::{
+    DecisionFault, DecisionStanding, LevelChange, LevelDecision, LevelDecisions, LevelScope,
+    LevelSubject, Levels,
+};
+use serde::Serialize;
+use store::{Reads, StoreFault, Write};
+
+use crate::intake::IntakeFault;
+use crate::node::Questions;
+
+/// Name of the store's setting.
+const DECISIONS: &str = "level_decisions";
+
+/// What is shown of the levels.
+#[derive(Clone, Debug, Serialize)]
+pub struct LevelsShown {
+    /// Now.
+    pub now: Timestamp,
+    /// The version of the rules in force.
+    pub rules_version: u64,
+    /// What the configuration says.
+    pub configured: Levels,
+    /// What holds.
+    pub in_force: Levels,
+    /// Whether the MX rules of a bundle are taken.
+    pub takes_mx_rules_of_bundles: bool,
+    /// When something ends next.
+    pub next_end: Option<Timestamp>,
+    /// Every decision, oldest first.
+    pub decisions: Vec<ShownDecision>,
+}
+
+/// A decision with what has become of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownDecision {
+    /// The decision.
+    #[serde(flatten)]
+    pub decision: LevelDecision,
+    /// What has become of it.
+    pub standing: DecisionStanding,
+}
+
+/// A decision that was taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Decided {
+    /// Its number.
+    pub number: u64,
+    /// Until when it holds.
+    pub until: Option<Timestamp>,
+    /// The version of the rules now in force.
+    pub rules_version: u64,
+}
+
+/// Why a decision is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelFault {
+    /// It cannot be meant.
+    #[error("{0}")]
+    Refused(#[from] DecisionFault),
+    /// It names something that is not there.
+    #[error("there is no {what} {name:?}{known}")]
+    Unknown {
+        /// `source`, `affinity` or `rule`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What there is, in words.
+        known: String,
+    },
+    /// The rules cannot be put in force: the operator's file has faults.
+    #[error("{0}; the level is as it was")]
+    Rules(String),
+    /// The store takes nothing now.
+    #[error("{0}")]
+    Store(#[from] IntakeFault),
+}
+
+/// Reads the decisions of the store.
+///
+/// # Errors
+/// The store cannot be read, or what it holds is none of this program's lists.
+pub(crate) fn stored_decisions(reads: &dyn Reads) -> Result<LevelDecisions, StoreFault> {
+    let Some(text) = reads.setting(DECISIONS)? else { return Ok(LevelDecisions::default()) };
+    serde_json::from_str(&text).map_err(|fault| {
+        unreadable(format!(
+            "the decisions about levels (setting {DECISIONS}) cannot be read: {fault}; were they written by a newer version?"
+        ))
+    })
+}
+
+/// What the store holds under a name is none of this program's values.
+pub(crate) fn unreadable(detail: String) -> StoreFault {
+    StoreFault::Internal { path: store::DATABASE_FILE.into(), detail }
+}
+
+fn write_of(decisions: &LevelDecisions) -> Write {
+    // Plain data: writing it as JSON cannot fail.
+    let value = serde_json::to_string(decisions).unwrap_or_default();
+    Write::PutSetting { key: DECISIONS.into(), value: value.into() }
+}
+
+impl Questions {
+    /// The levels of the configuration, those in force, and all decisions.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn levels(&self) -> Result<LevelsShown, IntakeFault> {
+        let decisions = self.level_decisions().await?;
+        let now = self.now();
+        let configured = self.configured_levels();
+        let in_force = decisions.over(&configured, now);
+        let rules_version = self.rules().await.map_or(0, |rules| rules.version());
+        let standings = decisions.standings(now);
+        let shown = standings.into_iter().map(|(decision, standing)| {
+            let decision = decision.clone();
+            ShownDecision { decision, standing }
+        });
+        Ok(LevelsShown {
+            now,
+            rules_version,
+            takes_mx_rules_of_bundles: in_force.takes_mx_rules_of_bundles(),
+            next_end: decisions.next_end(now),
+            decisions: shown.collect(),
+            configured,
+            in_force,
+        })
+    }
+
+    /// All decisions.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn level_decisions(&self) -> Result<LevelDecisions, IntakeFault> {
+        self.intake().read(stored_decisions).await
+    }
+
+    /// The levels of the configuration.
+    pub(crate) fn configured_levels(&self) -> Levels {
+        self.config().rules.levels.clone()
+    }
+
+    /// Takes a decision. When it is answered it is durable and in force.
+    ///
+    /// # Errors
+    /// It is refused, or cannot be stored; then nothing has changed.
+    pub async fn decide_level(
+        &self,
+        change: LevelChange,
+        who: &str,
+        why: &str,
+    ) -> Result<Decided, LevelFault> {
+        if let Some(scope) = change.scope() {
+            self.check_scope(scope).await?;
+        }
+        let _one_at_a_time = self.intake().reloading().await;
+        let mut decisions = self.level_decisions().await?;
+        let now = self.now();
+        let until = match &change {
+            LevelChange::Set { until, .. } => *until,
+            _ => None,
+        };
+        let before = decisions.clone();
+        let number = decisions.decide(change, who, why, now)?;
+        self.intake().write(write_of(&decisions)).await?;
+        let rules_version = match self.put_levels_in_force().await {
+            Ok(version) => version,
+            Err(fault) => {
+                // What is not in force must not come into force at the next start.
+                self.intake().write(write_of(&before)).await?;
+                return Err(fault);
+            }
+        };
+        self.levels_changed.notify_one();
+        Ok(Decided { number, until, rules_version })
+    }
+
+    /// Refuses names that nothing has.
+    async fn check_scope(&self, scope: &LevelScope) -> Result<(), LevelFault> {
+        let config = self.config();
+        let unknown = |what, name: &str, known: Vec<String>| LevelFault::Unknown {
+            what,
+            name: name.to_owned(),
+            known: if known.is_empty() {
+                String::new()
+            } else {
+                format!("; there are {}", known.join(", "))
+            },
+        };
+        match &scope.subject {
+            LevelSubject::Everything => {}
+            LevelSubject::Affinity(name) => {
+                let known = || config.affinities.iter().map(|one| one.name.clone());
+                if !known().any(|one| one == *name) {
+                    return Err(unknown("affinity", name, known().take(20).collect()));
+                }
+            }
+            LevelSubject::Source(source) => {
+                if !config.sources.iter().any(|one| one.id == *source) {
+                    let known = config.sources.iter().take(20).map(|one| one.id.0.to_string());
+                    return Err(unknown("source", &source.0.to_string(), known.collect()));
+                }
+            }
+        }
+        if let (Some(rule), Some(rules)) = (&scope.rule, self.rules().await)
+            && rules.id_of(rule).is_none()
+        {
+            return Err(unknown("rule", rule, Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Puts the rules in force again, at the levels that hold now. Whoever calls it has the lock of reloading.
+    async fn put_levels_in_force(&self) -> Result<u64, LevelFault> {
+        let now = self.following.in_force();
+        let (layer, trust) = (Arc::clone(&now.layer), now.trust.clone());
+        let rules = self.put_in_force(layer, trust, now.since, None, &|_| {}).await;
+        Ok(rules.map_err(|fault| LevelFault::Rules(fault.to_string()))?.version())
+    }
+
+    /// Puts the levels in force again if a decision has ended since they were; answers whether it had.
+    ///
+    /// # Errors
+    /// The store takes or reads nothing now.
+    pub(crate) async fn end_levels(&self) -> Result<bool, LevelFault> {
+        let _one_at_a_time = self.intake().reloading().await;
+        let decisions = self.level_decisions().await?;
+        let wanted = decisions.over(&self.configured_levels(), self.now());
+        match self.rules().await {
+            Some(rules) if *rules.levels() != wanted => {
+                let version = self.put_levels_in_force().await?;
+                tracing::info!(
+                    rules_version = version,
+                    "a level has ended; what held before holds again"
+                );
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}

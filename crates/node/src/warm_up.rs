@@ -1,0 +1,445 @@
+//! Warm-up on the running node: the plans, their caps in the ledger, and the planner's proposals.
+//!
+//! **Promise.** The caps of a plan are in the ledger before the first message after a start, and follow the plan with each
+//! day (UTC). A raise of a level waits for a person unless `[warm_up] automatic = "all"`; a fall on a breached
+//! guard is carried out at once unless it is `"none"`. Every proposal keeps its figures and what became of it.
+//!
+//! **How.** The engine's thread counts attempts per source, rule and day ([`TallyBook`]); a task writes the counts to
+//! the store every ten seconds, sees to the caps, and asks the planner once an hour. Plans and proposals are one
+//! value of the store, written whole.
+//!
+//! **What may be lost.** A crash loses at most ten seconds of the planner's counts. No limit rests on them: the
+//! ledger has its own.
+
+mod record;
+mod tally;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::warm_up::{Day, LevelEvidence, Move, Proposal, WarmUpPlan, WarmUpState, propose};
+use mail::id::SourceId;
+use mail::time::Timestamp;
+use quota::{SourceDayView, WarmUpCaps};
+use rules::{LevelChange, LevelDecision, LevelScope, LevelSubject};
+use serde::Serialize;
+use store::Write;
+
+use crate::config::Automatic;
+use crate::intake::IntakeFault;
+use crate::levels::LevelFault;
+use crate::node::Questions;
+use crate::runner::{Input, ask};
+pub(crate) use record::stored_record;
+pub use record::{PastCaps, ProposalState, StoredProposal, WarmUpRecord};
+pub use tally::DAYS_KEPT;
+pub(crate) use tally::{TALLIES, TallyBook};
+
+/// How often counts are stored and caps looked after.
+const ROUND: Duration = Duration::from_secs(10);
+/// How often the planner is asked.
+const ASK_EVERY: Duration = Duration::from_secs(3_600);
+/// For so long a raise that was rejected is not proposed again.
+const REJECTED_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Who carries out what the planner decides.
+const PLANNER: &str = "warm-up planner";
+
+/// Plans, proposals and counts.
+pub(crate) struct WarmUpDesk {
+    pub(crate) tallies: Arc<TallyBook>,
+    record: Mutex<WarmUpRecord>,
+    /// Held while the record is changed and stored.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What is shown of warm-up.
+#[derive(Clone, Debug, Serialize)]
+pub struct WarmUpShown {
+    /// Now.
+    pub now: Timestamp,
+    /// What the planner may do by itself.
+    pub automatic: Automatic,
+    /// The plans with where they stand.
+    pub plans: Vec<ShownPlan>,
+    /// What sources sent, beside their caps.
+    pub sources: Vec<SourceDayView>,
+    /// What the planner says of each source and provider with mail in the last week.
+    pub levels: Vec<Proposal>,
+    /// Proposals and what became of them, oldest first.
+    pub proposals: Vec<StoredProposal>,
+    /// The caps that were in force, oldest first.
+    pub past_caps: Vec<PastCaps>,
+}
+
+/// A plan with where it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownPlan {
+    /// The plan.
+    pub plan: WarmUpPlan,
+    /// Where it stands.
+    pub state: WarmUpState,
+}
+
+/// Why something about warm-up is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum WarmUpFault {
+    /// It cannot be meant, or names what is not there.
+    #[error("{0}")]
+    Refused(String),
+    /// The level cannot be changed.
+    #[error("{0}")]
+    Level(#[from] LevelFault),
+    /// The store takes nothing now.
+    #[error("{0}")]
+    Store(#[from] IntakeFault),
+}
+
+impl WarmUpDesk {
+    pub(crate) fn new(record: WarmUpRecord, tallies: Arc<TallyBook>) -> Self {
+        Self { tallies, record: Mutex::new(record), changing: tokio::sync::Mutex::default() }
+    }
+
+    fn record(&self) -> WarmUpRecord {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The caps that the plans ask for at a moment.
+    pub(crate) fn caps(&self, now: Timestamp) -> WarmUpCaps {
+        let today = Day::of(now);
+        let plans = self.record.lock().unwrap_or_else(PoisonError::into_inner).plans.clone();
+        let caps = plans.into_iter().filter_map(|(source, plan)| {
+            let state = plan.state(&self.tallies.of_source(source), today);
+            Some((source, state.caps?))
+        });
+        WarmUpCaps { sources: caps.collect() }
+    }
+}
+
+impl Questions {
+    /// Everything about warm-up.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn warm_up(&self) -> Result<WarmUpShown, IntakeFault> {
+        let (now, record) = (self.now(), self.warm_up.record());
+        let today = Day::of(now);
+        let plans = record.plans.into_values().map(|plan| {
+            let state = plan.state(&self.warm_up.tallies.of_source(plan.source), today);
+            ShownPlan { plan, state }
+        });
+        let plans = plans.collect();
+        let sources = ask(&self.inputs, |view| view.ledger.source_days(view.now)).await;
+        Ok(WarmUpShown {
+            now,
+            automatic: self.config().warm_up.automatic,
+            plans,
+            sources: sources.unwrap_or_default(),
+            levels: self.judgements(now, &record.proposals).await?,
+            proposals: record.proposals,
+            past_caps: record.past_caps,
+        })
+    }
+
+    /// What sources sent within a day beside their caps, and how many proposals wait for a person.
+    pub async fn warm_up_figures(&self) -> Option<(Vec<SourceDayView>, usize)> {
+        let open = |one: &&StoredProposal| one.state == ProposalState::Open;
+        let open = self.warm_up.record().proposals.iter().filter(open).count();
+        let sources = ask(&self.inputs, |view| view.ledger.source_days(view.now)).await?;
+        Some((sources, open))
+    }
+
+    /// Changes the record and stores it; nothing is changed when it cannot be stored.
+    async fn change_warm_up<T>(
+        &self,
+        change: impl FnOnce(&mut WarmUpRecord) -> Result<T, WarmUpFault>,
+    ) -> Result<T, WarmUpFault> {
+        let _one_at_a_time = self.warm_up.changing.lock().await;
+        let mut record = self.warm_up.record();
+        let answer = change(&mut record)?;
+        self.intake().write(record.write()).await?;
+        *self.warm_up.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(answer)
+    }
+
+    /// Puts a plan in force; the one that its source had is replaced.
+    ///
+    /// # Errors
+    /// Its figures cannot be meant, or there is no such source.
+    pub async fn apply_plan(&self, plan: WarmUpPlan) -> Result<(), WarmUpFault> {
+        plan.check().map_err(|fault| WarmUpFault::Refused(fault.to_string()))?;
+        if !self.config().sources.iter().any(|one| one.id == plan.source) {
+            return Err(WarmUpFault::Refused(format!("there is no source {}", plan.source.0)));
+        }
+        if let Some(rules) = self.rules().await
+            && let Some(unknown) = plan.providers.keys().find(|name| rules.id_of(name).is_none())
+        {
+            return Err(WarmUpFault::Refused(format!("there is no rule {unknown:?}")));
+        }
+        self.change_warm_up(|record| {
+            record.plans.insert(plan.source, plan);
+            Ok(())
+        })
+        .await?;
+        self.renew_caps().await
+    }
+
+    /// Pauses or resumes the plan of a source, or ends it.
+    ///
+    /// # Errors
+    /// The source has no plan.
+    pub async fn steer_plan(&self, source: SourceId, how: Steering) -> Result<(), WarmUpFault> {
+        let today = Day::of(self.now());
+        self.change_warm_up(|record| {
+            let none = || WarmUpFault::Refused(format!("source {} has no plan", source.0));
+            let plan = record.plans.get_mut(&source).ok_or_else(none)?;
+            match how {
+                Steering::Pause => plan.pause(today),
+                Steering::Resume => plan.resume(today),
+                Steering::End => drop(record.plans.remove(&source)),
+            }
+            Ok(())
+        })
+        .await?;
+        self.renew_caps().await
+    }
+
+    /// Approves or rejects an open proposal; what is approved is in force when it is answered.
+    ///
+    /// # Errors
+    /// There is no such open proposal.
+    pub async fn answer_proposal(
+        &self,
+        number: u64,
+        approve: bool,
+        who: &str,
+        why: &str,
+    ) -> Result<StoredProposal, WarmUpFault> {
+        let record = self.warm_up.record();
+        let found = record.proposals.iter().find(|one| one.number == number);
+        let found = found.ok_or_else(|| {
+            WarmUpFault::Refused(format!("there is no proposal {number}; see the status"))
+        })?;
+        if found.state != ProposalState::Open {
+            let state = found.state.word();
+            return Err(WarmUpFault::Refused(format!("proposal {number} is not open: {state}")));
+        }
+        let reason = if why.is_empty() { found.proposal.why.as_str() } else { why };
+        let decision = match approve {
+            true => Some(self.carry_out(&found.proposal, who, reason).await?),
+            false => None,
+        };
+        let state = if approve { ProposalState::Approved } else { ProposalState::Rejected };
+        let now = self.now();
+        self.change_warm_up(|record| {
+            let one = record.proposals.iter_mut().find(|one| one.number == number);
+            let one = one.ok_or_else(|| {
+                WarmUpFault::Refused(format!("proposal {number} is gone; see the status"))
+            })?;
+            (one.state, one.answered_at, one.decision) = (state, Some(now), decision);
+            (one.who, one.words) = (who.to_owned(), why.to_owned());
+            Ok(one.clone())
+        })
+        .await
+    }
+
+    /// Sets the level that a proposal proposes.
+    async fn carry_out(
+        &self,
+        proposal: &Proposal,
+        who: &str,
+        why: &str,
+    ) -> Result<u64, LevelFault> {
+        let scope = LevelScope {
+            subject: LevelSubject::Source(proposal.source),
+            rule: Some(proposal.rule.clone()),
+        };
+        let change = LevelChange::set(scope, proposal.to, None, self.now());
+        // The figures may be more words than a decision keeps.
+        let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
+        Ok(self.decide_level(change, who, &why).await?.number)
+    }
+
+    /// What the planner says of every source and rule with mail in the last week.
+    async fn judgements(
+        &self,
+        now: Timestamp,
+        past: &[StoredProposal],
+    ) -> Result<Vec<Proposal>, IntakeFault> {
+        let Some(rules) = self.rules().await else { return Ok(Vec::new()) };
+        let decisions = self.level_decisions().await?;
+        let levels = rules.levels();
+        let pairs = self.warm_up.tallies.pairs(Day(Day::of(now).0.saturating_sub(6)));
+        let judge = |(source, rule, days): (SourceId, Arc<str>, SourceDays)| {
+            let level = levels.of(&rule, source).0;
+            let covers = |one: &&LevelDecision| {
+                let Some(scope) = one.change.scope() else { return true };
+                let subject = match &scope.subject {
+                    LevelSubject::Everything => true,
+                    LevelSubject::Source(of) => *of == source,
+                    LevelSubject::Affinity(name) => {
+                        levels.affinities.get(name).is_some_and(|all| all.contains(&source))
+                    }
+                };
+                subject && scope.rule.as_ref().is_none_or(|name| **name == *rule)
+            };
+            let ended = |one: &LevelDecision| match one.change {
+                LevelChange::Set { until: Some(until), .. } if until <= now => until,
+                _ => one.at,
+            };
+            let changed_at = decisions.all().iter().filter(covers).map(ended).max();
+            let fell = past.iter().rev().find_map(|one| {
+                let mine = one.proposal.source == source && *one.proposal.rule == *rule;
+                let fell = mine && one.proposal.step == Move::Lower && one.decision.is_some();
+                fell.then_some((one.at, one.proposal.from))
+            });
+            let evidence =
+                LevelEvidence { source, rule: &rule, level, changed_at, fell, days: &days };
+            propose(&evidence, now)
+        };
+        Ok(pairs.into_iter().map(judge).collect())
+    }
+
+    /// Asks the planner, carries out what it may, and keeps the rest for people.
+    pub(crate) async fn ask_planner(&self) -> Result<(), WarmUpFault> {
+        let now = self.now();
+        let record = self.warm_up.record();
+        let said = self.judgements(now, &record.proposals).await?;
+        let automatic = self.config().warm_up.automatic;
+        let mut new: Vec<StoredProposal> = Vec::new();
+        for proposal in said.iter().filter(|one| one.step != Move::Hold && one.from != one.to) {
+            let by_itself = match proposal.step {
+                Move::Lower => automatic != Automatic::None,
+                _ => automatic == Automatic::All,
+            };
+            let same = |one: &&StoredProposal| one.is_about(proposal);
+            let known = record.proposals.iter().rev().find(same);
+            let still = |one: &StoredProposal| match one.state {
+                ProposalState::Open => !by_itself,
+                ProposalState::Rejected => {
+                    one.answered_at.is_some_and(|at| at + REJECTED_FOR > now)
+                }
+                _ => false,
+            };
+            if known.is_some_and(still) {
+                continue;
+            }
+            let mut one = StoredProposal::open(proposal.clone(), now);
+            if by_itself {
+                one.decision = Some(self.carry_out(proposal, PLANNER, &proposal.why).await?);
+                (one.state, one.answered_at) = (ProposalState::Automatic, Some(now));
+                PLANNER.clone_into(&mut one.who);
+                let (source, rule, to) = (proposal.source, &proposal.rule, proposal.to);
+                tracing::warn!(%source, rule, %to, why = proposal.why, "the planner has set a level");
+            }
+            new.push(one);
+        }
+        let stands = |one: &StoredProposal| {
+            said.iter().any(|said| said.step != Move::Hold && one.is_about(said))
+        };
+        let stale =
+            record.proposals.iter().any(|one| one.state == ProposalState::Open && !stands(one));
+        if new.is_empty() && !stale {
+            return Ok(());
+        }
+        self.change_warm_up(|record| {
+            for one in &mut record.proposals {
+                let replaced = new.iter().any(|new| one.is_about(&new.proposal));
+                if one.state == ProposalState::Open && (replaced || !stands(one)) {
+                    (one.state, one.answered_at) = (ProposalState::Withdrawn, Some(now));
+                }
+            }
+            record.add(new);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives the ledger the caps of the plans if they have changed, and notes them.
+    pub(crate) async fn renew_caps(&self) -> Result<(), WarmUpFault> {
+        let now = self.now();
+        let caps = self.warm_up.caps(now);
+        let held = self.warm_up.record().past_caps.pop().map(|past| past.caps).unwrap_or_default();
+        if held == caps {
+            return Ok(());
+        }
+        // Tighter caps must not wait for the store; wider ones do no harm before their note is stored.
+        let _ = self.inputs.send(Input::WarmUp(Arc::new(caps.clone())));
+        self.change_warm_up(|record| {
+            record.past_caps.push(PastCaps { from: now, caps });
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stores what the tallies have counted since the last time.
+    ///
+    /// # Errors
+    /// The store takes nothing now; the counts are kept and stored later.
+    pub(crate) async fn store_tallies(&self) -> Result<(), IntakeFault> {
+        let tallies = &self.warm_up.tallies;
+        let rows = tallies.changed();
+        if !rows.is_empty()
+            && let Err(fault) = self.intake().write(Write::Ledger(rows.clone())).await
+        {
+            tallies.not_stored(&rows);
+            return Err(fault);
+        }
+        if let Some(before) = tallies.forget_before(Day::of(self.now())) {
+            let prune = Write::PruneLedger { kind: tally::TALLIES, before_slot: before.0.into() };
+            self.intake().write(prune).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is done with a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// No day counts from today on; the caps stay.
+    Pause,
+    /// Days count again.
+    Resume,
+    /// There is no plan and no cap any more.
+    End,
+}
+
+/// Sees to counts, caps, ends of levels and proposals for as long as the node lives.
+pub(crate) async fn keep_up(questions: Questions) {
+    let mut ask_at = questions.now() + ASK_EVERY;
+    let mut day = Day::of(questions.now());
+    loop {
+        let now = questions.now();
+        let end = match questions.level_decisions().await {
+            Ok(decisions) => decisions.next_end(now).unwrap_or(Timestamp::NEVER),
+            Err(_) => Timestamp::NEVER,
+        };
+        let midnight = day.plus(1).start();
+        let wait = end.min(midnight).since(now).clamp(Duration::from_millis(1), ROUND);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = questions.levels_changed.notified() => continue,
+        }
+        let fault = |what: &str, fault: &dyn core::fmt::Display| {
+            tracing::warn!(%fault, "{what}; it is tried again");
+        };
+        if let Err(found) = questions.end_levels().await {
+            fault("levels cannot be looked after", &found);
+        }
+        if let Err(found) = questions.store_tallies().await {
+            fault("the planner's counts cannot be stored", &found);
+        }
+        if let Err(found) = questions.renew_caps().await {
+            fault("the caps of warm-up cannot be noted", &found);
+        }
+        let now = questions.now();
+        if now >= ask_at || Day::of(now) != day {
+            (ask_at, day) = (now + ASK_EVERY, Day::of(now));
+            if let Err(found) = questions.ask_planner().await {
+                fault("the planner cannot be asked", &found);
+            }
+        }
+    }
+}
+
+/// The days of a source, ready for a plan: see [`TallyBook`].
+pub(crate) type SourceDays = Vec<(Day, engine::warm_up::Tally, engine::warm_up::PooledComplaints)>;
