@@ -3,7 +3,8 @@
 //! It is an outside judge of the ledger and shares no code with it. What it knows is the log (one JSON
 //! line per attempt) and the rule set, which says over what each rule's limit counts and how high it
 //! is. The hour is exact: a window of 3,600 seconds that slides over the start times in microseconds,
-//! closed at its beginning and open at its end.
+//! closed at its beginning and open at its end. Levels that changed and warm-up caps that grew are judged by what
+//! held when a message started ([`Past`]); a day is as exact as an hour.
 //!
 //! Lines come nearly in the order of their start times, because they are written when attempts end.
 //! Start times are therefore held back and put in order until they are [`HORIZON`] behind the newest;
@@ -20,11 +21,18 @@ use std::net::IpAddr;
 
 use mail::id::SourceId;
 use mail::time::Timestamp;
+use quota::{SourceCaps, WarmUpCaps};
 use rules::{RuleSet, Scope};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds of the window: 3,600 seconds.
 const HOUR: u64 = 3_600_000_000;
+
+/// Microseconds of a day: the window of warm-up caps.
+const DAY: u64 = 24 * HOUR;
+
+/// A token is used within the minute in which it was granted: a limit that was lowered calls none back.
+const GRACE: u64 = 61_000_000;
 
 /// How far behind the newest line a start time may be, in microseconds. Conversations that take more
 /// than four hours from MAIL FROM to their end do not exist: three answers of an hour each are the most
@@ -89,7 +97,25 @@ enum BudgetName {
     Rule(String, Option<u32>, Option<IpAddr>),
     /// The cap of a source in the configuration.
     Cap(u32),
+    /// The warm-up cap of a source per hour.
+    WarmUpHour(u32),
+    /// The warm-up cap of a source per day.
+    WarmUpDay(u32),
+    /// The warm-up cap of a source per day at a rule.
+    WarmUpProvider(u32, String),
 }
+
+/// Levels and warm-up caps as they were: from each moment, in microseconds, the latest last.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The rules at the levels of that time. Empty: those given to the auditor, always.
+    pub rules: Vec<(u64, RuleSet)>,
+    /// The warm-up caps of that time.
+    pub warm_up: Vec<(u64, WarmUpCaps)>,
+}
+
+/// A limit from each moment on; `None`: no limit.
+type Limits = Vec<(u64, Option<u32>)>;
 
 /// The busiest hour of a budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,9 +126,11 @@ pub struct BudgetAudit {
     pub scope: String,
     /// Which of the rule's budgets: `s1`, `s1>192.0.2.1` or `all`.
     pub key: String,
-    /// The limit in force.
+    /// The limit in force when the window was fullest.
     pub limit_per_hour: u32,
-    /// The most messages in any 3,600 consecutive seconds.
+    /// Seconds of the window: 3,600, or 86,400 for warm-up caps of a day, whose limit is per day.
+    pub window_seconds: u32,
+    /// The most messages in any such window, measured by its limit.
     pub maximum: u64,
     /// The first message of the busiest hour (RFC 3339).
     pub busiest_from: String,
@@ -153,7 +181,8 @@ pub struct AuditReport {
 /// Start times of one budget on their way through the window.
 #[derive(Debug)]
 struct Sweep {
-    limit: u32,
+    limits: Limits,
+    span: u64,
     scope: Option<Scope>,
     messages: u64,
     /// Not yet in order.
@@ -162,20 +191,42 @@ struct Sweep {
     window: VecDeque<u64>,
     newest: u64,
     maximum: u64,
+    /// The limit at the time of the maximum.
+    limit: Option<u32>,
     busiest: (u64, u64),
+    passed: bool,
 }
 
 impl Sweep {
-    fn new(limit: u32, scope: Option<Scope>) -> Self {
+    fn new(limits: Limits, span: u64, scope: Option<Scope>) -> Self {
         Self {
-            limit,
+            limits,
+            span,
             scope,
             messages: 0,
             held_back: BinaryHeap::new(),
             window: VecDeque::new(),
             newest: 0,
             maximum: 0,
+            limit: None,
             busiest: (0, 0),
+            passed: false,
+        }
+    }
+
+    /// The widest limit in force when a message started or its token may have been granted.
+    fn limit_at(&self, started: u64) -> Option<u32> {
+        let ends = |place: usize| self.limits.get(place + 1).map_or(u64::MAX, |next| next.0);
+        let held = self.limits.iter().enumerate().filter(|(place, (from, _))| {
+            *from <= started && ends(*place) >= started.saturating_sub(GRACE)
+        });
+        held.map(|(_, (_, limit))| limit.unwrap_or(u32::MAX)).max().filter(|most| *most < u32::MAX)
+    }
+
+    /// Another source counts here too: of two limits the tighter one holds.
+    fn tighten(&mut self, other: &Limits) {
+        for ((_, limit), (_, other)) in self.limits.iter_mut().zip(other) {
+            *limit = (*limit).into_iter().chain(*other).min();
         }
     }
 
@@ -198,12 +249,25 @@ impl Sweep {
             self.held_back.pop();
             self.newest = started;
             self.window.push_back(started);
-            while self.window.front().is_some_and(|first| started - first >= HOUR) {
+            while self.window.front().is_some_and(|first| started - first >= self.span) {
                 self.window.pop_front();
             }
             let now = self.window.len() as u64;
-            if now > self.maximum {
+            let limit = self.limit_at(started);
+            self.passed |= limit.is_some_and(|limit| now > u64::from(limit));
+            // The fullest window is the one nearest to its own limit, not the largest.
+            let fuller = match (limit, self.limit) {
+                (Some(limit), Some(most)) => {
+                    u128::from(now) * u128::from(most)
+                        > u128::from(self.maximum) * u128::from(limit)
+                }
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => now > self.maximum,
+            };
+            if fuller {
                 self.maximum = now;
+                self.limit = limit;
                 self.busiest = (self.window.front().copied().unwrap_or(started), started);
             }
         }
@@ -216,6 +280,7 @@ pub struct Auditor<'rules> {
     rules: &'rules RuleSet,
     /// Messages per hour of sources that the configuration caps.
     caps: BTreeMap<u32, u32>,
+    past: Past,
     sweeps: BTreeMap<BudgetName, Sweep>,
     newest: u64,
     swept_at: u64,
@@ -227,7 +292,51 @@ impl<'rules> Auditor<'rules> {
     #[must_use]
     pub fn new(rules: &'rules RuleSet, caps: BTreeMap<u32, u32>) -> Self {
         let (sweeps, report) = (BTreeMap::new(), AuditReport::default());
-        Self { rules, caps, sweeps, newest: 0, swept_at: 0, report }
+        let past = Past::default();
+        Self { rules, caps, past, sweeps, newest: 0, swept_at: 0, report }
+    }
+
+    /// Judges each message by the levels and warm-up caps of its time.
+    #[must_use]
+    pub fn with_past(mut self, past: Past) -> Self {
+        self.past = past;
+        self
+    }
+
+    /// The hourly limit of a rule for a source, from each moment on.
+    fn limits_of(&self, rule: &str, source: u32) -> Option<(Limits, Scope)> {
+        let id = self.rules.id_of(rule)?;
+        let scope = self.rules.rule(id).scope;
+        let at = |set: &RuleSet| {
+            let id = set.id_of(rule)?;
+            Some(set.limits(id, SourceId(source)).messages_per_hour)
+        };
+        if self.past.rules.is_empty() {
+            return Some((vec![(0, at(self.rules))], scope));
+        }
+        Some((self.past.rules.iter().map(|(from, set)| (*from, at(set))).collect(), scope))
+    }
+
+    /// The sweeps of the warm-up caps in which an attempt counts.
+    fn warm_up_of(&self, entry: &Entry) -> Vec<(BudgetName, u64, Limits)> {
+        let source = SourceId(entry.source);
+        let of = |cap: &dyn Fn(&SourceCaps) -> Option<u32>| -> Limits {
+            let caps = self.past.warm_up.iter();
+            let limits = caps.map(|(from, caps)| (*from, caps.sources.get(&source).and_then(cap)));
+            core::iter::once((0, None)).chain(limits).collect()
+        };
+        let rule = entry.rule.clone();
+        let found = [
+            (BudgetName::WarmUpHour(entry.source), HOUR, of(&|caps| caps.per_hour)),
+            (BudgetName::WarmUpDay(entry.source), DAY, of(&|caps| caps.per_day)),
+            (
+                BudgetName::WarmUpProvider(entry.source, rule),
+                DAY,
+                of(&|caps| caps.line(&entry.rule)),
+            ),
+        ];
+        let ever = |limits: &Limits| limits.iter().any(|(_, limit)| limit.is_some());
+        found.into_iter().filter(|(.., limits)| ever(limits)).collect()
     }
 
     /// A line whose attempt never came to MAIL FROM.
@@ -256,21 +365,24 @@ impl<'rules> Auditor<'rules> {
         let mut in_order = true;
         if let Some(limit) = self.caps.get(&entry.source) {
             let cap = self.sweeps.entry(BudgetName::Cap(entry.source));
-            in_order &= cap.or_insert_with(|| Sweep::new(*limit, None)).take(entry.started_micros);
+            let new = || Sweep::new(vec![(0, Some(*limit))], HOUR, None);
+            in_order &= cap.or_insert_with(new).take(entry.started_micros);
         }
-        if let Some(id) = self.rules.id_of(&entry.rule) {
-            let scope = self.rules.rule(id).scope;
-            let limit = self.rules.limits(id, SourceId(entry.source)).messages_per_hour;
+        for (name, span, limits) in self.warm_up_of(entry) {
+            let sweep = self.sweeps.entry(name).or_insert_with(|| Sweep::new(limits, span, None));
+            in_order &= sweep.take(entry.started_micros);
+        }
+        if let Some((limits, scope)) = self.limits_of(&entry.rule, entry.source) {
             let (source, target) = match scope {
                 Scope::Path => (Some(entry.source), Some(entry.target)),
                 Scope::Source => (Some(entry.source), None),
                 Scope::Rule => (None, None),
             };
             let name = BudgetName::Rule(entry.rule.clone(), source, target);
-            let new = || Sweep::new(limit, Some(scope));
+            let new = || Sweep::new(limits.clone(), HOUR, Some(scope));
             let sweep = self.sweeps.entry(name).or_insert_with(new);
             // One budget for sources at different levels: the gentlest level holds.
-            sweep.limit = sweep.limit.min(limit);
+            sweep.tighten(&limits);
             in_order &= sweep.take(entry.started_micros);
         } else {
             *self.report.unknown_rules.entry(entry.rule.clone()).or_default() += 1;
@@ -298,6 +410,15 @@ impl<'rules> Auditor<'rules> {
                 BudgetName::Cap(source) => {
                     ("[[source]]".to_owned(), "cap", SourceId(source).to_string())
                 }
+                BudgetName::WarmUpHour(source) => {
+                    ("warm-up".to_owned(), "cap", format!("{} an hour", SourceId(source)))
+                }
+                BudgetName::WarmUpDay(source) => {
+                    ("warm-up".to_owned(), "cap", format!("{} a day", SourceId(source)))
+                }
+                BudgetName::WarmUpProvider(source, rule) => {
+                    (format!("warm-up at {rule}"), "cap", format!("{} a day", SourceId(source)))
+                }
                 BudgetName::Rule(rule, source, target) => {
                     let key = match (source, target) {
                         (Some(source), Some(target)) => format!("{}>{target}", SourceId(source)),
@@ -311,12 +432,13 @@ impl<'rules> Auditor<'rules> {
                 rule,
                 scope: scope.to_owned(),
                 key,
-                limit_per_hour: sweep.limit,
+                limit_per_hour: sweep.limit.unwrap_or(u32::MAX),
+                window_seconds: u32::try_from(sweep.span / 1_000_000).unwrap_or(u32::MAX),
                 maximum: sweep.maximum,
                 busiest_from: Timestamp::from_micros(sweep.busiest.0).to_string(),
                 busiest_to: Timestamp::from_micros(sweep.busiest.1).to_string(),
                 messages: sweep.messages,
-                held: sweep.maximum <= u64::from(sweep.limit),
+                held: !sweep.passed,
             });
         }
         budgets.sort_by(|one, other| {

@@ -34,6 +34,7 @@ mod serve;
 mod show;
 mod stat;
 mod suppression;
+mod warmup;
 
 use std::process::ExitCode;
 
@@ -87,6 +88,8 @@ enum Command {
     Reaction(reaction::ReactionArguments),
     /// Measure the mail path on loopback
     Bench(bench::BenchArguments),
+    /// Warm new sources up: plan, status, and the planner's proposals about levels
+    Warmup(warmup::WarmupArguments),
     /// Budgets and limits of the running node; audit of the delivery log
     Stat(stat::StatArguments),
 }
@@ -110,6 +113,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Suppression(arguments) => suppression::run(globals, &arguments),
         Command::Reaction(arguments) => reaction::run(globals, &arguments),
         Command::Bench(arguments) => bench::run(globals, &arguments),
+        Command::Warmup(arguments) => warmup::run(globals, arguments),
         Command::Stat(arguments) => stat::run(globals, arguments),
     }
 }

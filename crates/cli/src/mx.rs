@@ -12,6 +12,7 @@ use crate::globals::{Globals, read_bounded, rule_set};
 use crate::output::{self, count, number, print, print_json};
 
 mod explain;
+mod level;
 mod live;
 mod text;
 
@@ -31,6 +32,8 @@ enum MxCommand {
     /// Which rule holds for a domain's mail exchangers, why, and how much it allows
     #[command(long_about = explain::LONG_ABOUT)]
     Explain(explain::MxExplainArguments),
+    /// Levels: how hard the figures are pressed; show, set, history, undo
+    Level(level::LevelArguments),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +67,7 @@ pub fn run(globals: &Globals, arguments: MxArguments) -> Ended {
         MxCommand::Check(arguments) => check(globals, &arguments),
         MxCommand::List(arguments) => list(globals, &arguments),
         MxCommand::Explain(arguments) => explain::run(globals, &arguments),
+        MxCommand::Level(arguments) => level::run(globals, arguments),
     }
 }
 

@@ -6,13 +6,14 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use rules::Level;
+use quota::WarmUpCaps;
+use rules::{Level, Levels, RuleSet};
 use serde_json::Value;
 
-use crate::audit::{AuditReport, Auditor, Entry};
+use crate::audit::{AuditReport, Auditor, Entry, Past};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::Globals;
+use crate::globals::{Globals, rule_set};
 use crate::output::{count, moment, number, print, print_json, printable, say, table};
 use crate::{paths, show};
 
@@ -55,8 +56,9 @@ consecutive seconds, and compare it with the limit in force. Shares no code with
 Exit status 1 when a limit was passed, and when lines could not be judged: malformed, of a rule that \
 the rule set does not have, or hours out of order.
 
-Limits are those of the rules and levels as they are now. After they were lowered, hours before that \
-may show as excess: audit those with the rules of that time (--rules, --level).";
+Levels and warm-up caps are those of the time of each message, when a node runs that can say them; the \
+rules are those of now. After a rule was lowered, hours before that may show as excess: audit those \
+with the rules of that time (--rules, --level).";
 
 #[derive(Debug, Args)]
 struct AuditArguments {
@@ -309,7 +311,11 @@ fn audit(globals: &Globals, arguments: &AuditArguments) -> Ended {
     let sources = config.iter().flat_map(|config| &config.sources);
     let caps: BTreeMap<u32, u32> =
         sources.filter_map(|source| Some((source.id.0, source.messages_per_hour?))).collect();
-    let mut auditor = Auditor::new(&rules, caps);
+    let past = match (&config, arguments.level, &arguments.rules) {
+        (Some(config), None, None) => past_of_node(globals, config)?,
+        _ => Past::default(),
+    };
+    let mut auditor = Auditor::new(&rules, caps).with_past(past);
     let unfinished = feed(&files, &mut auditor)?;
     let report = auditor.finish();
     if globals.json() {
@@ -323,6 +329,48 @@ fn audit(globals: &Globals, arguments: &AuditArguments) -> Ended {
         ));
     }
     Ok(Outcome::of(report.limits_held))
+}
+
+/// Levels and warm-up caps as they were, asked of the running node; without one, those of the configuration
+/// count for all times.
+fn past_of_node(globals: &Globals, config: &node::config::Config) -> Result<Past, Failure> {
+    if config.http.listen.is_empty() {
+        return Ok(Past::default());
+    }
+    let client = NodeClient::new(globals, &NodeArguments::default())?;
+    let asked = crate::runtime()?.block_on(async {
+        let levels = client.get_if_running(&["levels", "past"]).await?;
+        let warm_up = client.get_if_running(&["warm-up"]).await?;
+        Ok::<_, Failure>(levels.zip(warm_up))
+    });
+    let Some((levels, warm_up)) = asked? else {
+        say(
+            "note: no node answers; the levels of the configuration are taken for all times, and no warm-up caps",
+        );
+        return Ok(Past::default());
+    };
+    let strange = |fault: serde_json::Error| {
+        Failure::environment(format!("the node's answer is of another version: {fault}"))
+    };
+    let mut past = Past::default();
+    for one in list(&levels, "past") {
+        let from = one.get("from_micros").and_then(Value::as_u64).unwrap_or(0);
+        let held = one.get("levels").cloned().unwrap_or_default();
+        let held: Levels = serde_json::from_value(held).map_err(strange)?;
+        if past.rules.last().is_none_or(|(_, set): &(u64, RuleSet)| *set.levels() != held) {
+            past.rules.push((from, rule_set(config.rules.mx.as_deref(), &held)?));
+        }
+    }
+    for one in list(&warm_up, "past_caps") {
+        let from = one.get("from").and_then(Value::as_str).unwrap_or_default();
+        let from: jiff::Timestamp = from.parse().map_err(|fault| {
+            Failure::environment(format!("the node's answer is of another version: {fault}"))
+        })?;
+        let caps = one.get("caps").cloned().unwrap_or_default();
+        let caps: WarmUpCaps = serde_json::from_value(caps).map_err(strange)?;
+        past.warm_up.push((u64::try_from(from.as_microsecond()).unwrap_or(0), caps));
+    }
+    Ok(past)
 }
 
 /// A delivery log and its rotated files: `log`, `log.1`, `log.2`, ...

@@ -373,7 +373,7 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
     use engine::{RestCause, WaitReason};
 
     let quota = |limit| WaitReason::Quota {
-        wait: QuotaWait { until: None, limit, rule: "".into(), figure: 1, used: 1 },
+        wait: QuotaWait { until: None, limit, rule: "".into(), source: None, figure: 1, used: 1 },
     };
     let resting = |cause| WaitReason::PathResting { cause, last: String::new() };
     let by = engine::reactions::ReactionCited { id: 1, rule: "r".into(), version: "v".into() };
@@ -392,6 +392,8 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         quota(QuotaLimit::Pace),
         quota(QuotaLimit::MinuteEnd),
         quota(QuotaLimit::Source),
+        quota(QuotaLimit::WarmUpHour),
+        quota(QuotaLimit::WarmUpProvider),
         quota(QuotaLimit::Delivery),
         quota(QuotaLimit::Connections),
         quota(QuotaLimit::ConnectionRate),

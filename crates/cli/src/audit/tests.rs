@@ -183,3 +183,71 @@ proptest! {
         prop_assert_eq!(all, entries.len() as u64);
     }
 }
+
+/// A level that was lowered at noon: what was sent before it is no excess, what came after is.
+#[test]
+fn each_message_is_judged_by_the_level_of_its_time() {
+    let minute = 60_000_000;
+    let noon = 1_000 * minute;
+    let past = |before: Level, after: Level| Past {
+        rules: vec![(0, rule_set(&Levels::all(before))), (noon, rule_set(&Levels::all(after)))],
+        warm_up: Vec::new(),
+    };
+    let rules = rule_set(&Levels::default());
+    let audit = |past: Past, entries: &[Entry]| {
+        let mut auditor = Auditor::new(&rules, BTreeMap::new()).with_past(past);
+        for (line, entry) in (1..).zip(entries) {
+            auditor.attempt("log", line, entry);
+        }
+        auditor.finish()
+    };
+    // Six in the hour before noon: allowed at fast (twice three), not at normal.
+    let six: Vec<Entry> =
+        (0..6).map(|n| entry(noon - (30 - n) * minute, 1, 1, "by-source")).collect();
+    assert!(audit(past(Level::Fast, Level::Normal), &six).limits_held);
+    assert!(!audit(past(Level::Normal, Level::Fast), &six).limits_held);
+    // One more, ten minutes after noon, is one too many at normal; half a minute after it a token of before is used.
+    let mut late = six.clone();
+    late[5].started_micros = noon + minute / 2;
+    assert!(audit(past(Level::Fast, Level::Normal), &late).limits_held);
+    late.push(entry(noon + 10 * minute, 1, 1, "by-source"));
+    let report = audit(past(Level::Fast, Level::Normal), &late);
+    assert!(!report.limits_held && report.excesses == 1);
+    assert_eq!((report.budgets[0].maximum, report.budgets[0].limit_per_hour), (7, 3));
+}
+
+/// Warm-up caps: any hour, any day, a provider's line, by what held at the time.
+#[test]
+fn warm_up_caps_are_audited_by_hour_and_day() {
+    let hour = 3_600_000_000;
+    let caps = |per_hour, per_day, line| {
+        let caps = SourceCaps {
+            per_hour: Some(per_hour),
+            per_day: Some(per_day),
+            provider_per_day: Some(line),
+            providers: BTreeMap::new(),
+        };
+        WarmUpCaps { sources: BTreeMap::from([(SourceId(7), caps)]) }
+    };
+    let rules = rule_set(&Levels::all(Level::Boost));
+    let audit = |past: Vec<(u64, WarmUpCaps)>, entries: &[Entry]| {
+        let past = Past { rules: Vec::new(), warm_up: past };
+        let mut auditor = Auditor::new(&rules, BTreeMap::new()).with_past(past);
+        for (line, entry) in (1..).zip(entries) {
+            auditor.attempt("log", line, entry);
+        }
+        let report = auditor.finish();
+        let passed = report.budgets.iter().filter(|budget| !budget.held);
+        passed.map(|budget| format!("{} {}", budget.rule, budget.key)).collect::<Vec<_>>()
+    };
+    let day: Vec<Entry> = (0..20).map(|n| entry(n * hour, 7, 1, "by-source")).collect();
+    let none: Vec<String> = Vec::new();
+    assert_eq!(audit(vec![(0, caps(1, 20, 20))], &day), none);
+    assert_eq!(audit(vec![(0, caps(1, 19, 20))], &day), ["warm-up s7 a day"]);
+    assert_eq!(audit(vec![(0, caps(1, 20, 19))], &day), ["warm-up at by-source s7 a day"]);
+    assert_eq!(audit(vec![(0, caps(0, 20, 20))], &day), ["warm-up s7 an hour"]);
+    // Caps that came after the last message judge nothing; those that were lifted judge nothing later.
+    assert_eq!(audit(vec![(21 * hour, caps(0, 0, 0))], &day), none);
+    let lifted = vec![(0, caps(1, 10, 10)), (9 * hour + 1, WarmUpCaps::default())];
+    assert_eq!(audit(lifted, &day), none);
+}

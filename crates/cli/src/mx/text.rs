@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use rules::LevelOrigin;
-
 use crate::output::{count, number, printable, table};
 
 use super::explain::{Explained, ExplainedHost};
@@ -67,11 +65,7 @@ fn rules(text: &mut String, explained: &Explained) {
 
 fn rule(text: &mut String, host: &ExplainedHost) {
     let named = &host.rule;
-    let origin = match host.level_origin {
-        LevelOrigin::Rule => "set for this rule",
-        LevelOrigin::Source => "set for the source",
-        LevelOrigin::Default => "the general one",
-    };
+    let origin = host.level_origin.words();
     let _ =
         writeln!(text, "rule {} ({}), {}:{}", named.name, named.provider, named.file, named.line);
     let _ = writeln!(
