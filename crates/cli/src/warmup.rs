@@ -125,7 +125,7 @@ fn plan(globals: &Globals, arguments: &PlanArguments) -> Ended {
         Some(text) => Day::parse(text).ok_or_else(|| {
             Failure::environment(format!("{text:?} is no date such as 2026-12-01"))
         })?,
-        None => today()?,
+        None => today(),
     };
     let mut plan = WarmUpPlan::new(SourceId(arguments.source), start, arguments.volume);
     plan.first_per_hour = arguments.first_per_hour;
@@ -165,10 +165,9 @@ fn plan(globals: &Globals, arguments: &PlanArguments) -> Ended {
     Ok(Outcome::Fine)
 }
 
-fn today() -> Result<Day, Failure> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_err(|_| Failure::environment("the clock stands before 1970"))?;
-    Ok(Day::of(Timestamp::from_secs(now.as_secs())))
+/// The day of the wall clock.
+fn today() -> Day {
+    Day::of(Timestamp::from_micros(node::clock::read_clocks().wall))
 }
 
 fn plan_json(plan: &WarmUpPlan) -> Value {

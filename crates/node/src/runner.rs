@@ -385,7 +385,12 @@ impl Runner {
                 self.engine.handle(now, Event::BounceRulesReplaced(bounce));
                 self.engine.handle(now, Event::ReactionRulesReplaced(reaction));
             }
-            Input::WarmUp(caps) => self.ledger.replace_warm_up(now, caps),
+            Input::WarmUp(caps) => {
+                self.ledger.replace_warm_up(now, caps);
+                // What waits for the old caps asks again.
+                let rules = Arc::clone(self.engine.rules());
+                self.engine.handle(now, Event::RulesReplaced(rules));
+            }
             Input::Complained(domain) => self.complained(now, domain),
             Input::Ask(question) => {
                 question(&View { engine: &self.engine, ledger: self.ledger.ledger(), now });

@@ -81,7 +81,7 @@ pub fn merge(explained: &mut Explained, answer: &Value) {
             && limit != u64::from(known.limit_per_hour)
         {
             differing.insert(format!(
-                "the running node has {limit} an hour for rule {rule}: its rules or levels differ from those read here (`mailweir stat reload`)"
+                "the running node has {limit} an hour for rule {rule}: its rules or levels differ from those read here (`mailweir mx level show`, `mailweir stat reload`)"
             ));
         }
     }

@@ -286,7 +286,7 @@ impl ReturnedMail {
         ];
         let domain: Box<str> = address.rsplit_once('@').map_or("", |(_, domain)| domain).into();
         let evidence = Evidence {
-            provider: domain.clone().into(),
+            provider: domain.clone(),
             at: arrived.origin.at(),
             delivery: Some(verp.delivery),
             message: Some(message),

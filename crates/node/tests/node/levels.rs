@@ -78,21 +78,28 @@ fn boost_until(now: mail::time::Timestamp, ahead: i64) -> store::Write {
     store::Write::PutSetting { key: "level_decisions".into(), value: value.into() }
 }
 
+/// Writes into the store of a node that is down.
+fn write(world: &World, write: store::Write) {
+    let options = store::SqliteOptions::default();
+    let mut store = store::SqliteStore::open(&world.config().data_dir, options).unwrap();
+    store::Store::apply(&mut store, &[write]).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boost_ends_by_itself_whether_the_node_runs_or_not() {
     let world = World::one(91, Mood::default()).rules(&figures());
     let node = world.start();
     let now = node.intake().now();
-    node.intake().write(boost_until(now, 3)).await.unwrap();
     node.shutdown().await;
+    write(&world, boost_until(now, 5));
     // Started before the end: it holds, and ends while the node runs.
     let node = world.start();
     let level = async || node.questions().rules().await.unwrap().levels().default;
     assert_eq!(level().await, Level::Boost);
     eventually("the end of boost", async || (level().await == Level::Normal).then_some(())).await;
     let now = node.intake().now();
-    node.intake().write(boost_until(now, -1)).await.unwrap();
     node.shutdown().await;
+    write(&world, boost_until(now, -1));
     // Ended while the node was down.
     let node = world.start();
     assert_eq!(node.questions().rules().await.unwrap().levels().default, Level::Normal);

@@ -156,6 +156,9 @@ fn the_history_is_bounded_and_loses_nothing_that_counts() {
     assert_eq!(full.decide(more, "ann", "x", START), Err(DecisionFault::Full));
 }
 
+/// Number, level, end in hours, what it undoes.
+type Modelled = (u64, Option<Level>, Option<u64>, Option<u64>);
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 256,
@@ -171,7 +174,7 @@ proptest! {
     ) {
         let mut decisions = LevelDecisions::default();
         let mut now = 0;
-        let mut model: Vec<(u64, Option<Level>, Option<u64>, Option<u64>)> = Vec::new();
+        let mut model: Vec<Modelled> = Vec::new();
         for (kind, lasts, which, pass) in steps {
             now += pass;
             if kind == 5 {
