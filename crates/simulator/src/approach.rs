@@ -137,6 +137,7 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
         affinities: vec![Affinity { name: "default".into(), sources: vec![SourceId(1)] }],
         excluded: Vec::new(),
         source_limits: BTreeMap::new(),
+        warm_up: quota::WarmUpCaps::default(),
         rules: vec![(rules, Levels::default())],
         providers: vec![provider],
         zones: vec![(domain.clone(), zone)],

@@ -79,7 +79,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Each with the words of the checker that finds it.
-    pub const ALL: [(Self, &'static str); 25] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::ForgottenRecipient, " is lost"),
         (Self::PutOffIsSent, "is called sent and nobody has it"),
         (Self::PutOffIsFailed, "is called failed and nobody refused it"),

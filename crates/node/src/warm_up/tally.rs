@@ -215,7 +215,7 @@ fn change_of(attempt: &Attempt) -> Option<Tally> {
             if !matches!(stage, Stage::MailFrom | Stage::RcptTo | Stage::Data | Stage::Content) {
                 return None;
             }
-            let reason = attempt.judgement.as_ref().map(|judgement| judgement.reason);
+            let reason = attempt.judgement.as_ref().map(|judgement| judgement.verdict.reason);
             change.blocked = u64::from(reason == Some(Reason::Refused));
             match (reason, attempt.fate) {
                 (Some(Reason::UserUnknown), _) => change.unknown_users = 1,
