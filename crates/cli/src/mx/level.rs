@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{CallFault, NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{moment, number, print, print_json, printable, say, table};
+use crate::output::{moment, number, print, print_json, printable, say};
 use crate::quarantine::text::{second, word};
 
 /// Figures in the table, with their names in 14 columns.
@@ -315,11 +315,9 @@ fn inherits_all(rule: &Value) -> bool {
 }
 
 fn show_text(rules: &[Value], all: bool) -> String {
-    let mut columns = vec!["rule", "figure"];
-    let names: Vec<String> = Level::ALL.iter().map(|level| format!(">{level}")).collect();
-    columns.extend(names.iter().map(String::as_str));
-    columns.push("from");
-    let mut rows = table(&columns);
+    let names = Level::ALL.map(Level::word);
+    let mut rows = line("rule", "figure", &names, "from");
+    rows += &format!("{}\n", "─".repeat(WIDTH - 1));
     let (mut inheriting, mut held) = (Vec::new(), false);
     for rule in rules {
         let name = word(rule, "rule");
@@ -329,15 +327,13 @@ fn show_text(rules: &[Value], all: bool) -> String {
         }
         let mut first = Some(name);
         for figure in rule.get("figures").and_then(Value::as_array).into_iter().flatten() {
-            let mut cells = vec![first.take().unwrap_or_default(), figure_name(figure)];
             let (levels, from) = row(figure);
             held |= levels.iter().any(|cell| cell.ends_with(['!', '^']));
-            cells.extend(levels);
-            cells.push(from);
-            rows.add_row(cells);
+            let name = first.take().unwrap_or_default();
+            rows += &line(&name, &figure_name(figure), &levels, &from);
         }
     }
-    let mut text = format!("{rows}\n");
+    let mut text = rows;
     if held {
         text += "\n!  held down by a hard or published figure, which no level passes\n";
         text += "^  held down by the 100 connections per source and provider\n";
@@ -353,6 +349,16 @@ fn show_text(rules: &[Value], all: bool) -> String {
         text += &folded(&inheriting);
     }
     text
+}
+
+/// A line of the table. Its columns have the width of the longest shipped names, so that it fits 100 columns; the
+/// terminal has no say in it.
+fn line<Cell: AsRef<str>>(rule: &str, figure: &str, levels: &[Cell], from: &str) -> String {
+    let mut text = format!("{rule:<20} {figure:<14}");
+    for (cell, width) in levels.iter().zip([8, 8, 8, 10, 9, 8]) {
+        let _ = write!(text, "{:>width$}", cell.as_ref());
+    }
+    format!("{text}  {from}\n")
 }
 
 /// Names in lines of [`WIDTH`].
@@ -446,7 +452,7 @@ mod tests {
         let words: Vec<&str> = line("google").split_whitespace().collect();
         assert_eq!(words, ["google", "connections", "1", "5", "7", "10", "14", "5", "stated"]);
         let words: Vec<&str> = line("orange").split_whitespace().collect();
-        assert_eq!(words, ["orange", "connections", "1", "2", "2!", "2!", "2!", "2", "stated"]);
+        assert_eq!(words, ["orange", "connections", "1", "2", "2", "2!", "2!", "2", "stated"]);
         let words: Vec<&str> = line("default").split_whitespace().collect();
         assert_eq!(words, ["default", "connections", "3", "10", "14", "20", "28", "10", "stated"]);
         let detail = detail_text(rules.iter().find(|rule| word(rule, "rule") == "orange").unwrap());

@@ -48,13 +48,14 @@ async fn a_level_is_in_force_at_once_and_loses_no_count() {
     assert_eq!((shown.in_force.default, shown.decisions.len()), (Level::Slow, 2));
     assert!(shown.rules_version > version);
     assert_eq!(used(&node).await, 80);
-    // Back to fast, where 80 are all there is; undone too, normal has none either.
+    // Back to fast, where 80 are all there is; undone too, there are none either.
     let undo = |decision| LevelChange::Undo { decision };
     let questions = node.questions();
     questions.decide_level(undo(2), "bob", "mistake").await.unwrap();
     assert_eq!(questions.levels().await.unwrap().in_force.default, Level::Fast);
     questions.decide_level(undo(fast), "bob", "mistake").await.unwrap();
-    assert_eq!(questions.levels().await.unwrap().in_force.default, Level::Normal);
+    // The configuration of these tests says custom.
+    assert_eq!(questions.levels().await.unwrap().in_force.default, Level::Custom);
     set(&node, Level::VeryFast).await;
     sent(&intake, id, 160).await;
     assert_eq!(used(&node).await, 160);
@@ -96,13 +97,13 @@ async fn boost_ends_by_itself_whether_the_node_runs_or_not() {
     let node = world.start();
     let level = async || node.questions().rules().await.unwrap().levels().default;
     assert_eq!(level().await, Level::Boost);
-    eventually("the end of boost", async || (level().await == Level::Normal).then_some(())).await;
+    eventually("the end of boost", async || (level().await == Level::Custom).then_some(())).await;
     let now = node.intake().now();
     node.shutdown().await;
     write(&world, boost_until(now, -1));
     // Ended while the node was down.
     let node = world.start();
-    assert_eq!(node.questions().rules().await.unwrap().levels().default, Level::Normal);
+    assert_eq!(node.questions().rules().await.unwrap().levels().default, Level::Custom);
     let shown = node.questions().levels().await.unwrap();
     assert_eq!(shown.decisions[0].standing, rules::DecisionStanding::Ended);
     world.end(node).await;
