@@ -216,7 +216,9 @@ fn plan_text(plan: &WarmUpPlan) -> String {
     let reached = schedule.iter().find(|day| day.reaches_goal);
     let reached = reached.map_or_else(|| "never".to_owned(), |day| day.day.to_string());
     format!(
-        "source {}: {} an hour times {:.2} a day, from {}\n\n{rows}\n\n{} a day are reached on {reached}, if every day has mail and keeps its guards\n(complaints under 0.3 %, put off under 20 %, unknown users under 3 %). After {} days without mail it begins anew.\n",
+        "source {}: {} an hour times {:.2} a day, from {}\n\n{rows}\n\n{} a day are reached on {reached}, \
+         if every day has mail and keeps its guards\n(complaints under 0.3 %, put off under 20 %, unknown users under 3 %). \
+         After {} days without mail it begins anew.\n",
         plan.source.0,
         plan.first_per_hour,
         f64::from(plan.growth_percent) / 100.0,

@@ -16,6 +16,7 @@ pub mod contents;
 pub mod delivery_log;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+mod sweeping;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use connections::Connections;
 use contents::Contents;
 use delivery_log::DeliveryLog;
 use ledger::LedgerDesk;
+use sweeping::sweep_of;
 
 /// Events handled before the engine decides.
 const BATCH_MAX: usize = 4_096;
@@ -58,9 +60,6 @@ const ONCE_KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// Pause before something that the store refused is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// Messages swept in one step of expiring or cancelling.
-const SWEEP_STEP: u32 = 2_000;
 
 /// Domain numbers remembered.
 const DOMAIN_IDS_MAX: usize = 500_000;
@@ -598,48 +597,6 @@ impl Runner {
         }
     }
 
-    fn sweep(&mut self, sweep: Sweep, cancel: bool) {
-        let inputs = self.inputs.clone();
-        let kept = sweep.clone();
-        let reply = Box::new(move |answer| {
-            let _ = inputs.send(Input::Swept { sweep: kept, cancel, answer });
-        });
-        let write = if cancel { Write::CancelQueued(sweep) } else { Write::Expire(sweep) };
-        self.writer.send(write, reply);
-    }
-
-    fn swept(
-        &mut self,
-        now: Timestamp,
-        sweep: Sweep,
-        cancel: bool,
-        answer: Result<Written, StoreFault>,
-    ) {
-        match answer {
-            Ok(Written::Swept(swept)) => {
-                if let Some(next) = swept.next {
-                    self.sweep(Sweep { from: next, ..sweep }, cancel);
-                    return;
-                }
-                if swept.finished {
-                    self.delivery_touched(now, sweep.delivery);
-                }
-                let event = Event::SweepDone { delivery: sweep.delivery, more: false };
-                self.engine.handle(now, event);
-            }
-            Ok(other) => tracing::error!(?other, "the store answered a sweep with something else"),
-            Err(fault) => {
-                self.store_failed(now, &fault);
-                let inputs = self.inputs.clone();
-                self.runtime.spawn(async move {
-                    tokio::time::sleep(STORE_RETRY).await;
-                    let event = Event::SweepDone { delivery: sweep.delivery, more: true };
-                    let _ = inputs.send(Input::Event(event));
-                });
-            }
-        }
-    }
-
     /// Tells the engine what the store holds of a delivery.
     fn delivery_touched(&mut self, now: Timestamp, id: DeliveryId) {
         match self.contents.read(|reads| reads.delivery(id)) {
@@ -742,21 +699,6 @@ impl Runner {
             let _ = inputs.send(Input::ReactionsKept { answer });
         });
         self.writer.send(reactions::write(&self.reactions), reply);
-    }
-
-    fn expire(&mut self, now: Timestamp, delivery: DeliveryId, before: Option<Timestamp>) {
-        let through = match before {
-            None => None,
-            Some(before) => {
-                match self.contents.read(|reads| reads.newest_accepted_before(before)) {
-                    Ok(Some(through)) => Some(through),
-                    // Nothing is that old.
-                    Ok(None) => return,
-                    Err(fault) => return self.store_failed(now, &fault),
-                }
-            }
-        };
-        self.sweep(sweep_of(delivery, through, now, "validity ended"), false);
     }
 
     fn find_due(&self, after: u64, limit: usize) {
@@ -875,22 +817,6 @@ impl Runner {
         }
         inputs.close();
         self.ledger.at_the_end(&self.writer, self.clock.now(), &self.clock);
-    }
-}
-
-fn sweep_of(
-    delivery: DeliveryId,
-    through: Option<mail::id::MessageId>,
-    at: Timestamp,
-    reason: &str,
-) -> Sweep {
-    Sweep {
-        delivery,
-        from: DomainId::default(),
-        through,
-        limit: SWEEP_STEP,
-        at,
-        reason: reason.into(),
     }
 }
 
