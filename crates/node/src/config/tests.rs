@@ -654,6 +654,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         "servers",
         "only_targets",
         "own_names",
+        "hourly_base",
         "unsubscribe_base_url",
         "unsubscribe_mailto",
         "feedback_id_sender",
