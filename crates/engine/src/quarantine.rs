@@ -37,8 +37,8 @@ mod tests;
 
 pub use admission::{AdmissionSet, Mark, Refusal};
 pub use cleanup::{
-    CleanUpReport, CleanUpStep, Cleaned, EVIDENCE_KEPT_FOR, SEEN_KEPT_FOR, STRAYS_KEPT_FOR,
-    TEXTS_KEPT_FOR,
+    CleanUpReport, CleanUpStep, Cleaned, EVIDENCE_KEPT_FOR, SEEN_KEPT_FOR, SESSION_SEEN_KEPT_FOR,
+    STRAYS_KEPT_FOR, TEXTS_KEPT_FOR,
 };
 pub use desk::{Alert, Desk, Outcome};
 pub use evidence::{

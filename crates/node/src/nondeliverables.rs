@@ -33,9 +33,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use engine::quarantine::{
     AddressFilter, AddressHash, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference,
-    Entry, Explanation, History, HoldRecord, LedgerWrite, LedgerWritten, Policy, PublishedList,
-    Qualification, Selection, State, Stray, Suppressed, SuppressionRecord, TaskRecord, TextFilter,
-    TextKey, TextRecord, Work, explain,
+    Entry, Explanation, History, HoldEnd, HoldRecord, LedgerWrite, LedgerWritten, Policy,
+    PublishedList, Qualification, Selection, State, Stray, Suppressed, SuppressionRecord,
+    TaskRecord, TextFilter, TextKey, TextRecord, Work, explain,
 };
 use mail::address::Mailbox;
 use mail::failure::Reason;
@@ -433,11 +433,8 @@ impl NonDeliverables {
         author: Author,
     ) -> Result<(), IntakeFault> {
         let now = self.inner.intake.now();
-        let writes = self.inner.admission.desk_mut().end_hold(hold, confirmed, author, now);
-        for write in writes {
-            self.carry_out(write).await?;
-        }
-        Ok(())
+        let end = if confirmed { HoldEnd::Confirmed } else { HoldEnd::Dismissed };
+        self.carry_out(LedgerWrite::EndHold { hold, end, author, now }).await.map(drop)
     }
 
     /// Daily counts of what changed nothing, from a day (since 1970-01-01) on.
@@ -513,10 +510,10 @@ impl NonDeliverables {
         match &found.addressee {
             Addressee::Known(address) => {
                 let address = folded(address);
-                if self.inner.admission.is_denylisted(&address) {
+                let deeds = vec![(address.into(), Deed::Unsubscribe)];
+                if self.act_folded(deeds, author).await?.is_empty() {
                     return Ok(());
                 }
-                self.act_folded(vec![(address.into(), Deed::Unsubscribe)], author).await?;
             }
             Addressee::Hashed(hash) => {
                 if !self.suppress_hash(*hash, author).await? {
@@ -621,7 +618,10 @@ impl NonDeliverables {
 
     /// Has a write made durable. The admission set and what people have said are up to date when this returns.
     async fn carry_out(&self, write: LedgerWrite) -> Result<LedgerWritten, IntakeFault> {
-        let starts_task = matches!(write, LedgerWrite::Start { .. } | LedgerWrite::Qualify { .. });
+        let starts_task = matches!(
+            write,
+            LedgerWrite::Start { .. } | LedgerWrite::Qualify { .. } | LedgerWrite::EndHold { .. }
+        );
         let learn = self.lesson(&write);
         let write = Write::Quarantine(Box::new(write));
         let written = self.inner.intake.write_then(write, learn).await?;
@@ -651,6 +651,10 @@ impl NonDeliverables {
             LedgerWrite::Qualify { key, qualification, .. } => Some((*key, *qualification)),
             _ => None,
         };
+        let ended = match write {
+            LedgerWrite::EndHold { hold, end, .. } => Some((*hold, *end == HoldEnd::Confirmed)),
+            _ => None,
+        };
         move |written| {
             let Written::Quarantine(written) = written else { return };
             inner.counts.count_changes(written.changes());
@@ -658,6 +662,10 @@ impl NonDeliverables {
             desk.learn(written.changes());
             for entry in suppressed.iter().flat_map(|(entries, _)| entries) {
                 desk.suppress(entry, suppressed.as_ref().is_some_and(|(_, on)| *on));
+            }
+            if let Some((hold, confirmed)) = ended {
+                // One that calmed down ended in memory first, which is where that is noticed.
+                desk.guard().end(hold, confirmed);
             }
             drop(desk);
             if let Some((key, said)) = said {

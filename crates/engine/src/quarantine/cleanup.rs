@@ -16,6 +16,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub const EVIDENCE_KEPT_FOR: Duration = Duration::from_secs(180 * 86_400);
 /// How long a bounce is recognised when it arrives again.
 pub const SEEN_KEPT_FOR: Duration = Duration::from_secs(60 * 86_400);
+/// How long a refusal in a session of ours is recognised when a crash has it repeated. Far shorter: nobody
+/// sends it again, and there is one for each refused attempt.
+pub const SESSION_SEEN_KEPT_FOR: Duration = Duration::from_secs(3 * 86_400);
 /// How long the daily counts of forged and foreign bounces are kept.
 pub const STRAYS_KEPT_FOR: Duration = Duration::from_secs(400 * 86_400);
 /// How long a text that nobody qualified is kept after it was last met.

@@ -321,11 +321,13 @@ impl Columns {
             None => defaults.reason,
         };
         let moment = |column: usize| field(column).map(parse_moment).transpose();
+        let since = moment(3)?;
         let imported = Imported {
             state,
             reason,
-            since: moment(3)?.unwrap_or(now),
+            since: since.unwrap_or(now),
             until: moment(4)?,
+            undated: since.is_none(),
             counts: field(5).unwrap_or("").parse::<Counts>().map_err(|fault| fault.to_string())?,
             last_counted_at: moment(6)?,
         };

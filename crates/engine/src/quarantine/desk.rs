@@ -142,25 +142,6 @@ impl Desk {
         let state = || self.set.mark(&evidence.hash()).state();
         !evidence.is_delivery() || matches!(state(), Some(State::Valid | State::WithErrors))
     }
-
-    /// A person ends a hold: its replies were true (`confirmed`), or they were not.
-    #[must_use]
-    pub fn end_hold(
-        &mut self,
-        hold: u64,
-        confirmed: bool,
-        author: Author,
-        now: Timestamp,
-    ) -> Vec<LedgerWrite> {
-        self.guard.end(hold, confirmed);
-        let (end, work) = if confirmed {
-            (HoldEnd::Confirmed, Work::Confirm { hold })
-        } else {
-            (HoldEnd::Dismissed, Work::Dismiss { hold })
-        };
-        let ended = LedgerWrite::EndHold { hold, end, author: author.clone(), now };
-        vec![ended, LedgerWrite::Start { work, author, now }]
-    }
 }
 
 /// What is to be made durable when the guard speaks.
@@ -199,12 +180,8 @@ fn consequences(alert: &GuardAlert, now: Timestamp) -> Vec<LedgerWrite> {
         }
         GuardAlert::CalmedDown { hold, provider, held } => {
             let why = format!("{provider} is its usual self again; {held} replies were held back");
-            let work = Work::Dismiss { hold: *hold };
             let (end, author) = (HoldEnd::CalmedDown, author(why));
-            vec![
-                LedgerWrite::EndHold { hold: *hold, end, author: author.clone(), now },
-                LedgerWrite::Start { work, author, now },
-            ]
+            vec![LedgerWrite::EndHold { hold: *hold, end, author, now }]
         }
     }
 }

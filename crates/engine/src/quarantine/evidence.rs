@@ -203,15 +203,22 @@ pub enum Deed {
     /// Errors do not matter: it is always written to. Only a complaint, an unsubscription, a
     /// suppression or another deed end it.
     Allow,
-    /// Quarantined by a person, without an end.
+    /// Quarantined by a person, without an end. One that is denylisted stays so.
     Quarantine(Reason),
     /// Free: whatever stood against it (or for it) is over, its errors are forgotten.
     Release,
-    /// Set as it was elsewhere.
+    /// Set as it was elsewhere. One that is denylisted stays so.
     Import(super::state::Imported),
 }
 
 impl Deed {
+    /// Whether it leaves a denylisted address as it is: a list from elsewhere, and errors, do not know that the
+    /// recipient asked for peace.
+    #[must_use]
+    pub const fn yields_to_denylist(&self) -> bool {
+        matches!(self, Self::Quarantine(_) | Self::Import(_))
+    }
+
     /// A word for lists.
     #[must_use]
     pub const fn word(&self) -> &'static str {

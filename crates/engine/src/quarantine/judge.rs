@@ -12,7 +12,9 @@
 //! - A quarantine that ends by itself ends exactly then, and the counts begin anew. During it a
 //!   reason that quarantines for good at the first error takes its place.
 //! - A complaint denylists, even what is allowlisted: the recipient's wish outranks ours.
-//! - A deed outweighs everything before it.
+//! - A deed outweighs everything before it. But an import, or a quarantine by a person, of what is denylisted
+//!   changes nothing: a list from elsewhere knows nothing of the recipient's wish. A release or an
+//!   allowlisting ends it.
 
 use mail::failure::{FailureType, Reason};
 use mail::id::MessageId;
@@ -206,6 +208,9 @@ impl Fold<'_> {
 
     fn act(&mut self, action: &Action) {
         let cause = Cause::Action(action.id);
+        if matches!(self.mode, Mode::Denied) && action.deed.yields_to_denylist() {
+            return;
+        }
         self.begin_anew(action.at, cause);
         match &action.deed {
             Deed::Release => {}

@@ -364,7 +364,8 @@ pub enum LedgerWrite {
     },
     /// Records a new hold of the outage guard. → [`LedgerWritten::Done`].
     Hold(HoldRecord),
-    /// Ends a hold; one that has ended or is not known stays as it is. → [`LedgerWritten::Done`].
+    /// Ends a hold, and starts the task that confirms or dismisses what it held back, in one commit.
+    /// → [`LedgerWritten::Started`]; [`LedgerWritten::Done`]: it had ended or is not known, and stays as it is.
     EndHold {
         /// Its number.
         hold: u64,

@@ -8,6 +8,7 @@ use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{ActionId, EntryId};
+use super::policy::Policy;
 
 /// The state of an address.
 #[derive(
@@ -214,8 +215,11 @@ pub struct Imported {
     pub reason: Option<Reason>,
     /// Since when.
     pub since: Timestamp,
-    /// When a quarantine ends by itself; `None`: not by itself.
+    /// When a quarantine ends by itself; `None`: as the policy says of its reason ([`Imported::ended_by`]).
     pub until: Option<Timestamp>,
+    /// The line did not say since when: `since` is the moment of the import.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub undated: bool,
     /// Errors counted so far.
     pub counts: Counts,
     /// When the last of them happened; needed where there are any.
@@ -231,8 +235,38 @@ impl Imported {
             reason: condition.reason,
             since: condition.since,
             until: condition.until,
+            undated: false,
             counts: condition.counts,
             last_counted_at: condition.last_counted_at,
         }
+    }
+
+    /// The same with the end of its quarantine, where the line has none and the policy gives one to its reason.
+    #[must_use]
+    pub fn ended_by(mut self, policy: &Policy) -> Self {
+        if self.state == State::Quarantined && self.until.is_none() {
+            let span = self.reason.and_then(|reason| policy.of(reason).release_after);
+            self.until = span.map(|span| self.since + span);
+        }
+        self
+    }
+
+    /// Whether an address stands already where this line puts it, so that importing the same list each day leaves
+    /// no trail. What the line does not say is not compared.
+    #[must_use]
+    pub fn is_met_by(&self, condition: &Condition, policy: &Policy, now: Timestamp) -> bool {
+        let ended = self.ended_by(policy);
+        if condition.state == State::Valid && ended.until.is_some_and(|until| until <= now) {
+            return true;
+        }
+        let end_is_open = self.undated && self.until.is_none();
+        let same_end = match end_is_open {
+            true => ended.until.is_some() == condition.until.is_some(),
+            false => ended.until == condition.until,
+        };
+        let rest = |of: &Self| (of.state, of.reason, of.counts, of.last_counted_at);
+        same_end
+            && rest(self) == rest(&Self::of(condition))
+            && (self.undated || self.since == condition.since)
     }
 }

@@ -29,7 +29,7 @@ pub struct Selection {
     /// Judged by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Box<str>>,
-    /// With this reason, as it is today.
+    /// With this reason, as it is today. Without one an [`Work::Undo`] leaves complaints alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
 }
@@ -70,13 +70,23 @@ impl Selection {
             && self.rule.as_deref().is_none_or(|rule| rule == &*failure.rule)
             && self.reason.is_none_or(|reason| reason == meaning.reason)
     }
+
+    /// Whether an undoing means an entry. A complaint is the word of the recipient and no fault of a
+    /// provider: it is undone only where the selection asks for complaints.
+    #[must_use]
+    pub fn undoes(&self, entry: &Entry) -> bool {
+        let complaint = |(_, meaning): (_, Qualification)| meaning.reason == Reason::Complaint;
+        self.takes(entry)
+            && (self.reason == Some(Reason::Complaint) || !entry.failure().is_some_and(complaint))
+    }
 }
 
 /// What a task does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "work")]
 pub enum Work {
-    /// Entries are void: they never happened, as far as the addresses are concerned.
+    /// Entries are void: they never happened, as far as the addresses are concerned. Complaints only where the
+    /// selection asks for them ([`Selection::undoes`]).
     Undo {
         /// Which.
         #[serde(flatten)]
@@ -121,7 +131,7 @@ impl Work {
         let void = Standing::Void { task };
         match (self, entry.standing) {
             (Self::Undo { selection }, Standing::Live | Standing::Held { .. }) => {
-                selection.takes(entry).then_some(void)
+                selection.undoes(entry).then_some(void)
             }
             (Self::Hold { hold, selection }, Standing::Live) => {
                 selection.takes(entry).then_some(Standing::Held { hold: *hold })

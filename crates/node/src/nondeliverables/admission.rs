@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use engine::quarantine::{AddressHash, Desk, Refusal, State};
+use engine::quarantine::{Desk, Refusal};
 
 use super::NonDeliverableCounts;
 
@@ -59,12 +59,6 @@ impl Admission {
         let refusal = self.refuse(&folded(recipient))?;
         NonDeliverableCounts::add(&self.counts.withdrawn, 1);
         Some(format!("quarantined: {refusal}; it was not sent"))
-    }
-
-    /// Whether nothing that anybody says makes a difference any more.
-    pub(crate) fn is_denylisted(&self, folded: &str) -> bool {
-        let mark = self.desk().admission().mark(&AddressHash::of(folded));
-        mark.state() == Some(State::Denylisted)
     }
 }
 

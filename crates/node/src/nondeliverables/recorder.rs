@@ -179,6 +179,9 @@ struct Page {
     without_entry: Vec<oneshot::Sender<Result<bool, String>>>,
     texts: Vec<MetText>,
     strays: [u32; Stray::ALL.len()],
+    /// New holds. Their rows come first: an entry that names a hold whose number a crash gave away again
+    /// would be confirmed or dismissed with another provider's.
+    holds: Vec<LedgerWrite>,
     others: Vec<LedgerWrite>,
     /// Outcomes that may be durable when the entries are.
     outcomes: Vec<Settled>,
@@ -305,6 +308,7 @@ impl Page {
                 LedgerWrite::Record { entries, .. } => self.entries.extend(entries),
                 LedgerWrite::Meet(texts) => self.texts.extend(texts),
                 LedgerWrite::Stray { kind, count, .. } => self.strays[kind as usize] += count,
+                LedgerWrite::Hold(_) => self.holds.push(write),
                 other => self.others.push(other),
             }
         }
@@ -315,6 +319,10 @@ impl Page {
         let now = all.inner.intake.now();
         let mut repeated = Vec::new();
         let mut fault = None;
+        for hold in self.holds {
+            // What the store refuses has been logged.
+            let _ = until_durable(all, hold).await;
+        }
         if !self.entries.is_empty() {
             let (entries, policy) = (self.entries, all.policy());
             match until_durable(all, LedgerWrite::Record { entries, policy, now }).await {

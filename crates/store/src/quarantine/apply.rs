@@ -1,14 +1,16 @@
 //! What each write does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::quarantine::{
-    ACTIONS_KEPT, Action, AddressHash, AddressRecord, Author, Change, CleanUpStep, Cleaned,
-    Condition, Deed, ENTRIES_KEPT, EntryId, Evidence, Finding, HOLDS_KEPT, History, HoldEnd,
-    Imported, LedgerWrite, LedgerWritten, MetText, NewEntry, OCCURRENCES_LIMIT, Policy,
-    Qualification, REPLY_LIMIT, Recorded, Standing, Stray, Suppressed, SuppressionRecord,
-    TEXT_LIMIT, TEXTS_KEPT, TaskRecord, TextKey, TextRecord, Work, judge, oldest_without_weight,
+    ACTIONS_KEPT, Action, AddressHash, AddressRecord, Author, Change, Channel, CleanUpStep,
+    Cleaned, Condition, Deed, ENTRIES_KEPT, EntryId, Evidence, Finding, HOLDS_KEPT, History,
+    HoldEnd, HoldRecord, Imported, LedgerWrite, LedgerWritten, MetText, NewEntry,
+    OCCURRENCES_LIMIT, Policy, Qualification, REPLY_LIMIT, Recorded, SEEN_KEPT_FOR,
+    SESSION_SEEN_KEPT_FOR, Standing, State, Stray, Suppressed, SuppressionRecord, TEXT_LIMIT,
+    TEXTS_KEPT, TaskRecord, TextKey, TextRecord, Work, judge, oldest_without_weight,
 };
 use mail::time::Timestamp;
 
@@ -123,8 +125,8 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 Ok(LedgerWritten::Done)
             }
             LedgerWrite::EndHold { hold, end, author, now } => {
-                self.end_hold(*hold, *end, author, *now)?;
-                Ok(LedgerWritten::Done)
+                let task = self.end_hold(*hold, *end, author, *now)?;
+                Ok(task.map_or(LedgerWritten::Done, LedgerWritten::Started))
             }
             LedgerWrite::CleanUp { step, limit, policy, now } => self
                 .clean_up(*step, (*limit).max(1), policy, in_millis(*now))
@@ -151,6 +153,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         let mut recorded = Recorded::default();
         let mut changes = Changes::default();
         let mut met = MetTexts::new();
+        let ended = self.ended_holds(entries)?;
         for (place, new) in (0..).zip(entries) {
             if self.is_repeated(new, now)? {
                 self.stray(Stray::Repeated, 1, now)?;
@@ -164,20 +167,49 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 self.stray(Stray::Forged, 1, now)?;
                 continue;
             }
-            if self.enter(new, policy, now, &mut changes)? {
+            let confirmed = |hold: &u64| {
+                ended.get(hold).is_some_and(|hold| ends_as(hold) == Some(HoldEnd::Confirmed))
+            };
+            let standing = match new.hold.filter(|hold| !confirmed(hold)) {
+                Some(hold) if !new.evidence.is_delivery() => Standing::Held { hold },
+                _ => Standing::Live,
+            };
+            if self.enter(new, standing, policy, now, &mut changes)? {
                 recorded.recorded += 1;
             }
+        }
+        for hold in ended.values().filter(|hold| ends_as(hold) != Some(HoldEnd::Confirmed)) {
+            // The task that made void what it held has passed by these entries.
+            let author = Author { who: hold.who.clone(), why: hold.why.clone() };
+            self.start(&Work::Dismiss { hold: hold.hold }, &author, now)?;
         }
         self.meet(met)?;
         recorded.changes = changes.finish();
         Ok(recorded)
     }
 
+    /// The holds that ended between the doubt about an entry and its write.
+    fn ended_holds(&self, entries: &[NewEntry]) -> Done<BTreeMap<u64, HoldRecord>, R> {
+        let holds: BTreeSet<u64> = entries.iter().filter_map(|new| new.hold).collect();
+        let mut ended = BTreeMap::new();
+        for hold in holds {
+            let found = self.rows.find_hold(hold)?.filter(|record| record.ended.is_some());
+            ended.extend(found.map(|record| (hold, record)));
+        }
+        Ok(ended)
+    }
+
     /// Whether one of its keys was used before; remembers all of them.
     fn is_repeated(&mut self, new: &NewEntry, now: Timestamp) -> Done<bool, R> {
         let mut repeated = false;
+        // The clean-up drops all keys at the same age: these are born older.
+        let age = match new.evidence.channel {
+            Channel::Synchronous => SEEN_KEPT_FOR.saturating_sub(SESSION_SEEN_KEPT_FOR),
+            _ => Duration::ZERO,
+        };
+        let at = now.saturating_sub(age);
         for key in &new.seen {
-            repeated |= !self.rows.see(*key, now)?;
+            repeated |= !self.rows.see(*key, at)?;
         }
         Ok(repeated)
     }
@@ -186,6 +218,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
     fn enter(
         &mut self,
         new: &NewEntry,
+        standing: Standing,
         policy: &Policy,
         now: Timestamp,
         changes: &mut Changes,
@@ -198,10 +231,6 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         let (id, record) = match found {
             None if evidence.is_delivery() => return Ok(false),
             found => self.known(found, &evidence.address, now)?,
-        };
-        let standing = match new.hold {
-            Some(hold) if !evidence.is_delivery() => Standing::Held { hold },
-            _ => Standing::Live,
         };
         self.rows.insert_entry(id, &evidence, standing)?;
         let mut history = self.rows.history_of(id, &record.address)?;
@@ -313,17 +342,16 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         let mut changes = Changes::default();
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         for (address, deed) in deeds {
-            let deed = match deed {
-                Deed::Import(imported) => Deed::Import(import_in_millis(imported)),
-                other => other.clone(),
-            };
             let found = self.rows.find_address(address)?;
-            if let (Deed::Import(imported), Some((_, record))) = (&deed, &found)
-                && Imported::of(&record.condition) == *imported
+            if let Some((id, record)) = &found
+                && self.is_so_already(*id, record, deed, policy, now)?
             {
-                // It is so already: importing the same list each day leaves no trail.
                 continue;
             }
+            let deed = match deed {
+                Deed::Import(imported) => Deed::Import(import_in_millis(imported).ended_by(policy)),
+                other => other.clone(),
+            };
             *counts.entry(deed.word()).or_default() += 1;
             let (id, record) = self.known(found, address, now)?;
             let (who, why) = (author.who.clone(), author.why.clone());
@@ -343,6 +371,32 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
             self.audit(author, format!("{word}: {count} addresses"), now)?;
         }
         Ok(changes.finish())
+    }
+
+    /// Whether a deed would change nothing of what is known of an address: it leaves no trail then.
+    fn is_so_already(
+        &self,
+        id: u64,
+        record: &AddressRecord,
+        deed: &Deed,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Done<bool, R> {
+        if record.condition.state == State::Denylisted && deed.yields_to_denylist() {
+            return Ok(true);
+        }
+        Ok(match deed {
+            Deed::Import(imported) => {
+                import_in_millis(imported).is_met_by(&record.condition, policy, now)
+            }
+            // Only the same word is no news: that a complainer unsubscribes too is one.
+            Deed::Unsubscribe => {
+                let actions = self.rows.history_of(id, &record.address)?.actions;
+                let last = actions.iter().max_by_key(|action| action.id);
+                last.is_some_and(|action| action.deed == Deed::Unsubscribe)
+            }
+            _ => false,
+        })
     }
 
     fn qualify(
@@ -376,7 +430,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         policy: &Policy,
         now: Timestamp,
     ) -> Done<Vec<Change>, R> {
-        let mut addresses = std::collections::BTreeSet::new();
+        let mut addresses = BTreeSet::new();
         for (entry, meaning, rule) in entries {
             if let Some(address) = self.rows.address_of_entry(*entry)? {
                 self.rows.set_qualification(*entry, *meaning, rule, version)?;
@@ -432,14 +486,18 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
         end: HoldEnd,
         author: &Author,
         now: Timestamp,
-    ) -> Done<(), R> {
-        let Some(mut record) = self.rows.find_hold(hold)? else { return Ok(()) };
-        if record.ended.is_some() {
-            return Ok(());
-        }
+    ) -> Done<Option<u64>, R> {
+        let found = self.rows.find_hold(hold)?.filter(|record| record.ended.is_none());
+        let Some(mut record) = found else { return Ok(None) };
         record.ended = Some((in_millis(now), end));
         (record.who, record.why) = (author.who.clone(), author.why.clone());
-        Ok(self.rows.put_hold(&record)?)
+        self.rows.put_hold(&record)?;
+        // In the same commit: a hold without its end would be wrong, and so would an end without its consequence.
+        let work = match end {
+            HoldEnd::Confirmed => Work::Confirm { hold },
+            HoldEnd::Dismissed | HoldEnd::CalmedDown => Work::Dismiss { hold },
+        };
+        self.start(&work, author, now).map(Some)
     }
 
     fn clean_up(
@@ -476,6 +534,10 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
 fn gone(record: AddressRecord) -> Change {
     let (before, after) = (record.condition, Condition::default());
     Change { address: record.address, before, after, known: false }
+}
+
+fn ends_as(hold: &HoldRecord) -> Option<HoldEnd> {
+    hold.ended.map(|(_, end)| end)
 }
 
 fn import_in_millis(imported: &Imported) -> Imported {

@@ -165,7 +165,13 @@ contract![
     texts_are_counted_and_qualified,
     deeds_are_kept_with_who_and_why,
     an_outage_is_undone_in_bulk_and_restored,
+    a_complaint_is_undone_only_when_it_is_asked_for,
+    errors_from_elsewhere_do_not_end_a_denylisting,
+    an_unsubscription_is_kept_beside_a_complaint,
+    a_list_without_dates_is_imported_each_day_and_leaves_no_trail,
+    a_refusal_of_a_session_is_recognised_for_days_only,
     a_hold_is_confirmed_or_dismissed,
+    what_comes_after_the_end_of_its_hold_takes_that_end,
     a_changed_policy_shows_its_difference_first,
     a_task_goes_on_after_a_restart,
     entries_of_an_address_are_bounded,
@@ -305,10 +311,11 @@ fn deeds_are_kept_with_who_and_why(subject: &mut Subject) {
     assert_eq!(changes[0].after.state, State::Denylisted);
     subject.ledger(act("ann@x.org", Deed::Unsubscribe, START + DAY));
     let deed = Deed::Quarantine(Reason::Refused);
+    subject.ledger(act("ann@x.org", Deed::Release, START + 2 * DAY));
     subject.ledger(act("ann@x.org", deed.clone(), START + 2 * DAY));
     let history = subject.reads().history("ann@x.org").unwrap();
     let deeds: Vec<_> = history.actions.iter().map(|action| action.deed.clone()).collect();
-    assert_eq!(deeds, [Deed::Deny, Deed::Unsubscribe, deed]);
+    assert_eq!(deeds, [Deed::Deny, Deed::Unsubscribe, Deed::Release, deed]);
     assert_eq!((&*history.actions[0].who, &*history.actions[0].why), ("ann", "a test"));
     let audit = subject.reads().audit(9).unwrap();
     assert_eq!(&*audit[0].what, "quarantine: 1 addresses", "no address is named");
@@ -379,23 +386,164 @@ fn an_outage_is_undone_in_bulk_and_restored(subject: &mut Subject) {
     assert_eq!(subject.state_of("u9@ill.example"), State::Quarantined);
 }
 
+fn a_complaint_is_undone_only_when_it_is_asked_for(subject: &mut Subject) {
+    let now = START + DAY;
+    subject.fail("ann@ill.example", START, Reason::Complaint);
+    subject.fail("bob@ill.example", START, Reason::UserUnknown);
+    let (_, done) = subject.work(undo("mx.example"), now);
+    assert_eq!(done.states, [(State::Quarantined, State::Valid, 1)]);
+    assert_eq!(subject.state_of("ann@ill.example"), State::Denylisted);
+    let selection = Selection { reason: Some(Reason::Complaint), ..Selection::default() };
+    let (_, done) = subject.work(Work::Undo { selection }, now);
+    assert_eq!(done.states, [(State::Denylisted, State::Valid, 1)]);
+}
+
+/// An import of a row of a list, as the reader of lists makes it.
+fn import(row: &str, now: Timestamp) -> LedgerWrite {
+    let file = format!("address,state,reason,since,until\n{row}\n");
+    let mut deeds: Vec<(Box<str>, Deed)> = Vec::new();
+    csv::import(file.as_bytes(), csv::Defaults::default(), now, |row| {
+        let row = row.unwrap();
+        deeds.push((row.address, Deed::Import(row.imported)));
+    })
+    .unwrap();
+    // The list is read before it is written.
+    let now = now + Duration::from_millis(40);
+    LedgerWrite::Act { deeds, author: author(), policy: policy(), now }
+}
+
+fn errors_from_elsewhere_do_not_end_a_denylisting(subject: &mut Subject) {
+    subject.fail("ann@x.org", START, Reason::Complaint);
+    subject.ledger(act("bob@x.org", Deed::Unsubscribe, START));
+    for address in ["ann@x.org", "bob@x.org"] {
+        let before = subject.reads().address(address).unwrap().unwrap().condition;
+        for write in [
+            import(&format!("{address},quarantined,user-unknown,,"), START + DAY),
+            import(&format!("{address},valid,,,"), START + DAY),
+            import(&format!("{address},allowlisted,,,"), START + DAY),
+            import(&format!("{address},denylisted,,,"), START + DAY),
+            act(address, Deed::Quarantine(Reason::UserUnknown), START + DAY),
+        ] {
+            assert_eq!(subject.ledger(write), LedgerWritten::Changed(Vec::new()), "{address}");
+            assert_eq!(subject.reads().address(address).unwrap().unwrap().condition, before);
+        }
+    }
+    // A complaint that is written down after the import of a later moment denylists all the same.
+    subject.ledger(import("eve@x.org,quarantined,user-unknown,,", START + DAY));
+    subject.fail("eve@x.org", START, Reason::Complaint);
+    assert_eq!(subject.state_of("eve@x.org"), State::Denylisted);
+    subject.ledger(act("ann@x.org", Deed::Release, START + 2 * DAY));
+    assert_eq!(subject.state_of("ann@x.org"), State::Valid);
+}
+
+fn an_unsubscription_is_kept_beside_a_complaint(subject: &mut Subject) {
+    subject.fail("ann@x.org", START, Reason::Complaint);
+    for day in 1..4 {
+        let now = START + day * DAY;
+        let written = subject.ledger(act("ann@x.org", Deed::Unsubscribe, now));
+        assert_eq!(written.changes().len(), usize::from(day == 1), "the second is no news");
+    }
+    assert_eq!(subject.reads().history("ann@x.org").unwrap().actions.len(), 1);
+    // The complaint is taken back; the unsubscription stands.
+    let selection = Selection { reason: Some(Reason::Complaint), ..Selection::default() };
+    subject.work(Work::Undo { selection }, START + 4 * DAY);
+    assert_eq!(subject.state_of("ann@x.org"), State::Denylisted);
+    subject.ledger(act("ann@x.org", Deed::Release, START + 5 * DAY));
+    subject.ledger(act("ann@x.org", Deed::Unsubscribe, START + 6 * DAY));
+    assert_eq!(subject.state_of("ann@x.org"), State::Denylisted);
+}
+
+fn a_list_without_dates_is_imported_each_day_and_leaves_no_trail(subject: &mut Subject) {
+    for day in 0..4 {
+        let now = START + day * DAY;
+        for (row, ends) in [
+            ("full@x.org,quarantined,mailbox-full,,", true),
+            ("gone@x.org,quarantined,user-unknown,,", false),
+            ("dated@x.org,quarantined,mailbox-full,2026-11-10,", true),
+            ("foe@x.org,denylisted,,,", false),
+            ("good@x.org,valid,,,", false),
+        ] {
+            let written = subject.ledger(import(row, now));
+            assert_eq!(written.changes().len(), usize::from(day == 0), "{row} on day {day}");
+            let address = row.split(',').next().unwrap();
+            assert_eq!(subject.reads().history(address).unwrap().actions.len(), 1, "{row}");
+            let condition = subject.reads().address(address).unwrap().unwrap().condition;
+            assert_eq!(condition.until.is_some(), ends, "{row}");
+        }
+    }
+    // It ends when the policy says, counted from the first time.
+    subject.clean(START + 31 * DAY);
+    assert_eq!(subject.state_of("full@x.org"), State::Valid);
+    assert_eq!(subject.state_of("gone@x.org"), State::Quarantined);
+    // What has ended since is not begun anew by its old date.
+    let row = "dated@x.org,quarantined,mailbox-full,2026-11-10,";
+    assert_eq!(subject.ledger(import(row, START + 40 * DAY)).changes(), []);
+}
+
+fn a_refusal_of_a_session_is_recognised_for_days_only(subject: &mut Subject) {
+    let mut entries = Vec::new();
+    for (address, channel) in
+        [("ann@x.org", Channel::Synchronous), ("bob@x.org", Channel::Asynchronous)]
+    {
+        let mut new = failed(address, START, Reason::Refused);
+        new.evidence.channel = channel;
+        new.seen = vec![SeenKey::of_content(address.as_bytes())];
+        entries.push(new);
+    }
+    let again = |subject: &mut Subject, now| match subject.ledger(record(entries.clone(), now)) {
+        LedgerWritten::Recorded(recorded) => recorded.repeated,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(again(subject, START), Vec::<u32>::new());
+    assert_eq!(subject.clean(START + 2 * DAY).seen, 0);
+    assert_eq!(again(subject, START + 2 * DAY), [0, 1]);
+    assert_eq!(subject.clean(START + 4 * DAY).seen, 1);
+    assert_eq!(again(subject, START + 4 * DAY), [1]);
+}
+
+fn a_hold(hold: u64, now: Timestamp) -> LedgerWrite {
+    LedgerWrite::Hold(HoldRecord {
+        hold,
+        provider: "ill.example".into(),
+        doubted_since: START,
+        tripped_at: now,
+        usual_permille: 10,
+        sudden_permille: 700,
+        ended: None,
+        who: "".into(),
+        why: "".into(),
+    })
+}
+
+fn what_comes_after_the_end_of_its_hold_takes_that_end(subject: &mut Subject) {
+    for (hold, end, expected) in [
+        (1, HoldEnd::Confirmed, State::Quarantined),
+        (2, HoldEnd::Dismissed, State::Valid),
+        (3, HoldEnd::CalmedDown, State::Valid),
+    ] {
+        subject.ledger(a_hold(hold, START));
+        let address = format!("late{hold}@ill.example");
+        let ended = LedgerWrite::EndHold { hold, end, author: author(), now: START };
+        let LedgerWritten::Started(task) = subject.ledger(ended) else { panic!("no task") };
+        subject.finish(task, START);
+        let late = NewEntry { hold: Some(hold), ..failed(&address, START, Reason::UserUnknown) };
+        subject.ledger(record(vec![late], START));
+        for task in subject.reads().tasks().unwrap() {
+            assert_eq!(&*task.who, "ann");
+            subject.finish(task.task, START);
+        }
+        assert_eq!(subject.state_of(&address), expected);
+        let standing = subject.reads().history(&address).unwrap().entries[0].standing;
+        assert!(!matches!(standing, Standing::Held { .. }), "{standing:?}");
+    }
+}
+
 fn a_hold_is_confirmed_or_dismissed(subject: &mut Subject) {
     let now = outage(subject);
-    for (hold, work, expected) in [
-        (1, Work::Confirm { hold: 1 }, State::Quarantined),
-        (2, Work::Dismiss { hold: 2 }, State::Valid),
-    ] {
-        subject.ledger(LedgerWrite::Hold(HoldRecord {
-            hold,
-            provider: "ill.example".into(),
-            doubted_since: START,
-            tripped_at: now,
-            usual_permille: 10,
-            sudden_permille: 700,
-            ended: None,
-            who: "".into(),
-            why: "".into(),
-        }));
+    for (hold, end, expected) in
+        [(1, HoldEnd::Confirmed, State::Quarantined), (2, HoldEnd::Dismissed, State::Valid)]
+    {
+        subject.ledger(a_hold(hold, now));
         let selection = Selection {
             provider: Some("ill.example".into()),
             reason: Some(Reason::UserUnknown),
@@ -409,12 +557,15 @@ fn a_hold_is_confirmed_or_dismissed(subject: &mut Subject) {
             NewEntry { hold: Some(hold), ..failed("h@ill.example", now, Reason::UserUnknown) };
         subject.ledger(record(vec![held], now));
         assert_eq!(subject.state_of("h@ill.example"), State::Valid);
-        let end = HoldEnd::Confirmed;
-        subject.ledger(LedgerWrite::EndHold { hold, end, author: author(), now });
+        let ended = LedgerWrite::EndHold { hold, end, author: author(), now };
+        // Its task is there with it: no crash comes between.
+        let LedgerWritten::Started(task) = subject.ledger(ended) else { panic!("no task") };
+        assert_eq!(subject.reads().tasks().unwrap().len(), 1);
         // A second end changes nothing.
         let end = HoldEnd::CalmedDown;
-        subject.ledger(LedgerWrite::EndHold { hold, end, author: Author::default(), now });
-        subject.work(work, now);
+        let again = LedgerWrite::EndHold { hold, end, author: Author::default(), now };
+        assert_eq!(subject.ledger(again), LedgerWritten::Done);
+        subject.finish(task, now);
         assert_eq!(subject.state_of("u3@ill.example"), expected);
         assert_eq!(subject.state_of("h@ill.example"), expected);
     }

@@ -89,15 +89,7 @@ fn an_outage_holds_what_is_recorded_and_doubts_what_was() {
     assert_eq!(selection.reason, Some(Reason::UserUnknown));
     assert_eq!(selection.from, record.doubted_since);
     // A person ends it.
-    let author = Author { who: "ann".into(), why: "their page says so".into() };
-    let writes = desk.end_hold(1, false, author, moment);
-    assert!(matches!(
-        writes[..],
-        [
-            LedgerWrite::EndHold { hold: 1, end: HoldEnd::Dismissed, .. },
-            LedgerWrite::Start { work: Work::Dismiss { hold: 1 }, .. },
-        ]
-    ));
+    assert!(desk.guard().end(1, false));
     let outcome = hand_in(&mut desk, failed(moment, Reason::UserUnknown, Channel::Synchronous));
     let [LedgerWrite::Record { entries, .. }] = &outcome.writes[..] else { panic!() };
     assert_eq!(entries[0].hold, None);

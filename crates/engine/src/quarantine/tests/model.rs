@@ -101,6 +101,8 @@ fn naive(events: &[(u32, Event)], policy: &Policy, end: u32) -> (State, u32) {
             );
         for (_, event) in deeds_last {
             match event {
+                // Errors found elsewhere do not outrank the recipient's wish.
+                Event::Deed(Deed::Quarantine(_)) if place == Place::Denied => {}
                 Event::Deed(deed) => {
                     counts.clear();
                     since_counted = None;

@@ -213,6 +213,12 @@ fn deeds_outweigh_what_was_before() {
     assert_eq!(story.act(Deed::Allow), State::Allowlisted);
     assert_eq!(story.fail(Reason::UserUnknown, Synchronous), State::Allowlisted);
     assert_eq!(story.act(Deed::Deny), State::Denylisted);
+    // Errors found elsewhere end no denylisting.
+    let elsewhere = |state| Imported { state, ..Imported::of(&Condition::default()) };
+    assert_eq!(story.act(Deed::Quarantine(Reason::Refused)), State::Denylisted);
+    assert_eq!(story.act(Deed::Import(elsewhere(State::Quarantined))), State::Denylisted);
+    assert_eq!(story.act(Deed::Import(elsewhere(State::Allowlisted))), State::Denylisted);
+    assert_eq!(story.act(Deed::Release), State::Valid);
     assert_eq!(story.act(Deed::Quarantine(Reason::Refused)), State::Quarantined);
     assert_eq!(story.wait(1_000 * DAY), State::Quarantined);
     assert_eq!(story.act(Deed::Unsubscribe), State::Denylisted);
