@@ -25,6 +25,9 @@ const QUALIFICATIONS_MAX: usize = 200_000;
 pub struct Judgement {
     /// What the bounce rules and people say.
     pub verdict: Verdict,
+    /// What the rules alone say, where a person has said something; `None`: the same. The evidence keeps this, so
+    /// that what a person says can be taken back.
+    pub overruled: Option<Verdict>,
     /// The key of the text.
     pub key: Key,
     /// The text, normalised.
@@ -85,9 +88,10 @@ impl Qualifier {
         let find = |key: &Key| people.get(key).copied();
         let judged = self.judge.judge(&Evidence::reply(words, provider), &find);
         Judgement {
-            verdict: judged.verdict.clone(),
-            key: judged.key,
             normalised: judged.normalised.into(),
+            verdict: judged.verdict,
+            overruled: judged.overruled,
+            key: judged.key,
         }
     }
 }

@@ -4,14 +4,14 @@
 //! many pieces to a commit, and repeated until it is durable. Who handed over a report hears when its effect is, and the
 //! outcomes that came with attempts go back to the engine's loop then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::qualify::Judgement;
 use engine::quarantine::{
     Alert, Channel, Evidence, Failure, Finding, GuardAlert, LedgerWrite, LedgerWritten, MetText,
-    NewEntry, SeenKey, Stray, TextKey,
+    NewEntry, OutageGuard, Qualification, SeenKey, Stray, TextKey,
 };
 use engine::work::{Attempt, Fate, FinalState, QueuedMessage, SendMode, Settled};
 use mail::attempt::{Stage, Verdict};
@@ -38,6 +38,9 @@ const DESK_MAX: usize = 128;
 
 /// Pause before something that the store did not take is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Messages of whose failure the outage guard has heard, that are remembered.
+const HEARD_MAX: usize = 100_000;
 
 /// Recipient domains whose provider is remembered.
 const DOMAINS_MAX: usize = 200_000;
@@ -75,9 +78,10 @@ struct Refused {
 /// A report about a message of ours.
 #[derive(Debug)]
 pub(super) struct NewReport {
-    pub(super) evidence: Evidence,
-    pub(super) text: Option<MetText>,
-    pub(super) seen: Vec<SeenKey>,
+    /// The failure, as the rules alone judge it.
+    pub(super) entry: NewEntry,
+    /// What it is taken for: what a person says of its text comes first.
+    pub(super) taken_for: Qualification,
 }
 
 /// What waits.
@@ -173,10 +177,10 @@ pub(super) fn channel() -> (mpsc::Sender<Handed>, mpsc::Receiver<Handed>) {
 #[derive(Default)]
 struct Page {
     entries: Vec<NewEntry>,
+    /// What the outage guard hears of the entries that turn out not to be repetitions.
+    unheard: Vec<Unheard>,
     /// Who waits for which entry.
-    waiting: Vec<(usize, oneshot::Sender<Result<bool, String>>)>,
-    /// Reports that led to no entry (they were not authentic).
-    without_entry: Vec<oneshot::Sender<Result<bool, String>>>,
+    waiting: Vec<(u32, oneshot::Sender<Result<bool, String>>)>,
     texts: Vec<MetText>,
     strays: [u32; Stray::ALL.len()],
     /// New holds. Their rows come first: an entry that names a hold whose number a crash gave away again
@@ -187,9 +191,40 @@ struct Page {
     outcomes: Vec<Settled>,
 }
 
+/// A failure of which the outage guard has not heard.
+struct Unheard {
+    /// Its place among the entries.
+    place: u32,
+    /// As much of it as the guard needs.
+    evidence: Evidence,
+    taken_for: Qualification,
+}
+
+/// Failures of which the outage guard has heard: of each message once, however often it is tried. In two halves: when
+/// the younger one is full the older one is forgotten.
+#[derive(Default)]
+struct AlreadyHeard {
+    young: HashSet<(MessageId, bool)>,
+    old: HashSet<(MessageId, bool)>,
+}
+
+impl AlreadyHeard {
+    /// Whether this is the first failure of a message that calls (or does not call) its recipient unknown.
+    fn is_first(&mut self, message: MessageId, unknown: bool) -> bool {
+        if self.old.contains(&(message, unknown)) || !self.young.insert((message, unknown)) {
+            return false;
+        }
+        if self.young.len() >= HEARD_MAX / 2 {
+            self.old = core::mem::take(&mut self.young);
+        }
+        true
+    }
+}
+
 /// Writes down what comes, until it is told to stop.
 pub(super) async fn record(all: NonDeliverables, mut handed: mpsc::Receiver<Handed>) {
     let mut providers = HashMap::new();
+    let mut already = AlreadyHeard::default();
     let mut taken = Vec::with_capacity(TAKEN_MAX);
     while handed.recv_many(&mut taken, TAKEN_MAX).await > 0 {
         let mut page = Page::default();
@@ -206,17 +241,17 @@ pub(super) async fn record(all: NonDeliverables, mut handed: mpsc::Receiver<Hand
                 }
                 Handed::Stray(kind) => page.strays[kind as usize] += 1,
                 Handed::Stop(answer) => {
-                    page.write(&all).await;
+                    page.write(&all, &mut already).await;
                     // Who asked may have gone.
                     let _ = answer.send(());
                     return;
                 }
             }
             if page.entries.len() >= WRITE_MAX || page.texts.len() >= WRITE_MAX {
-                core::mem::take(&mut page).write(&all).await;
+                core::mem::take(&mut page).write(&all, &mut already).await;
             }
         }
-        page.write(&all).await;
+        page.write(&all, &mut already).await;
     }
 }
 
@@ -239,13 +274,27 @@ impl Page {
             }
             let provider: Box<str> =
                 if heard.group.is_empty() { domain.into() } else { (&*heard.group).into() };
-            let mut seen = Vec::new();
-            let (finding, text) = match &heard.refusal {
-                None => (Finding::Delivered, None),
+            let evidence = |finding| Evidence {
+                address: address.clone().into(),
+                provider: provider.clone(),
+                at: heard.at,
+                delivery: Some(heard.message.delivery),
+                message: Some(heard.message.id),
+                channel: Channel::Synchronous,
+                authentic: true,
+                finding,
+            };
+            match &heard.refusal {
+                None => {
+                    let outcome = desk.record(evidence(Finding::Delivered), None, Vec::new(), now);
+                    self.take_writes(outcome.writes);
+                    tell(all, &outcome.alerts);
+                }
                 Some(refused) => {
-                    let Judgement { verdict, key, normalised } = &*refused.judgement;
+                    let Judgement { verdict, overruled, key, normalised } = &*refused.judgement;
                     let (key, words) = (TextKey::from(*key), &refused.words);
-                    let met = MetText::judged(key, normalised, words, verdict, heard.at);
+                    let by_rules = overruled.as_ref().unwrap_or(verdict);
+                    let met = MetText::judged(key, normalised, words, by_rules, heard.at);
                     let channel = Channel::Synchronous;
                     all.inner.counts.failed(verdict.reason, verdict.failure_type, channel);
                     let policy = desk.policy().of(verdict.reason);
@@ -259,24 +308,46 @@ impl Page {
                     }
                     // A crash before the outcome is durable repeats the attempt.
                     let kind = format!("attempt {}", heard.number);
-                    seen.push(SeenKey::of_report(heard.message.id, &address, &kind, key));
-                    (Finding::Failed(Failure::judged(key, words, verdict)), Some(met))
+                    let seen = vec![SeenKey::of_report(heard.message.id, &address, &kind, key)];
+                    let finding = Finding::Failed(Failure::judged(key, words, by_rules));
+                    let entry =
+                        NewEntry { evidence: evidence(finding), hold: None, text: Some(met), seen };
+                    let taken_for = Failure::judged(key, "", verdict).qualification;
+                    self.take_failure(desk.guard(), entry, taken_for);
                 }
+            }
+        }
+    }
+
+    /// A failure is written first; answers its place. The outage guard hears of it when the store has said that it is new.
+    fn take_failure(
+        &mut self,
+        guard: &OutageGuard,
+        mut entry: NewEntry,
+        taken_for: Qualification,
+    ) -> u32 {
+        let place = u32::try_from(self.entries.len())
+            .expect("a page is written long before it has so many entries");
+        let unknown = taken_for.reason == Reason::UserUnknown;
+        entry.hold = guard.hold_of(&entry.evidence.provider).filter(|_| unknown);
+        if let Finding::Failed(failure) = &entry.evidence.finding {
+            let failure = Failure {
+                text: failure.text,
+                reply: "".into(),
+                qualification: taken_for,
+                rule: Arc::clone(&failure.rule),
+                version: Arc::clone(&failure.version),
             };
             let evidence = Evidence {
-                address: address.into(),
-                provider,
-                at: heard.at,
-                delivery: Some(heard.message.delivery),
-                message: Some(heard.message.id),
-                channel: Channel::Synchronous,
-                authentic: true,
-                finding,
+                address: "".into(),
+                provider: entry.evidence.provider.clone(),
+                finding: Finding::Failed(failure),
+                ..entry.evidence
             };
-            let outcome = desk.record(evidence, text, seen, now);
-            self.take_writes(outcome.writes);
-            tell(all, &outcome.alerts);
+            self.unheard.push(Unheard { place, evidence, taken_for });
         }
+        self.entries.push(entry);
+        place
     }
 
     fn take_report(
@@ -286,19 +357,39 @@ impl Page {
         answer: oneshot::Sender<Result<bool, String>>,
         providers: &Providers,
     ) {
-        let NewReport { mut evidence, text, seen } = report;
-        if let Some(group) = providers.get(&*evidence.provider) {
-            evidence.provider = (&**group).into();
+        let NewReport { mut entry, taken_for } = report;
+        if let Some(group) = providers.get(&*entry.evidence.provider) {
+            entry.evidence.provider = (&**group).into();
         }
+        let place = self.take_failure(all.inner.admission.desk_mut().guard(), entry, taken_for);
+        self.waiting.push((place, answer));
+    }
+
+    /// Lets the outage guard hear of the failures that were no repetitions, and counts those that came back by mail.
+    fn hear(&mut self, all: &NonDeliverables, repeated: &HashSet<u32>, already: &mut AlreadyHeard) {
         let now = all.inner.intake.now();
-        let outcome = all.inner.admission.desk_mut().record(evidence, text, seen, now);
-        let before = self.entries.len();
-        self.take_writes(outcome.writes);
-        match self.entries.len() > before {
-            true => self.waiting.push((before, answer)),
-            false => self.without_entry.push(answer),
+        let mut unheard = core::mem::take(&mut self.unheard);
+        unheard.retain(|one| !repeated.contains(&one.place));
+        while !unheard.is_empty() {
+            let rest = unheard.split_off(unheard.len().min(DESK_MAX));
+            let mut desk = all.inner.admission.desk_mut();
+            for Unheard { evidence, taken_for, .. } in unheard {
+                let Qualification { reason, failure_type, .. } = taken_for;
+                if evidence.channel == Channel::Asynchronous {
+                    all.inner.counts.failed(reason, failure_type, evidence.channel);
+                }
+                let unknown = reason == Reason::UserUnknown;
+                if evidence.message.is_some_and(|message| !already.is_first(message, unknown)) {
+                    continue;
+                }
+                let outcome = desk.record(evidence, None, Vec::new(), now);
+                // The entry itself is written already; what is left is what a hold needs.
+                let of_hold = |write: &LedgerWrite| !matches!(write, LedgerWrite::Record { .. });
+                self.others.extend(outcome.writes.into_iter().filter(of_hold));
+                tell(all, &outcome.alerts);
+            }
+            unheard = rest;
         }
-        tell(all, &outcome.alerts);
     }
 
     /// Sorts what the desk wants written. What a hold covers is written before the hold begins its work.
@@ -315,21 +406,26 @@ impl Page {
     }
 
     /// Makes everything durable and answers who waits.
-    async fn write(self, all: &NonDeliverables) {
+    async fn write(mut self, all: &NonDeliverables, already: &mut AlreadyHeard) {
         let now = all.inner.intake.now();
-        let mut repeated = Vec::new();
+        let mut repeated = HashSet::new();
         let mut fault = None;
         for hold in self.holds {
             // What the store refuses has been logged.
             let _ = until_durable(all, hold).await;
         }
         if !self.entries.is_empty() {
-            let (entries, policy) = (self.entries, all.policy());
+            let (entries, policy) = (core::mem::take(&mut self.entries), all.policy());
             match until_durable(all, LedgerWrite::Record { entries, policy, now }).await {
-                Ok(LedgerWritten::Recorded(recorded)) => repeated = recorded.repeated,
+                Ok(LedgerWritten::Recorded(recorded)) => {
+                    repeated.extend(recorded.repeated);
+                }
                 Ok(other) => fault = Some(format!("the store answered otherwise: {other:?}")),
                 Err(why) => fault = Some(why),
             }
+        }
+        if fault.is_none() {
+            self.hear(all, &repeated, already);
         }
         NonDeliverableCounts::add(&all.inner.counts.repeated, repeated.len() as u64);
         if !self.outcomes.is_empty() {
@@ -351,11 +447,7 @@ impl Page {
             let _ = until_durable(all, write).await;
         }
         for (place, answer) in self.waiting {
-            let again = u32::try_from(place).is_ok_and(|place| repeated.contains(&place));
-            let _ = answer.send(fault.clone().map_or(Ok(again), Err));
-        }
-        for answer in self.without_entry {
-            let _ = answer.send(Ok(false));
+            let _ = answer.send(fault.clone().map_or(Ok(repeated.contains(&place)), Err));
         }
     }
 }

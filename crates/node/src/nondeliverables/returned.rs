@@ -6,16 +6,18 @@
 //! proves nothing is counted and changes nothing. Ordinary mail is kept aside for people.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use engine::quarantine::{
-    AddressHash, Channel, Evidence, Failure, Finding, MetText, Qualification, SeenKey, Stray,
-    TextKey, TextStatus,
+    AddressHash, Channel, Evidence, Failure, Finding, MetText, NewEntry, Qualification, SeenKey,
+    Stray, TextKey, TextStatus,
 };
 use mail::failure::{FailureType, Reason};
 use mail::incoming::{self, IncomingMail, MailKind, Report};
 use mail::verp::{Purpose, Verp};
 use rules::bounce::{Evidence as Question, Key};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::matching::{Found, find};
 use super::recorder::{Handed, NewReport};
@@ -25,6 +27,10 @@ use crate::intake::IntakeFault;
 
 /// A larger mail is read on a thread that may take its time.
 const READ_AT_ONCE: usize = 64 << 10;
+
+/// How long the store may take over the effect of a mail. Less than the time that processing may take, which would be
+/// counted against the mail.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages to one address that are looked at for one that a report may speak of.
 const NEWEST: u32 = 10;
@@ -49,14 +55,40 @@ impl Processor for ReturnedMail {
         } else {
             incoming::read(&octets)
         };
-        match self.judge(&mail, &read).await {
+        let outcome = match self.judge(&mail, &read).await {
             Ok(outcome) => outcome,
             Err(fault @ (IntakeFault::TryLater(_) | IntakeFault::NoRoom(_))) => {
                 Outcome::TryLater(fault.to_string())
             }
             Err(fault) => Outcome::KeepAside(fault.to_string()),
+        };
+        if !matches!(outcome, Outcome::TryLater(_)) {
+            self.all.inner.counts.mail(read.kind);
         }
+        outcome
     }
+}
+
+/// Waits so long for the recorder. A store that takes nothing in this time is not the fault of the mail.
+async fn in_time<T>(
+    patience: Duration,
+    effect: impl Future<Output = Result<T, IntakeFault>>,
+) -> Result<T, IntakeFault> {
+    // What was handed over may become durable still: its keys show that it is the same when it comes again.
+    let too_late = |_| {
+        let why = format!("the store took nothing for {} s", patience.as_secs());
+        Err(IntakeFault::TryLater(why))
+    };
+    timeout(patience, effect).await.unwrap_or_else(too_late)
+}
+
+/// A failure that a mail tells of.
+struct NewFailure {
+    /// As the rules alone judge it.
+    failure: Failure,
+    /// What it is taken for now: what a person says of its text comes first.
+    taken_for: Qualification,
+    text: Option<MetText>,
 }
 
 impl ReturnedMail {
@@ -66,7 +98,6 @@ impl ReturnedMail {
 
     async fn judge(&self, arrived: &Arrived, mail: &IncomingMail) -> Result<Outcome, IntakeFault> {
         let inner = &self.all.inner;
-        inner.counts.mail(mail.kind);
         let paths = &inner.contents.settings().return_path;
         let found = find(paths, &arrived.origin.recipients, mail);
         let to_unsubscribe = found.genuine.is_some_and(|verp| verp.purpose == Purpose::Unsubscribe);
@@ -103,23 +134,17 @@ impl ReturnedMail {
         };
         // The list or the alias took it; that one of its members failed says nothing of it.
         let Some(report) = report_about(mail, &address) else { return Ok(Outcome::Done) };
-        let (failure, text) = self.judged(arrived, mail, &report);
-        self.all.inner.counts.failed(
-            failure.qualification.reason,
-            failure.qualification.failure_type,
-            Channel::Asynchronous,
-        );
-        self.record(arrived, recipient.verp, &address, (failure, Some(text)), MailKind::Bounce)
-            .await
+        let failed = self.judged(arrived, mail, &report);
+        if self.is_erased(&recipient.addressee) {
+            let Qualification { reason, failure_type, .. } = failed.taken_for;
+            self.all.inner.counts.failed(reason, failure_type, Channel::Asynchronous);
+            return Ok(Outcome::Done);
+        }
+        self.record(arrived, recipient.verp, &address, failed, MailKind::Bounce).await
     }
 
     /// What the rules and people say of a report.
-    fn judged(
-        &self,
-        arrived: &Arrived,
-        mail: &IncomingMail,
-        report: &Report,
-    ) -> (Failure, MetText) {
+    fn judged(&self, arrived: &Arrived, mail: &IncomingMail, report: &Report) -> NewFailure {
         let inner = &self.all.inner;
         let question = Question {
             reply: report.reply,
@@ -139,10 +164,13 @@ impl ReturnedMail {
         let people = |key: &Key| inner.people.find(key);
         let judged = judge.judge(&question, &people);
         let key = TextKey::from(judged.key);
-        let failure = Failure::judged(key, &report.diagnostic, &judged.verdict);
+        // The ledger keeps what the rules say and adds what people say: so that can be taken back.
+        let by_rules = judged.overruled.as_ref().unwrap_or(&judged.verdict);
+        let failure = Failure::judged(key, &report.diagnostic, by_rules);
         let at = arrived.origin.at();
-        let text = MetText::judged(key, judged.normalised, &report.diagnostic, &judged.verdict, at);
-        (failure, text)
+        let text = MetText::judged(key, judged.normalised, &report.diagnostic, by_rules, at);
+        let taken_for = Failure::judged(key, "", &judged.verdict).qualification;
+        NewFailure { failure, taken_for, text: Some(text) }
     }
 
     /// A report of a feedback loop.
@@ -165,12 +193,12 @@ impl ReturnedMail {
         }
         let Some(recipient) = self.proven(mail, found).await? else { return Ok(Outcome::Done) };
         let address = match (address_in(mail, &recipient.addressee), &recipient.addressee) {
-            (Some(address), _) => address,
+            (Some(address), addressee) if !self.is_erased(addressee) => address,
             // The report is redacted and the message forgotten: the hash is enough to write no more.
-            (None, Addressee::Hashed(hash)) => {
+            (_, Addressee::Hashed(hash)) => {
                 return self.hash_complains(*hash, recipient.verp).await;
             }
-            (None, Addressee::Known(address)) => address.clone(),
+            (_, Addressee::Known(address)) => address.clone(),
         };
         let words = format!("complaint: {}", if kind.is_empty() { "abuse" } else { kind });
         let version = {
@@ -189,9 +217,15 @@ impl ReturnedMail {
             rule: COMPLAINT_RULE.into(),
             version,
         };
-        let counts = &self.all.inner.counts;
-        counts.failed(Reason::Complaint, FailureType::Hard, Channel::Asynchronous);
-        self.record(arrived, recipient.verp, &address, (failure, None), MailKind::Feedback).await
+        let failed = NewFailure { failure, taken_for: qualification, text: None };
+        self.record(arrived, recipient.verp, &address, failed, MailKind::Feedback).await
+    }
+
+    /// Whether only the hash of an address is left, and that is suppressed. It may have been erased: what names it in
+    /// the clear must not bring it back.
+    fn is_erased(&self, addressee: &Addressee) -> bool {
+        let Addressee::Hashed(hash) = addressee else { return false };
+        self.all.inner.admission.desk().admission().mark(hash).is_suppressed()
     }
 
     /// A complaint about a message of which only the hash of the address is left.
@@ -265,8 +299,8 @@ impl ReturnedMail {
     }
 
     async fn stray(&self, kind: Stray) {
-        // When the recorder has ended the node is ending; it is a count.
-        let _ = self.all.inner.recorder.send(Handed::Stray(kind)).await;
+        // When the recorder has ended the node is ending, and a store may be down; it is a count.
+        let _ = timeout(STORE_PATIENCE, self.all.inner.recorder.send(Handed::Stray(kind))).await;
     }
 
     /// Has the evidence written, once for all its repetitions.
@@ -275,7 +309,7 @@ impl ReturnedMail {
         arrived: &Arrived,
         verp: Verp,
         address: &str,
-        (failure, text): (Failure, Option<MetText>),
+        NewFailure { failure, taken_for, text }: NewFailure,
         kind: MailKind,
     ) -> Result<Outcome, IntakeFault> {
         let address = folded(address).into_owned();
@@ -296,11 +330,15 @@ impl ReturnedMail {
             address: address.into(),
         };
         let (sender, receiver) = oneshot::channel();
-        let report = Box::new(NewReport { evidence, text, seen });
+        let entry = NewEntry { evidence, hold: None, text, seen };
+        let report = Box::new(NewReport { entry, taken_for });
         let ended = || IntakeFault::TryLater("the node is shutting down".into());
-        let handed = self.all.inner.recorder.send(Handed::Report(report, sender)).await;
-        handed.map_err(|_| ended())?;
-        match receiver.await.map_err(|_| ended())? {
+        let recorded = in_time(STORE_PATIENCE, async {
+            let handed = self.all.inner.recorder.send(Handed::Report(report, sender)).await;
+            handed.map_err(|_| ended())?;
+            receiver.await.map_err(|_| ended())
+        });
+        match recorded.await? {
             Ok(repeated) => {
                 if kind == MailKind::Feedback && !repeated {
                     self.all.inner.intake.complained(domain);
@@ -346,4 +384,17 @@ fn report_about(mail: &IncomingMail, address: &str) -> Option<Report> {
     }
     let nothing = || Report { kind: MailKind::Bounce, ..Report::default() };
     Some(failed().next().cloned().unwrap_or_else(nothing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_is_down_is_not_the_fault_of_the_mail() {
+        let soon = Duration::from_millis(10);
+        let never = core::future::pending::<Result<(), _>>();
+        assert!(matches!(in_time(soon, never).await, Err(IntakeFault::TryLater(_))));
+        assert!(matches!(in_time(soon, async { Ok(7) }).await, Ok(7)));
+    }
 }

@@ -240,6 +240,7 @@ async fn a_bounce_counts_once_and_a_forged_one_never() {
     taking.bring(&genuine, format!("Received: from relay.example\r\n{text}")).await;
     taking.bring(&genuine, format!("Received: from relay2.example\r\n{text}")).await;
     eventually("repeated", async || (value(&counts.repeated) == 2).then_some(())).await;
+    assert_eq!(taking.came_back(Reason::UserUnknown), 1);
     let found = taking.address("a@one.example").await;
     assert_eq!(found.history.entries.len(), 1);
     // Who holds the return path of one message can say nothing about another address.
@@ -303,8 +304,9 @@ async fn what_a_text_means_is_said_later_and_taken_back() {
     let taking = start(&world);
     let intake = taking.node.intake();
     let options = intake.default_options();
-    let (id, first) = delivery_with(&intake, options, addressed(&["a@one.example"])).await;
-    assert_eq!(settled(&intake, id).await.sent, 1);
+    let recipients = addressed(&["a@one.example", "b@one.example"]);
+    let (id, first) = delivery_with(&intake, options, recipients).await;
+    assert_eq!(settled(&intake, id).await.sent, 2);
     let text = report("a@one.example", "599 the frobnicator does not glorp");
     taking.bring(&return_path(KEY).encode(first, id), text).await;
     let filter = TextFilter { status: Some(TextStatus::ToQualify), by_person: false };
@@ -327,11 +329,19 @@ async fn what_a_text_means_is_said_later_and_taken_back() {
     taking.all.qualify(text.key, Some(said), author()).await.unwrap();
     taking.comes_to("a@one.example", State::Quarantined).await;
     eventually("refused", async || intake.refused(&Mailbox::parse("A@one.example").unwrap())).await;
+    // What comes after it was said is taken back with the rest.
+    let second = return_path(KEY).encode(MessageId(first.0 + 1), id);
+    let words = "599 the frobnicator does not glorp";
+    taking.bring(&second, report("b@one.example", words)).await;
+    taking.comes_to("b@one.example", State::Quarantined).await;
     taking.stop().await;
     let taking = start(&world);
     assert!(taking.node.intake().refused(&Mailbox::parse("a@one.example").unwrap()).is_some());
     taking.all.qualify(text.key, None, author()).await.unwrap();
     taking.comes_to("a@one.example", State::Valid).await;
+    taking.comes_to("b@one.example", State::Valid).await;
+    let text = taking.all.text(text.key).await.unwrap().unwrap();
+    assert_eq!((text.by_rule.status, text.occurrences), (TextStatus::ToQualify, 2), "{text:?}");
     eventually("not refused", async || {
         let refused = taking.node.intake().refused(&Mailbox::parse("a@one.example").unwrap());
         refused.is_none().then_some(())
@@ -540,6 +550,53 @@ async fn an_address_is_erased_everywhere() {
     intake.start(refusing).await.unwrap();
     assert_eq!(settled(&intake, refusing).await.failed, 1);
     assert_eq!(taking.all.forget(&b, author()).await.unwrap().messages, 1);
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_late_does_not_bring_an_erased_address_back() {
+    let world = world(74, Mood { unknown_users: 0.0, ..Mood::default() });
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let recipients = addressed(&["gone@one.example"]);
+    let (id, first) = delivery_with(&intake, intake.default_options(), recipients).await;
+    assert_eq!(settled(&intake, id).await.sent, 1);
+    let gone = Mailbox::parse("gone@one.example").unwrap();
+    assert_eq!(taking.all.forget(&gone, author()).await.unwrap().messages, 1);
+    let to = return_path(KEY).encode(first, id);
+    taking.bring(&to, report("gone@one.example", "550 5.1.1 User unknown")).await;
+    taking.bring(&to, complaint("abuse", "Original-Rcpt-To: gone@one.example\r\n")).await;
+    eventually("both are read", async || {
+        let read = (taking.kind(MailKind::Bounce), taking.kind(MailKind::Feedback));
+        (read == (1, 1)).then_some(())
+    })
+    .await;
+    let found = taking.address("gone@one.example").await;
+    assert!(found.record.is_none(), "{found:?}");
+    assert_eq!((taking.came_back(Reason::UserUnknown), aside(&world)), (1, 0));
+    taking.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bounce_that_comes_again_and_again_is_no_outage() {
+    let world = world(75, Mood { unknown_users: 0.0, ..Mood::default() })
+        .more("[quarantine.outage_guard]\nhistory = 50\n");
+    let taking = start(&world);
+    let intake = taking.node.intake();
+    let good: Vec<String> = (0..400).map(|number| format!("good{number}@one.example")).collect();
+    let recipients = addressed(&good.iter().map(String::as_str).collect::<Vec<_>>());
+    let (id, first) = delivery_with(&intake, intake.default_options(), recipients).await;
+    assert_eq!(settled(&intake, id).await.sent, 400);
+    let to = return_path(KEY).encode(first, id);
+    let text = report("good0@one.example", "550 5.1.1 User unknown");
+    for number in 0..200 {
+        taking.bring(&to, format!("Received: from relay{number}.example\r\n{text}")).await;
+    }
+    let repeated = || taking.all.counts().repeated.load(Ordering::Relaxed);
+    eventually("all but one are repetitions", async || (repeated() == 199).then_some(())).await;
+    let holds = taking.all.holds(9).await.unwrap();
+    assert!(holds.is_empty(), "{holds:?}");
+    taking.comes_to("good0@one.example", State::Quarantined).await;
     taking.stop().await;
 }
 

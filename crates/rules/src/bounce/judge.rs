@@ -73,6 +73,8 @@ pub struct Judged<'judge> {
     pub key: Key,
     /// What follows from it.
     pub verdict: Verdict,
+    /// What the rules alone say, where a person has said something; `None`: the same.
+    pub overruled: Option<Verdict>,
 }
 
 impl BounceJudge {
@@ -98,11 +100,14 @@ impl BounceJudge {
         self.room.normalise(evidence.diagnostic);
         let key = Key::of(self.room.normalised());
         let mut verdict = self.by_rules(evidence, key);
+        let deferred = deferred(evidence, self.room.normalised());
+        self.rules.known().correct(&key, &mut verdict, deferred);
+        let mut overruled = None;
         let said = people.find(&key).filter(|said| said.status != QualificationStatus::ToQualify);
         if let Some(said) = said {
             // Whether it was deferred shows in the usual action of the rules' verdict only, so the
             // code is asked again.
-            let deferred = deferred(evidence, self.room.normalised());
+            overruled = Some(verdict.clone());
             verdict.action = match verdict.reason == said.reason {
                 true => verdict.action,
                 false => Action::usual(said.reason, deferred),
@@ -111,11 +116,8 @@ impl BounceJudge {
             verdict.failure_type = said.failure_type;
             verdict.status = said.status;
             verdict.rule = Arc::from("qualification");
-        } else {
-            let deferred = deferred(evidence, self.room.normalised());
-            self.rules.known().correct(&key, &mut verdict, deferred);
         }
-        Judged { normalised: self.room.normalised(), key, verdict }
+        Judged { normalised: self.room.normalised(), key, verdict, overruled }
     }
 
     /// By the cache or the rules.

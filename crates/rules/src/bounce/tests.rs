@@ -206,6 +206,8 @@ fn a_person_comes_first_and_the_cache_changes_nothing() {
         let judged = judge.judge(&Evidence::reply(text, ""), &people);
         assert_eq!(judged.normalised, "552 5.2.2 over quota of *");
         assert_eq!((judged.verdict.reason, judged.verdict.action), (said.reason, Action::GiveUp));
+        let overruled = judged.overruled.expect("the rules speak too");
+        assert_eq!((overruled.reason, &*overruled.rule), (Reason::MailboxFull, "full"));
         // What is still to be qualified has not been qualified.
         let open = |_: &Key| Some(Qualification { status: QualificationStatus::ToQualify, ..said });
         assert_eq!(
