@@ -410,7 +410,7 @@ impl Page {
         let now = all.inner.intake.now();
         let mut repeated = HashSet::new();
         let mut fault = None;
-        for hold in self.holds {
+        for hold in core::mem::take(&mut self.holds) {
             // What the store refuses has been logged.
             let _ = until_durable(all, hold).await;
         }
