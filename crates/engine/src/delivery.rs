@@ -278,10 +278,15 @@ impl Engine {
     }
 
     pub(crate) fn cap_woken(&mut self, now: Timestamp, id: DeliveryId) {
-        // Tokens that come back do not lift a reaction.
+        // Tokens that come back do not lift a reaction. What was sent meanwhile by other groups has moved its next
+        // moment on, and nobody else would wake it then.
         if let Some(waiting) = self.reactions.delivery_waits(id, now)
             && waiting.until > now + SHORT_CAP_WAIT
         {
+            if self.capped.contains_key(&id) {
+                self.wakes.insert((waiting.until, Wake::Cap(id)));
+                self.capped.insert(id, waiting);
+            }
             return;
         }
         self.capped.remove(&id);

@@ -309,22 +309,41 @@ impl LedgerRowsMut for Shelf {
     fn prune(&mut self, step: CleanUpStep, before: Timestamp, limit: u32) -> Answer<u64> {
         let before = in_millis(before);
         let mut room = u64::from(limit);
-        let mut drop_it = |old: bool| {
-            let dropped = old && room > 0;
-            room -= u64::from(dropped);
-            !dropped
-        };
         match step {
             CleanUpStep::Due | CleanUpStep::Evidence => {}
-            CleanUpStep::Seen => self.seen.retain(|_, at| drop_it(*at < before)),
+            CleanUpStep::Seen => {
+                let old = self.seen.iter().filter(|(_, at)| **at < before);
+                for key in oldest(old.map(|(key, at)| (*at, *key)), limit) {
+                    room -= 1;
+                    self.seen.remove(&key);
+                }
+            }
             CleanUpStep::Strays => {
                 let day = before.as_secs() / 86_400;
-                self.strays.retain(|(of, _), _| drop_it(u64::from(*of) < day));
+                self.strays.retain(|(of, _), _| {
+                    let dropped = u64::from(*of) < day && room > 0;
+                    room -= u64::from(dropped);
+                    !dropped
+                });
             }
-            CleanUpStep::Texts => self
-                .texts
-                .retain(|_, text| drop_it(text.last_at < before && text.by_person.is_none())),
+            CleanUpStep::Texts => {
+                let old = self
+                    .texts
+                    .iter()
+                    .filter(|(_, text)| text.last_at < before && text.by_person.is_none());
+                for key in oldest(old.map(|(key, text)| (text.last_at, *key)), limit) {
+                    room -= 1;
+                    self.texts.remove(&key);
+                }
+            }
         }
         Ok(u64::from(limit) - room)
     }
+}
+
+/// The keys of the `limit` oldest.
+fn oldest<Key: Ord>(old: impl Iterator<Item = (Timestamp, Key)>, limit: u32) -> Vec<Key> {
+    let mut old: Vec<(Timestamp, Key)> = old.collect();
+    old.sort();
+    old.into_iter().take(limit as usize).map(|(_, key)| key).collect()
 }

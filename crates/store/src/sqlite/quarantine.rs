@@ -297,7 +297,8 @@ impl LedgerRowsMut for Tables<'_> {
         let dropped = match step {
             CleanUpStep::Due | CleanUpStep::Evidence => 0,
             CleanUpStep::Seen => self.execute(
-                "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at < ?1 LIMIT ?2)",
+                "DELETE FROM seen WHERE key IN (SELECT key FROM seen WHERE at < ?1 \
+                 ORDER BY at, key LIMIT ?2)",
                 params![before_ms, limit],
             )?,
             CleanUpStep::Strays => self.execute(
@@ -308,7 +309,7 @@ impl LedgerRowsMut for Tables<'_> {
             CleanUpStep::Texts => {
                 let dropped = self.execute(
                     "DELETE FROM text WHERE key IN (SELECT key FROM text \
-                     WHERE last_at < ?1 AND person_reason IS NULL LIMIT ?2)",
+                     WHERE last_at < ?1 AND person_reason IS NULL ORDER BY last_at, key LIMIT ?2)",
                     params![before_ms, limit],
                 )?;
                 self.execute("UPDATE tally SET texts = texts - ?1", [column(dropped as u64)])?;
