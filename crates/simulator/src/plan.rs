@@ -385,7 +385,8 @@ fn draw_warm_up(chance: &mut Chance, sources: &[SourceId]) -> quota::WarmUpCaps 
         if !chance.percent(25) {
             continue;
         }
-        let per_day = u32::try_from(chance.between(40, 300)).unwrap_or(40);
+        // Half of it at one provider must be enough for a world's mail within the five days of its validity.
+        let per_day = u32::try_from(chance.between(200, 600)).unwrap_or(200);
         let of_source = quota::SourceCaps {
             per_hour: chance.percent(50).then_some(per_day / 3),
             per_day: Some(per_day),
