@@ -5,8 +5,8 @@
 //! - `console`: every `$ mailweir ...` must parse; nothing is run.
 //! - `console test` and `console run`: every line is run in a folder of the guide and must end with status 0.
 //!   A line that ends with `&` is started, awaited until it serves, and ended with the guide.
-//! - `text expect`: every line must be in the output of the last command, blanks apart. The command is repeated
-//!   until they are, because mail takes its time.
+//! - `text expect`: every line must be in the output of the last command, blanks apart. Where one is not, the
+//!   command is repeated until they are, because mail takes its time.
 //! - `... file=NAME`: the text is a file; all guides share these.
 //!
 //! Ports are replaced by free ones, so guides can run side by side with anything else.
@@ -267,37 +267,40 @@ fn run_guide(guide: &Guide, files: &[(&str, &str)], curl: bool) {
     let mut last = None;
     for fence in &guide.fences {
         if fence.is("text expect") {
-            let (place, line): &(String, &str) = last.as_ref().expect("a command comes first");
-            expect(&run, place, line, &fence.text);
+            let (place, line, said): &(String, &str, String) =
+                last.as_ref().expect("a command comes first");
+            expect(&run, place, line, said, &fence.text);
         }
         if !fence.is("console test") && !fence.is("console run") {
             continue;
         }
         for (at, line) in fence.commands() {
             let place = format!("{}:{at}", guide.name);
+            let mut said = String::new();
             match line.strip_suffix('&') {
                 Some(line) => run.start(&place, line.trim_end()),
                 None if line.starts_with("curl ") && !curl => {
                     eprintln!("{place}: not run, because curl is not installed");
                 }
-                None => drop(run.run(&place, line)),
+                None => said = run.run(&place, line),
             }
-            last = Some((place, line));
+            last = Some((place, line, said));
         }
     }
 }
 
-/// Repeats a command until these lines are in its output.
-fn expect(run: &Run, place: &str, line: &str, wanted: &str) {
+/// Looks for these lines in what a command said, and repeats it until they are there.
+fn expect(run: &Run, place: &str, line: &str, said: &str, wanted: &str) {
     let began = Instant::now();
+    let mut said = said.to_owned();
     loop {
-        let said = run.run(place, line);
         let flat = without_layout(&said);
         let missing = wanted.lines().find(|wanted| !flat.contains(&without_layout(wanted)));
         let Some(missing) = missing else { return };
         let in_time = began.elapsed() < PATIENCE;
         assert!(in_time, "{place}: {line}\ndoes not say: {missing}\n{said}");
         std::thread::sleep(Duration::from_millis(100));
+        said = run.run(place, line);
     }
 }
 
