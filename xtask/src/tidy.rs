@@ -38,7 +38,7 @@ const PURE_DEPENDENCIES: [&str; 19] = [
 ];
 
 /// Which crate of ours may use which: `mail` at the bottom, the program at the top.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("mail", &[]),
     ("rules", &["mail"]),
     ("smtp", &["mail"]),
@@ -48,7 +48,8 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("lab", &["mail"]),
     ("simulator", &["mail", "rules", "smtp", "quota", "engine", "store"]),
     ("node", &["mail", "rules", "smtp", "quota", "engine", "store"]),
-    ("control", &["mail", "rules", "quota", "engine", "store", "node"]),
+    ("web", &[]),
+    ("control", &["mail", "rules", "quota", "engine", "store", "node", "web"]),
     (
         "cli",
         &[

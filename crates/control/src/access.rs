@@ -10,18 +10,17 @@
 
 use std::net::IpAddr;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use node::config::{HttpConfig, Role};
 
-use crate::problem::Problem;
+use web::{Problem, TokenDigest, bearer_token};
 
-/// Longest token that is looked at.
-const TOKEN_LIMIT: usize = 4_096;
+/// What somebody without a token is told.
+const TOKEN_NEEDED: &str =
+    "send the field \"Authorization: Bearer <token>\" with a token of [http] in the configuration";
 
 /// Who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +40,7 @@ impl Caller {
 
 /// The tokens, as digests.
 pub(crate) struct Access {
-    tokens: Vec<(digest::Digest, Caller)>,
+    tokens: Vec<(TokenDigest, Caller)>,
 }
 
 /// A route's need together with what decides on it.
@@ -52,15 +51,11 @@ pub(crate) struct Gate {
     pub(crate) needs: Option<Role>,
 }
 
-fn digest_of(token: &[u8]) -> digest::Digest {
-    digest::digest(&digest::SHA256, token)
-}
-
 impl Access {
     pub(crate) fn new(config: &HttpConfig) -> Self {
         let tokens = config.tokens.iter().map(|token| {
             let caller = Caller { name: token.name.as_str().into(), role: token.role };
-            (digest_of(token.token.expose().as_bytes()), caller)
+            (TokenDigest::of(token.token.expose().as_bytes()), caller)
         });
         Self { tokens: tokens.collect() }
     }
@@ -71,7 +66,7 @@ impl Access {
             check_browser(fields)?;
             return Ok(Caller { name: Box::default(), role: Role::Operator });
         }
-        let caller = self.caller(fields).ok_or_else(Problem::unauthenticated)?;
+        let caller = self.caller(fields).ok_or_else(|| Problem::unauthenticated(TOKEN_NEEDED))?;
         if caller.role < needs {
             let needs = format!("{needs:?}").to_ascii_lowercase();
             return Err(Problem::forbidden(format!(
@@ -83,21 +78,10 @@ impl Access {
     }
 
     fn caller(&self, fields: &HeaderMap) -> Option<&Caller> {
-        let mut values = fields.get_all(header::AUTHORIZATION).iter();
-        let value = values.next()?.as_bytes();
-        // Two fields could be read differently by a proxy in front.
-        if values.next().is_some() {
-            return None;
-        }
-        let (scheme, token) = value.split_at_checked(7)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") || token.is_empty() || token.len() > TOKEN_LIMIT
-        {
-            return None;
-        }
-        let given = digest_of(token);
+        let given = bearer_token(fields)?;
         let mut found = None;
         for (known, caller) in &self.tokens {
-            if verify_slices_are_equal(known.as_ref(), given.as_ref()).is_ok() {
+            if *known == given {
                 found = Some(caller);
             }
         }

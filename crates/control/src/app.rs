@@ -14,10 +14,11 @@ use store::Once;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Caller;
-use crate::body::{Document, Incoming, Memory};
 use crate::ledger::Ledger;
-use crate::problem::Problem;
+use crate::problem::AsProblem;
 use crate::transfer::Lists;
+use web::Problem;
+use web::{Document, Incoming, Memory};
 
 /// Octets of documents that are not contents.
 pub(crate) const SMALL_DOCUMENT: usize = 256 << 10;
@@ -74,10 +75,10 @@ impl App {
 /// Waits for the store, at most a minute.
 pub(crate) async fn stored<T, F>(work: impl Future<Output = Result<T, F>>) -> Result<T, Problem>
 where
-    Problem: From<F>,
+    F: AsProblem,
 {
     match tokio::time::timeout(STORE_TIME, work).await {
-        Ok(answer) => answer.map_err(Problem::from),
+        Ok(answer) => answer.map_err(AsProblem::problem),
         Err(_) => Err(Problem::try_later(
             "the store has not answered for a minute; whether it took the request is not known (repeating it is safe with an Idempotency-Key, and for recipients)",
         )),
@@ -88,7 +89,7 @@ where
 pub(crate) async fn asked<T>(question: impl Future<Output = Option<T>>) -> Result<T, Problem> {
     match tokio::time::timeout(ENGINE_TIME, question).await {
         Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(Problem::ending()),
+        Ok(None) => Err(Problem::try_later("the node is shutting down")),
         Err(_) => Err(Problem::try_later("the engine has not answered for ten seconds")),
     }
 }

@@ -13,11 +13,12 @@ use store::BundleApplication;
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer, stored};
-use crate::body::{expect_json, from_json, media_type};
 use crate::forms::Query;
-use crate::problem::Problem;
+use crate::problem::AsProblem as _;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
 use crate::transfer::field;
+use web::Problem;
+use web::{expect_json, from_json, media_type};
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
@@ -124,8 +125,8 @@ pub(crate) async fn roll_back(
 fn applied(outcome: Result<Applied, ApplyFault>) -> Result<Response, Problem> {
     match outcome {
         Ok(applied) => Ok(answer(crate::app::json(&applied)?)),
-        Err(ApplyFault::Store(fault)) => Err(fault.into()),
-        Err(ApplyFault::Refused(refused)) => Err(refused.into()),
+        Err(ApplyFault::Store(fault)) => Err(fault.problem()),
+        Err(ApplyFault::Refused(refused)) => Err(refused.problem()),
         Err(fault) => {
             let faults: Vec<Value> = match &fault {
                 ApplyFault::Bundle(BundleFault::Rules { faults, .. }) => {

@@ -14,9 +14,10 @@ use store::{Counters, DeliveryRecord};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer, json as to_json, once, stored};
-use crate::body::{expect_json, from_json, media_type};
 use crate::forms::{OptionsForm, Query, Segment, delivery_id, label, one_line};
-use crate::problem::Problem;
+use crate::problem::AsProblem;
+use web::Problem;
+use web::{expect_json, from_json, media_type};
 
 /// Most deliveries or refusals on a page.
 const PAGE_MOST: u32 = 1_000;
@@ -82,7 +83,7 @@ pub(crate) async fn set_content(
     drop(document);
     check_content(&content)?;
     stored(app.intake.set_content(id, &content)).await?;
-    let variables = app.intake.variables(&content)?;
+    let variables = app.intake.variables(&content).map_err(AsProblem::problem)?;
     Ok(answer(json!({ "id": id.to_string(), "variables": variables })))
 }
 

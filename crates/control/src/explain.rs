@@ -19,7 +19,7 @@ use crate::app::{Shared, answer, asked, json as to_json, stored};
 use crate::deliveries::{found, shown};
 use crate::forms::{Query, Segment, delivery_id, message_id};
 use crate::paths::{self, Asked};
-use crate::problem::Problem;
+use web::Problem;
 
 /// Messages of an address that are shown.
 const NEWEST: u32 = 20;

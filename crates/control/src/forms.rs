@@ -14,7 +14,7 @@ use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::problem::Problem;
+use web::Problem;
 
 /// Octets of a name, an affinity, a tenant or a reason.
 const LABEL_LIMIT: usize = 250;
@@ -377,7 +377,7 @@ mod tests {
     use axum::response::IntoResponse as _;
 
     use super::*;
-    use crate::body::from_json;
+    use web::from_json;
 
     fn read(json: &str) -> Result<DeliveryOptions, Problem> {
         let now = Timestamp::from_secs(1_795_000_000);

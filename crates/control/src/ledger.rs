@@ -13,7 +13,8 @@ use node::nondeliverables::{AddressExplained, Erasure, NonDeliverables, Unsubscr
 use store::{Reads, StoreFault};
 
 use crate::app::stored;
-use crate::problem::Problem;
+use crate::problem::AsProblem;
+use web::Problem;
 
 /// How long a preview may take.
 const PREVIEW_TIME: std::time::Duration = std::time::Duration::from_secs(45);
@@ -130,7 +131,7 @@ impl Ledger {
         let policy = Policy::clone(&self.desk.policy());
         let assumption = Assumption { policy, qualification };
         match tokio::time::timeout(PREVIEW_TIME, self.desk.preview_with(work, assumption)).await {
-            Ok(difference) => difference.map_err(Problem::from),
+            Ok(difference) => difference.map_err(AsProblem::problem),
             Err(_) => Err(Problem::try_later(
                 "the difference takes longer than 45 s to work out; choose a shorter window of time",
             )),
@@ -154,6 +155,6 @@ fn judged(told: Result<(), UnsubscribeFault>) -> Result<Unsubscribed, Problem> {
         Ok(()) => Ok(Unsubscribed::Done),
         Err(UnsubscribeFault::Token(_)) => Ok(Unsubscribed::NotOurs),
         Err(UnsubscribeFault::Forgotten) => Ok(Unsubscribed::Forgotten),
-        Err(UnsubscribeFault::Intake(fault)) => Err(fault.into()),
+        Err(UnsubscribeFault::Intake(fault)) => Err(fault.problem()),
     }
 }

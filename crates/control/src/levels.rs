@@ -14,17 +14,18 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json, stored};
-use crate::body::{expect_json, from_json};
 use crate::forms::Query;
-use crate::problem::Problem;
+use crate::problem::AsProblem;
+use web::Problem;
+use web::{expect_json, from_json};
 
-impl From<LevelFault> for Problem {
-    fn from(fault: LevelFault) -> Self {
-        match fault {
-            LevelFault::Refused(why) => Self::conflict("refused", why.to_string()),
-            LevelFault::Unknown { .. } => Self::not_found(fault.to_string()),
-            LevelFault::Rules(_) => Self::conflict("refused", fault.to_string()),
-            LevelFault::Store(fault) => fault.into(),
+impl AsProblem for LevelFault {
+    fn problem(self) -> Problem {
+        match self {
+            Self::Refused(why) => Problem::conflict("refused", why.to_string()),
+            Self::Unknown { .. } => Problem::not_found(self.to_string()),
+            Self::Rules(_) => Problem::conflict("refused", self.to_string()),
+            Self::Store(fault) => fault.problem(),
         }
     }
 }

@@ -18,7 +18,6 @@
 
 mod access;
 mod app;
-mod body;
 mod deliverability;
 mod deliveries;
 mod explain;
@@ -36,7 +35,6 @@ mod recipients;
 mod repairs;
 mod routes;
 mod server;
-mod socket;
 mod stat;
 mod suppression;
 mod transfer;

@@ -23,9 +23,10 @@ use serde_json::json;
 
 use crate::access::Caller;
 use crate::app::{Shared, once, stored};
-use crate::body::{from_json, media_type};
 use crate::forms::{label, one_line};
-use crate::problem::Problem;
+use crate::problem::AsProblem;
+use web::Problem;
+use web::{from_json, media_type};
 
 /// Recipients of one message. Larger circles are deliveries.
 const RECIPIENTS_LIMIT: usize = 100;
@@ -380,7 +381,7 @@ fn check_names(app: &Shared, from: &AddressSpec, fields: &[HeaderSpec]) -> Resul
             Part::Header(name) => Problem::field(format!("headers.{name}"), fault.message),
             part => Problem::field(part.to_string(), fault.message),
         },
-        other => other.into(),
+        other => other.problem(),
     })
 }
 
@@ -520,7 +521,7 @@ fn complete(
         return Err(Problem::invalid("the message contains NUL (RFC 5322, 4.1)"));
     }
     let content = ContentSpec::single_message(message);
-    app.intake.variables(&content)?;
+    app.intake.variables(&content).map_err(AsProblem::problem)?;
     let ContentSpec::Raw(raw) = content else {
         return Err(Problem::invalid("the message cannot be taken as it is"));
     };

@@ -23,7 +23,7 @@ use quota::SourceDayView;
 use store::Totals;
 
 use crate::app::{Shared, asked, stored};
-use crate::problem::Problem;
+use web::Problem;
 
 type Labels = [(&'static str, String); 1];
 type Gauges = Family<Labels, Gauge>;

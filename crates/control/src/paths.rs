@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::app::{Shared, answer, asked, json as to_json};
 use crate::forms::{Query, Segment, label, time_text};
-use crate::problem::Problem;
+use web::Problem;
 
 /// Paths that are listed with their budgets.
 const PATHS_SHOWN: usize = 256;

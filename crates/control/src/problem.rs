@@ -1,203 +1,49 @@
-//! Errors as `application/problem+json` (RFC 9457): one form for everything that is not 2xx.
-//!
-//! `type` is a name that programs can rely on, `title` says the same for people and never changes, `detail`
-//! says what happened here and what to do. A fault of the caller is 4xx; 503 with Retry-After means that
-//! nothing was wrong with the request and that nothing was accepted.
+//! Faults of the node as problem documents.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use node::intake::IntakeFault;
-use serde_json::{Map, Value};
 use store::RefusedWrite;
+use web::Problem;
 
-/// The answer to a request that cannot be fulfilled.
-#[derive(Debug)]
-pub(crate) struct Problem {
-    status: StatusCode,
-    name: &'static str,
-    title: &'static str,
-    detail: String,
-    /// Further members, for programs.
-    members: Map<String, Value>,
-    retry_after_seconds: Option<u32>,
+/// A fault that a client is told as a problem document.
+pub(crate) trait AsProblem {
+    /// The document.
+    fn problem(self) -> Problem;
 }
 
-/// Seconds after which trying again makes sense when the node cannot take anything.
-const RETRY_AFTER_SECONDS: u32 = 5;
-
-impl Problem {
-    fn new(
-        status: StatusCode,
-        name: &'static str,
-        title: &'static str,
-        detail: impl Into<String>,
-    ) -> Self {
-        let detail = detail.into();
-        Self { status, name, title, detail, members: Map::new(), retry_after_seconds: None }
-    }
-
-    /// 400: the request cannot be read.
-    pub(crate) fn unreadable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "unreadable", "The request cannot be read", detail)
-    }
-
-    /// 401: no token, or none that is known.
-    pub(crate) fn unauthenticated() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthenticated",
-            "A valid token is needed",
-            "send the field \"Authorization: Bearer <token>\" with a token of [http] in the configuration",
-        )
-    }
-
-    /// 403: the token does not allow it.
-    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not allowed", detail)
-    }
-
-    /// 404: there is no such thing.
-    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
-    }
-
-    /// 405: not with this method.
-    pub(crate) fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method-not-allowed",
-            "This method does not exist here",
-            "the field Allow names the methods; /api/v1/openapi.json describes them",
-        )
-    }
-
-    /// 408: the body did not come in time.
-    pub(crate) fn too_slow(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "The body came too slowly", detail)
-    }
-
-    /// 409: what is asked contradicts the state of things.
-    pub(crate) fn conflict(name: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, name, "The state of things does not allow it", detail)
-    }
-
-    /// 413: larger than allowed.
-    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
-    }
-
-    /// 415: not a form that is understood here.
-    pub(crate) fn media_type(detail: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "media-type",
-            "This form of body is not understood",
-            detail,
-        )
-    }
-
-    /// 422: readable, but a field has a value that cannot be.
-    pub(crate) fn field(field: impl Into<String>, detail: impl core::fmt::Display) -> Self {
-        let field = field.into();
-        Self::invalid(format!("{field}: {detail}")).with("field", field)
-    }
-
-    /// 422: readable, but wrong.
-    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is not valid", detail)
-    }
-
-    /// 503: nothing is wrong with the request.
-    pub(crate) fn try_later(detail: impl Into<String>) -> Self {
-        let mut problem = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "try-later",
-            "Not now; nothing was accepted",
-            detail,
-        );
-        problem.retry_after_seconds = Some(RETRY_AFTER_SECONDS);
-        problem
-    }
-
-    /// 503: the node does not answer because it is ending.
-    pub(crate) fn ending() -> Self {
-        Self::try_later("the node is shutting down")
-    }
-
-    /// Adds a member for programs.
-    pub(crate) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.to_owned(), value.into());
-        self
-    }
-
-    /// Says something before what the problem already says.
-    pub(crate) fn prefixed(mut self, words: &str) -> Self {
-        self.detail = format!("{words}: {}", self.detail);
-        self
-    }
-}
-
-impl core::fmt::Display for Problem {
-    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(out, "{} {}: {}", self.status.as_u16(), self.name, self.detail)
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let mut members = self.members;
-        members.insert("type".into(), format!("urn:mailweir:problem:{}", self.name).into());
-        members.insert("title".into(), self.title.into());
-        members.insert("status".into(), self.status.as_u16().into());
-        members.insert("detail".into(), self.detail.into());
-        let body = Value::Object(members).to_string();
-        let mut response = (self.status, body).into_response();
-        let fields = response.headers_mut();
-        let form = HeaderValue::from_static("application/problem+json");
-        fields.insert(header::CONTENT_TYPE, form);
-        if let Some(seconds) = self.retry_after_seconds {
-            fields.insert(header::RETRY_AFTER, seconds.into());
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer realm=\"mailweir\"");
-            fields.insert(header::WWW_AUTHENTICATE, scheme);
-        }
-        response
-    }
-}
-
-impl From<IntakeFault> for Problem {
-    fn from(fault: IntakeFault) -> Self {
-        match fault {
-            IntakeFault::Refused(refused) => refused.into(),
-            IntakeFault::Template(fault) => Self::invalid(fault.to_string())
+impl AsProblem for IntakeFault {
+    fn problem(self) -> Problem {
+        match self {
+            IntakeFault::Refused(refused) => refused.problem(),
+            IntakeFault::Template(fault) => Problem::invalid(fault.to_string())
                 .with("field", fault.part.to_string())
                 .with("line", fault.line)
                 .with("column", fault.column),
-            IntakeFault::Invalid(why) => Self::invalid(why),
-            IntakeFault::Quarantined(why) => Self::conflict("quarantined", why),
-            IntakeFault::TryLater(_) | IntakeFault::NoRoom(_) => Self::try_later(fault.to_string()),
+            IntakeFault::Invalid(why) => Problem::invalid(why),
+            IntakeFault::Quarantined(why) => Problem::conflict("quarantined", why),
+            IntakeFault::TryLater(_) | IntakeFault::NoRoom(_) => {
+                Problem::try_later(self.to_string())
+            }
         }
     }
 }
 
-impl From<RefusedWrite> for Problem {
-    fn from(refused: RefusedWrite) -> Self {
-        let detail = refused.to_string();
-        match refused {
+impl AsProblem for RefusedWrite {
+    fn problem(self) -> Problem {
+        let detail = self.to_string();
+        match self {
             RefusedWrite::UnknownDelivery(_)
             | RefusedWrite::UnknownText(_)
             | RefusedWrite::UnknownTask(_)
-            | RefusedWrite::UnknownBundle(_) => Self::not_found(detail),
-            RefusedWrite::OtherBundle { .. } => Self::conflict("other-bundle", detail),
+            | RefusedWrite::UnknownBundle(_) => Problem::not_found(detail),
+            RefusedWrite::OtherBundle { .. } => Problem::conflict("other-bundle", detail),
             RefusedWrite::WrongState { .. } | RefusedWrite::WrongContent(_) => {
-                Self::conflict("wrong-state", detail)
+                Problem::conflict("wrong-state", detail)
             }
-            RefusedWrite::NoContent(_) => Self::conflict("no-content", detail),
-            RefusedWrite::KeyReused => Self::conflict("key-reused", detail),
-            RefusedWrite::TooLarge { .. } => Self::too_large(detail),
+            RefusedWrite::NoContent(_) => Problem::conflict("no-content", detail),
+            RefusedWrite::KeyReused => Problem::conflict("key-reused", detail),
+            RefusedWrite::TooLarge { .. } => Problem::too_large(detail),
             RefusedWrite::BadOptions(_) | RefusedWrite::EmptyAddress { .. } => {
-                Self::invalid(detail)
+                Problem::invalid(detail)
             }
         }
     }

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer};
-use crate::body::{expect_json, from_json};
 use crate::forms::{Query, Segment};
-use crate::problem::Problem;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
 use crate::repairs::{applied, meaning, previewed};
+use web::Problem;
+use web::{expect_json, from_json};
 
 fn status(word: &str) -> Result<TextStatus, Problem> {
     word.parse().map_err(|fault| Problem::field("status", fault))

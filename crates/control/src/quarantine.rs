@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer};
-use crate::body::{expect_json, from_json};
 use crate::forms::{Query, Segment, label, time_text};
-use crate::problem::Problem;
+use web::Problem;
+use web::{expect_json, from_json};
 
 /// Most entries on a page.
 pub(crate) const PAGE_MOST: u32 = 1_000;

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use crate::access::Caller;
 use crate::app::{Shared, answer, asked, json as to_json, stored};
 use crate::forms::{Query, Segment};
-use crate::problem::Problem;
+use crate::problem::AsProblem as _;
 use crate::quarantine::{at_text, author};
 use crate::repairs::document;
+use web::Problem;
 
 /// A reaction as JSON.
 fn shown(reaction: &Reaction, now: Timestamp) -> Value {
@@ -144,8 +145,8 @@ async fn order(
     let done = app.questions.order_reaction(id, order, &author.who, &author.why).await;
     done.map_err(|fault| match fault {
         OrderFault::Unknown(_) => Problem::not_found(fault.to_string()),
-        OrderFault::Ending => Problem::ending(),
-        OrderFault::Store(fault) => Problem::from(fault),
+        OrderFault::Ending => Problem::try_later("the node is shutting down"),
+        OrderFault::Store(fault) => fault.problem(),
     })?;
     let kept = asked(app.questions.reactions()).await?;
     let now = app.questions.now();

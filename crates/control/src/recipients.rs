@@ -15,10 +15,10 @@ use store::NewRefusal;
 use tokio::task::JoinHandle;
 
 use crate::app::{Shared, answer, stored};
-use crate::body::{Incoming, media_type};
 use crate::deliveries::{expects_nothing_else, found};
 use crate::forms::{Segment, delivery_id};
-use crate::problem::Problem;
+use web::Problem;
+use web::{Incoming, media_type};
 
 /// Rows in one batch.
 const BATCH_ROWS: usize = 1_000;

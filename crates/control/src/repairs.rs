@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer};
-use crate::body::{expect_json, from_json};
 use crate::forms::{Query, Segment, any_moment, label};
-use crate::problem::Problem;
 use crate::quarantine::{at_text, author, change};
+use web::Problem;
+use web::{expect_json, from_json};
 
 /// The body of `POST /quarantine/undo`.
 #[derive(Deserialize)]

@@ -11,11 +11,11 @@ use node::config::Role;
 
 use crate::access::{Access, Gate, guard};
 use crate::app::Shared;
-use crate::problem::Problem;
 use crate::{
     deliverability, deliveries, explain, levels, messages, metrics, paths, qualifications,
     quarantine, reactions, recipients, repairs, stat, suppression, transfer, unsubscribe, warm_up,
 };
+use web::Problem;
 
 /// The document that describes the routes.
 pub(crate) const OPENAPI: &str = include_str!("../openapi.json");
@@ -115,7 +115,11 @@ pub(crate) fn router(app: Shared, access: &Arc<Access>) -> Router {
     }
     router
         .fallback(async || Problem::not_found("no route has this path; see /api/v1/openapi.json"))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .method_not_allowed_fallback(async || {
+            Problem::method_not_allowed(
+                "the field Allow names the methods; /api/v1/openapi.json describes them",
+            )
+        })
         .layer(map_response(for_no_cache))
         .with_state(app)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json, stored};
 use crate::forms::Query;
-use crate::problem::Problem;
+use web::Problem;
 
 /// Groups and budgets in one answer. Those with the most to do come first.
 const ROWS_MOST: u32 = 10_000;
@@ -138,7 +138,7 @@ pub(crate) async fn healthz() -> Response {
 /// `GET /readyz`: it takes mail. The reasons are short, because this is open to everybody.
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
     if app.shutdown.is_cancelled() {
-        return Err(Problem::ending());
+        return Err(Problem::try_later("the node is shutting down"));
     }
     if app.intake.health().is_err() {
         return Err(Problem::try_later("the store does not commit; see /api/v1/stat"));

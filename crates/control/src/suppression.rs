@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer};
-use crate::body::{expect_json, from_json};
 use crate::forms::Query;
-use crate::problem::Problem;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
+use web::Problem;
+use web::{expect_json, from_json};
 
 /// Entries in one request.
 const ENTRIES_LIMIT: usize = 1_000;

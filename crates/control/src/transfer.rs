@@ -20,12 +20,12 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::access::Caller;
 use crate::app::{Shared, answer};
-use crate::body::{Incoming, media_type};
 use crate::deliveries::expects_nothing_else;
 use crate::forms::Query;
 use crate::ledger::Ledger;
-use crate::problem::Problem;
 use crate::quarantine::{author, filter};
+use web::Problem;
+use web::{Incoming, media_type};
 
 /// Rows committed at once.
 const BATCH_ROWS: usize = 1_000;

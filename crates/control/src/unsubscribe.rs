@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::app::Shared;
 use crate::forms::Segment;
 use crate::ledger::Unsubscribed;
-use crate::problem::Problem;
+use web::Problem;
 
 /// Octets of the body. What RFC 8058 asks for has 26, as a form with parts some 150.
 const BODY_OCTETS: usize = 4_096;

@@ -13,16 +13,17 @@ use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::app::{SMALL_DOCUMENT, Shared, answer, json as to_json, stored};
-use crate::body::{expect_json, from_json};
 use crate::forms::{Query, Segment};
-use crate::problem::Problem;
+use crate::problem::AsProblem;
+use web::Problem;
+use web::{expect_json, from_json};
 
-impl From<WarmUpFault> for Problem {
-    fn from(fault: WarmUpFault) -> Self {
-        match fault {
-            WarmUpFault::Refused(why) => Self::conflict("refused", why),
-            WarmUpFault::Level(fault) => fault.into(),
-            WarmUpFault::Store(fault) => fault.into(),
+impl AsProblem for WarmUpFault {
+    fn problem(self) -> Problem {
+        match self {
+            Self::Refused(why) => Problem::conflict("refused", why),
+            Self::Level(fault) => fault.problem(),
+            Self::Store(fault) => fault.problem(),
         }
     }
 }

@@ -27,13 +27,13 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// The memory that bodies read whole may take together, in steps of 64 KiB.
 #[derive(Clone, Debug)]
-pub(crate) struct Memory(Arc<Semaphore>);
+pub struct Memory(Arc<Semaphore>);
 
 const STEP: usize = 64 << 10;
 
 impl Memory {
     /// So many octets.
-    pub(crate) fn new(octets: usize) -> Self {
+    pub fn new(octets: usize) -> Self {
         Self(Arc::new(Semaphore::new(octets.div_ceil(STEP))))
     }
 
@@ -43,13 +43,14 @@ impl Memory {
 }
 
 /// A body read whole, with its share of the memory.
-pub(crate) struct Document {
-    pub(crate) octets: Vec<u8>,
+pub struct Document {
+    /// What came.
+    pub octets: Vec<u8>,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
 /// A body as it comes.
-pub(crate) struct Incoming {
+pub struct Incoming {
     body: Body,
     received: u64,
     waited: Duration,
@@ -58,7 +59,7 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// Takes a body.
-    pub(crate) fn new(body: Body) -> Self {
+    pub fn new(body: Body) -> Self {
         Self { body, received: 0, waited: Duration::ZERO, patience: PATIENCE }
     }
 
@@ -69,7 +70,7 @@ impl Incoming {
     }
 
     /// The next octets; `None`: that was all.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             let earned = Duration::from_secs(self.received / LEAST_RATE);
             let left = (self.patience + earned).saturating_sub(self.waited).min(self.patience);
@@ -100,11 +101,7 @@ impl Incoming {
     }
 
     /// Reads the whole body, at most `limit` octets.
-    pub(crate) async fn whole(
-        mut self,
-        limit: usize,
-        memory: &Memory,
-    ) -> Result<Document, Problem> {
+    pub async fn whole(mut self, limit: usize, memory: &Memory) -> Result<Document, Problem> {
         let mut octets = Vec::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
         while let Some(more) = self.next().await? {
@@ -132,7 +129,7 @@ impl Incoming {
     }
 
     /// Throws away what still comes, within bounds: a client that is sending looks for an answer only afterwards.
-    pub(crate) async fn drain(&mut self) {
+    pub async fn drain(&mut self) {
         let all = async {
             let mut left = DRAIN_OCTETS;
             while let Ok(Some(octets)) = self.next().await {
@@ -149,7 +146,7 @@ impl Incoming {
 
 /// The media type of a body in lower case, without parameters. Refuses compressed bodies (whose size nothing bounds)
 /// and other charsets than UTF-8.
-pub(crate) fn media_type(fields: &HeaderMap) -> Result<String, Problem> {
+pub fn media_type(fields: &HeaderMap) -> Result<String, Problem> {
     if let Some(encoding) = fields.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -174,7 +171,7 @@ pub(crate) fn media_type(fields: &HeaderMap) -> Result<String, Problem> {
 
 /// Refuses a body that is not JSON by its own account. A page in somebody's browser cannot send this type to another
 /// site without asking first.
-pub(crate) fn expect_json(fields: &HeaderMap) -> Result<(), Problem> {
+pub fn expect_json(fields: &HeaderMap) -> Result<(), Problem> {
     match media_type(fields)?.as_str() {
         "application/json" => Ok(()),
         other => Err(Problem::media_type(format!(
@@ -185,7 +182,7 @@ pub(crate) fn expect_json(fields: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads a JSON document. Unknown and doubled fields are refused by name; nesting is bounded to 128.
-pub(crate) fn from_json<T: DeserializeOwned>(octets: &[u8]) -> Result<T, Problem> {
+pub fn from_json<T: DeserializeOwned>(octets: &[u8]) -> Result<T, Problem> {
     // A list would be taken for the fields in their order, which nobody who sends one means.
     if octets.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::unreadable("the body is not a JSON object"));

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A stream whose writes fail when nothing could be written for `patience`.
-pub(crate) struct Patient<S> {
+pub struct Patient<S> {
     stream: S,
     patience: Duration,
     /// Runs while a write is waiting.
@@ -22,7 +22,7 @@ pub(crate) struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub(crate) fn new(stream: S, patience: Duration) -> Self {
+    pub fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, limit: Box::pin(sleep(patience)), waiting: false }
     }
 
