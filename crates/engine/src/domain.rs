@@ -43,11 +43,19 @@ pub(crate) struct Tour {
     due: Timestamp,
     /// Some message was found in it.
     found: bool,
+    /// When its first claim was made; no claim of it looked at less than what was due then.
+    since: Timestamp,
 }
 
 impl Default for Tour {
     fn default() -> Self {
-        Self { from: DeliveryId(0), left: 0, due: Timestamp::NEVER, found: false }
+        Self {
+            from: DeliveryId(0),
+            left: 0,
+            due: Timestamp::NEVER,
+            found: false,
+            since: Timestamp::EPOCH,
+        }
     }
 }
 
@@ -308,7 +316,7 @@ impl Engine {
             return false;
         };
         if tour.left == 0 {
-            *tour = Tour { left: all, ..Tour::default() };
+            *tour = Tour { left: all, since: now, ..Tour::default() };
         }
         tour.from = DeliveryId(last.0.saturating_add(1));
         tour.left = tour.left.saturating_sub(open.len());
@@ -352,7 +360,8 @@ impl Engine {
         tour.due = tour.due.min(next_due.unwrap_or(Timestamp::NEVER)).min(domain.added[lane]);
         tour.found |= !messages.is_empty();
         domain.due[lane] = if tour.left > 0 { Timestamp::EPOCH } else { tour.due };
-        if tour.left == 0 && !tour.found && tour.due <= now && domain.added[lane] > now {
+        // What became due while the answer was on its way was not asked for: only what the claims left lying counts.
+        if tour.left == 0 && !tour.found && tour.due <= tour.since && domain.added[lane] > now {
             // The store holds it for another reason than those known here; the next scan tries again.
             domain.due[lane] = Timestamp::NEVER;
         }

@@ -67,6 +67,7 @@ struct Conversation {
 enum Happening {
     Ready(ConnectionId),
     Answer(ConnectionId),
+    Claimed(Event),
 }
 
 pub(super) struct Bench {
@@ -80,6 +81,8 @@ pub(super) struct Bench {
     pub(super) door: Door,
     pub(super) latency: Duration,
     pub(super) set_up: Duration,
+    /// How long the answer to a claim is on its way.
+    pub(super) claim_latency: Duration,
     conversations: BTreeMap<ConnectionId, Conversation>,
     agenda: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
@@ -167,6 +170,7 @@ impl Bench {
             door: Box::new(|_, _| Ok(())),
             latency: Duration::from_millis(5),
             set_up: Duration::from_millis(20),
+            claim_latency: Duration::ZERO,
             conversations: BTreeMap::new(),
             agenda: BTreeMap::new(),
             sequence: 0,
@@ -247,6 +251,11 @@ impl Bench {
         let domains = vec![domain.into()];
         self.engine.handle(self.now, Event::Queued { delivery, due: Timestamp::EPOCH, domains });
         ids
+    }
+
+    /// Lets the store hold a message until a later moment than the engine was told.
+    pub(super) fn postpone(&mut self, id: MessageId, due: Timestamp) {
+        self.rows.get_mut(&id).unwrap().message.due = due;
     }
 
     pub(super) fn state(&self, id: MessageId) -> RowState {
@@ -353,7 +362,11 @@ impl Bench {
             }
             Command::Claim { domain, priority, deliveries, due_until, limit } => {
                 let event = self.claim(domain, priority, &deliveries, due_until, limit);
-                self.tell(event);
+                if self.claim_latency.is_zero() {
+                    self.tell(event);
+                } else {
+                    self.later(self.claim_latency, Happening::Claimed(event));
+                }
             }
             Command::FindRoute { domain } => {
                 let route = self.routes.get(&*domain).cloned();
@@ -569,6 +582,7 @@ impl Bench {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
+            Happening::Claimed(event) => self.tell(event),
             Happening::Ready(id) => {
                 let plan = self.conversations[&id].plan.clone();
                 if let Err(cause) = (self.door)(self.now, &plan) {

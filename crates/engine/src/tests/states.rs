@@ -100,6 +100,18 @@ fn a_claim_that_crosses_a_cancellation_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_becomes_due_while_a_claim_is_answered_does_not_wait_for_the_next_scan() {
+    let mut bench = slow();
+    bench.claim_latency = Duration::from_millis(20);
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 1);
+    // A store keeps moments in milliseconds, rounded up: what the engine takes for due is not due there yet.
+    bench.postpone(ids[0], bench.now + Duration::from_millis(1));
+    bench.run(Duration::from_secs(1));
+    assert_eq!((bench.sent(), bench.claims), (1, 2));
+}
+
+#[test]
 fn validity_ends() {
     let mut bench = slow();
     let options = DeliveryOptions { validity: MINUTE, ..Default::default() };
