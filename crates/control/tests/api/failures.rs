@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Lab, LabConfig, MxConfig, ProviderConfig};
+use lab::{Lab, LabConfig, Mood, MxConfig, ProviderConfig};
 use serde_json::{Value, json};
 
 use super::Site;
@@ -37,23 +37,29 @@ fn is(state: &str) -> impl Fn(&Value) -> bool {
     move |found| found["state"] == state
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_explained_qualified_undone_and_restored() {
+/// A lab with one provider behind one address, and a site that sends to it.
+async fn site_with(name: &str, address: [u8; 4], more: &str) -> (Lab, Site) {
     let mx = MxConfig {
-        host: "mx.big.example".into(),
+        host: format!("mx.{name}.example"),
         preference: 10,
-        addresses: vec![[127, 9, 8, 1].into()],
+        addresses: vec![address.into()],
         domains: Vec::new(),
     };
     let provider = ProviderConfig {
-        name: "big".into(),
-        domains: vec!["big.example".into()],
+        name: name.into(),
+        domains: vec![format!("{name}.example")],
         mx: vec![mx],
         ..ProviderConfig::default()
     };
     let lab = Lab::start(LabConfig { providers: vec![provider], ..LabConfig::default() }).unwrap();
-    let more = format!("[smtp_client]\nport = {}\ntls_verify = \"never\"\n", lab.port());
+    let more = format!("{more}[smtp_client]\nport = {}\ntls_verify = \"never\"\n", lab.port());
     let site = Site::start(&lab.dns_address().to_string(), &more, |_| ()).await;
+    (lab, site)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_explained_qualified_undone_and_restored() {
+    let (_lab, site) = site_with("big", [127, 9, 8, 1], "").await;
     let message =
         json!({ "from": "a@sender.example", "to": "unknown.ann@big.example", "text": "hello" });
     assert_eq!(site.post("/api/v1/messages", &message).await.status, 202);
@@ -151,4 +157,58 @@ async fn a_refusal_is_explained_qualified_undone_and_restored() {
     let end = "/api/v1/quarantine/holds/7/confirm";
     site.post(end, &json!({})).await.problem(404, "there is no hold 7");
     site.stop().await;
+}
+
+/// Sends to so many addresses of the provider and waits until all are settled.
+async fn send_to(site: &Site, provider: &str, name: &str, count: u64) {
+    let path = format!("/api/v1/deliveries/{}", super::draft(site).await);
+    let lines = (0..count).map(|number| {
+        let email = format!("{name}{number}@{provider}.example");
+        json!({ "email": email, "first_name": "Ann" }).to_string()
+    });
+    let list = lines.collect::<Vec<_>>().join("\n");
+    site.send("POST", &format!("{path}/recipients"), "application/x-ndjson", list).await;
+    change(site, &format!("{path}/start"), json!({})).await;
+    until(site, &path, |found| {
+        let settled = &found["counters"];
+        settled["sent"].as_u64().unwrap_or(0) + settled["failed"].as_u64().unwrap_or(0) == count
+    })
+    .await;
+}
+
+/// Makes a provider refuse everybody all at once, and gives the number of the hold that follows.
+async fn hold_of(lab: &Lab, site: &Site, provider: &str, name: &str) -> u64 {
+    lab.set_mood(provider, Mood { unknown_users: 1.0, ..Mood::default() }).unwrap();
+    send_to(site, provider, name, 150).await;
+    let open = |found: &Value| {
+        let holds = found["holds"].as_array().unwrap();
+        holds.iter().any(|hold| hold["ended_at"].is_null())
+    };
+    let holds = until(site, "/api/v1/quarantine/holds", open).await;
+    holds["holds"][0]["hold"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_ends_the_hold_of_the_outage_guard() {
+    for (name, address, end, state) in [
+        ("ill", [127, 9, 8, 2], "dismiss", "Valid"),
+        ("clean", [127, 9, 8, 3], "confirm", "Quarantined"),
+    ] {
+        let (lab, site) =
+            site_with(name, address, "[quarantine.outage_guard]\nhistory = 50\n").await;
+        // Both together stay below what the shipped rules let through in five minutes.
+        send_to(&site, name, "good", 250).await;
+        let hold = hold_of(&lab, &site, name, "doubted").await;
+        let last = format!("/api/v1/quarantine/addresses/doubted149@{name}.example");
+        let held = until(&site, &last, |found| found["entries"][0]["standing"] == "held").await;
+        assert_eq!(held["state"], "Valid", "{held}");
+        let path = format!("/api/v1/quarantine/holds/{hold}/{end}");
+        change(&site, &path, json!({ "why": "asked them" })).await;
+        settled(&site).await;
+        let found = until(&site, &last, is(state)).await;
+        let holds = site.get("/api/v1/quarantine/holds").await;
+        assert!(!holds["holds"][0]["ended_at"].is_null(), "{holds} {found}");
+        site.post(&path, &json!({})).await.problem(409, "");
+        site.stop().await;
+    }
 }

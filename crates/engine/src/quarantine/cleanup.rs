@@ -120,31 +120,6 @@ impl CleanUpReport {
         }
     }
 
-    /// Does the whole clean-up: `apply` carries out one stretch durably.
-    pub fn run<F: fmt::Display>(
-        now: Timestamp,
-        mut apply: impl FnMut(CleanUpStep) -> Result<Cleaned, F>,
-    ) -> Self {
-        let mut report = Self::begin(now);
-        for step in CleanUpStep::ALL {
-            loop {
-                match apply(step) {
-                    Ok(cleaned) => {
-                        report.add(step, &cleaned);
-                        if !cleaned.more {
-                            break;
-                        }
-                    }
-                    Err(fault) => {
-                        report.failed.push((step, fault.to_string()));
-                        break;
-                    }
-                }
-            }
-        }
-        report
-    }
-
     /// When the next clean-up is due, if it is to be done once a day at this time of the day (UTC).
     #[must_use]
     pub fn next_at(now: Timestamp, time_of_day: Duration) -> Timestamp {
