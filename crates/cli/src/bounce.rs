@@ -1,6 +1,8 @@
-//! `mailweir bounce`: bounce mails and the rules for them. Needs no server and no configuration.
+//! `mailweir bounce`: bounce mails and the rules for them. Only `simulate`, which tries rules on what is recorded, needs more
+//! than its files.
 
 mod classify;
+mod simulate;
 
 pub(crate) use classify::evidence;
 
@@ -29,6 +31,9 @@ enum BounceCommand {
     /// Answers one line per recipient found, and one for a mail in which none was found; with
     /// --format jsonl one object a line.
     Classify(classify::ClassifyArguments),
+    /// Try bounce rules, a bundle or a quarantine policy on what is recorded; nothing is changed
+    #[command(long_about = simulate::LONG_ABOUT)]
+    Simulate(simulate::SimulateArguments),
     /// The rules that say what replies and bounces mean
     Rules(RulesArguments),
 }
@@ -58,6 +63,7 @@ struct CheckArguments {
 pub fn run(globals: &Globals, arguments: &BounceArguments) -> Ended {
     match &arguments.command {
         BounceCommand::Classify(arguments) => classify::run(globals, arguments),
+        BounceCommand::Simulate(arguments) => simulate::run(globals, arguments),
         BounceCommand::Rules(arguments) => match &arguments.command {
             RulesCommand::Check(arguments) => check(globals, arguments),
         },

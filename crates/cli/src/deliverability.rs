@@ -66,7 +66,7 @@ pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
 }
 
 /// The octets of a bundle. What is too large is not read.
-fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
     let about = std::fs::metadata(path).map_err(|fault| {
         Failure::environment(format!("cannot read {}: {fault}", path.display()))
     })?;
@@ -83,7 +83,7 @@ fn split<'bytes>(path: &Path, bytes: &'bytes [u8]) -> Result<Sealed<'bytes>, Fai
 }
 
 /// Why a bundle is refused, with pictures of every faulty rule.
-fn refused(path: &Path, fault: &BundleFault) -> Failure {
+pub fn refused(path: &Path, fault: &BundleFault) -> Failure {
     let mut words = String::new();
     if let BundleFault::Rules { faults, .. } = fault {
         words = format!("{}\n\n", render(faults));

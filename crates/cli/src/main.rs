@@ -16,6 +16,7 @@ mod client;
 mod deliverability;
 mod delivery;
 mod demo;
+mod dry_run;
 mod exit;
 mod explain;
 mod globals;
@@ -72,7 +73,7 @@ enum Command {
     Mx(mx::MxArguments),
     /// A mail internet on loopback, usable alone
     Lab(lab::LabArguments),
-    /// Bounce rules: check a file
+    /// Bounce rules: check a file, try it on what is recorded
     Bounce(bounce::BounceArguments),
     /// What replies of servers mean: reason, type and the rule that decided
     Reply(reply::ReplyArguments),

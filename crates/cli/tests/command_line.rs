@@ -57,6 +57,8 @@ fn wrong_usage_and_missing_configuration_are_status_2() {
         (&["qualification", "set", "abc", "--reason", "refused"], "32 hexadecimal digits"),
         (&["qualification", "set", "8d54d1a1ff4b73384faf3ebcce8b625b"], "--reason"),
         (&["qualification", "list", "--url", "http://127.0.0.1:1"], "no node answers"),
+        (&["bounce", "simulate"], "--rules"),
+        (&["bounce", "simulate", "--rules", "none.toml"], "none.toml"),
     ] {
         let (status, stdout, stderr) = run(folder.path(), words);
         assert_eq!((status, stdout.as_str()), (2, ""), "{words:?}: {stderr}");
@@ -121,6 +123,35 @@ fn rule_files_are_checked() {
     let (status, _, stderr) = run(folder.path(), &["mx", "list", "--rules", "local.toml"]);
     assert_eq!(status, 2);
     assert!(stderr.contains("local.toml:5"), "{stderr}");
+}
+
+#[test]
+fn a_dry_run_says_where_a_file_is_wrong_and_what_it_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "faulty.toml",
+        "schema_version = 1\nversion = \"1\"\n[[rule]]\nname = \"a\"\ncolour = 1\n",
+    );
+    write("policy.toml", "[quarantine]\nuser_unknown = { at = 300 }\n");
+    write("other.toml", "[limits]\n");
+    write("good.toml", "[quarantine]\nuser_unknown = { at = 2 }\n");
+    write("bundle", "mailweir-bundle 1 99\n{}");
+    for (words, status, wanted) in [
+        (&["--rules", "faulty.toml"][..], 2, "faulty.toml:5:1"),
+        (&["--policy", "policy.toml"], 2, "policy.toml:2:"),
+        (&["--policy", "other.toml"], 2, "quarantine"),
+        (&["--rules", "bundle"], 1, "bundle"),
+        (&["--policy", "good.toml"], 2, "--data"),
+        (&["--policy", "good.toml", "--data", "nowhere"], 2, "nowhere/mailweir.db"),
+        (&["--policy", "good.toml", "--days", "0"], 2, "--days"),
+    ] {
+        let all = [&["bounce", "simulate"][..], words].concat();
+        let (ended, stdout, stderr) = run(folder.path(), &all);
+        assert_eq!((ended, stdout.as_str()), (status, ""), "{words:?}: {stderr}");
+        assert!(stderr.contains(wanted), "{words:?}: {stderr}");
+    }
+    assert!(!folder.path().join("nowhere").exists(), "nothing is made");
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //! [`OutageGuard`] and answers with a [`LedgerWrite`] and alerts. The store carries the write out, judges the
 //! addresses that it touches in the same transaction, and answers with [`Change`]s. These go into the
 //! [`AdmissionSet`], which every intake and every attempt asks. Undoing in bulk, a changed
-//! qualification and a changed policy are [`Work`] of durable tasks, with a preview.
+//! qualification and a changed policy are [`Work`] of durable tasks, with a preview. What other rules would do is tried
+//! by [`Trial`], which writes nothing.
 //!
 //! **Invariants.**
 //! - What the store holds about an address is `judge` of its ledger, as of its last write.
@@ -28,9 +29,11 @@ mod guard;
 mod judge;
 mod ledger;
 mod policy;
+mod rejudging;
 mod state;
 mod suppression;
 mod task;
+mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +59,11 @@ pub use ledger::{
     TextRecord, WRITE_LIMIT, Worked,
 };
 pub use policy::{Policy, PolicyFault, ReasonPolicy};
+pub use rejudging::{Anew, Rejudging};
 pub use state::{Cause, Condition, Counts, Imported, State};
 pub use suppression::{AddressHash, DomainMask, NotAHash, PublishedList, Suppressed};
 pub use task::{Assumption, Change, Difference, EXAMPLES, Selection, Work, work_on};
+pub use trial::{
+    Addresses, Doubt, Entries, HoldTrial, Reclassified, Said, TEXTS_LISTED, TextChange, Texts,
+    Trial, TrialReport,
+};

@@ -594,6 +594,14 @@ impl Config {
         sections::read(text, file, folder, secrets).map_err(ConfigError::Faults)
     }
 
+    /// Reads `[quarantine]` of a configuration, or of a file that has nothing else; the rest is not looked at.
+    ///
+    /// # Errors
+    /// [`ConfigError::Faults`]: it is not there, or has faults.
+    pub fn parse_quarantine(text: &str, file: &str) -> Result<QuarantineConfig, ConfigError> {
+        sections::read_quarantine_alone(text, file).map_err(ConfigError::Faults)
+    }
+
     /// Sources and affinities as the engine chooses among them.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod deliverability;
 pub mod dkim;
 pub mod dns;
+pub mod dry_run;
 pub mod inmail;
 pub mod intake;
 pub mod levels;

@@ -50,7 +50,7 @@ use crate::smtp_client::{Connector, TlsClients};
 use crate::submission::SubmissionCounts;
 use crate::warm_up::{self, TallyBook, WarmUpDesk};
 
-mod in_force;
+pub(crate) mod in_force;
 mod questions;
 
 pub use in_force::check_bounce_rules;
@@ -256,7 +256,7 @@ impl Node {
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
         let mut store = SqliteStore::open(&config.data_dir, options)?;
         let incarnation = store.incarnation();
-        let Kept { layer, trust, since, trouble } = kept_layer(&store)?;
+        let Kept { layer, trust, since, trouble } = kept_layer(store.reads())?;
         let bounce_rules = read_bounce_rules_over(&config, &layer)?;
         let reaction_rules = reactions::read_rules_over(&config, &layer)?;
         let (domain_rules, format_rules) = read_recipient_rules_over(&config, &layer)?;

@@ -20,7 +20,7 @@
 //! the queue is full (the store is very slow), evidence is left out and counted; mail does not wait for it.
 
 mod admission;
-mod chores;
+pub(crate) mod chores;
 mod counts;
 mod matching;
 mod opening;
@@ -34,8 +34,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use engine::quarantine::{
     AddressFilter, AddressHash, AddressRecord, Assumption, Change, CleanUpReport, Deed, Difference,
     Entry, Explanation, History, HoldEnd, HoldRecord, LedgerWrite, LedgerWritten, Policy,
-    PublishedList, Qualification, Selection, State, Stray, Suppressed, SuppressionRecord,
-    TaskRecord, TextFilter, TextKey, TextRecord, Work, explain,
+    PublishedList, Qualification, Rejudging, Selection, State, Stray, Suppressed,
+    SuppressionRecord, TaskRecord, TextFilter, TextKey, TextRecord, Work, explain,
 };
 use mail::address::Mailbox;
 use mail::failure::Reason;
@@ -149,6 +149,16 @@ impl BounceRulesInForce {
         let masked = masked.map(|rule| rule.name.as_ref().into()).collect();
         let rules = BounceRules::compile(file).with_known(known);
         Arc::new(Self { rules: Arc::new(rules), masked, fingerprint })
+    }
+
+    /// The rules.
+    pub(crate) const fn rules(&self) -> &Arc<BounceRules> {
+        &self.rules
+    }
+
+    /// Whoever judges by these rules what is recorded already.
+    pub(crate) fn rejudging(&self) -> Rejudging {
+        Rejudging::new(Arc::clone(&self.rules), self.masked.clone())
     }
 }
 

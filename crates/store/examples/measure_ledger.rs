@@ -39,6 +39,7 @@ fn entry(index: u64) -> NewEntry {
         key,
         normalised: reply.into(),
         raw: reply.into(),
+        host: "mx.example".into(),
         qualification,
         rule: Arc::clone(&rule),
         version: Arc::clone(&version),

@@ -51,6 +51,16 @@ pub enum StoreFault {
         /// The newest version that this program knows.
         known: u32,
     },
+    /// The database was written by an older version of the program, and whoever asks does not upgrade it.
+    #[error("{} has schema version {found}, and this program needs version {known} to look into it; a node of this version upgrades it at its start", .path.display())]
+    OlderVersion {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that is needed.
+        known: u32,
+    },
     /// The folder or the file may not be written.
     #[error("{} cannot be written ({detail}); check its owner and permissions and that its disk is mounted for writing", .path.display())]
     ReadOnly {

@@ -25,6 +25,17 @@ pub struct AddressMark {
     pub mark: Mark,
 }
 
+/// All that is recorded about an address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AddressHistory {
+    /// Its number in this store: where the next page begins.
+    pub id: u64,
+    /// Its row.
+    pub record: AddressRecord,
+    /// Its entries and deeds.
+    pub history: History,
+}
+
 /// Questions about the ledger of evidence. Every list is bounded by a limit that the caller gives, or by nature.
 pub trait LedgerReads {
     /// What is known about a folded address.
@@ -103,6 +114,22 @@ pub trait LedgerReads {
         after: Option<(u32, TextKey)>,
         limit: u32,
     ) -> Result<Vec<TextRecord>, StoreFault>;
+
+    /// Texts after a key, in the order of their keys: for whoever looks through all of them.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn texts_by_key(
+        &self,
+        after: Option<TextKey>,
+        limit: u32,
+    ) -> Result<Vec<TextRecord>, StoreFault>;
+
+    /// All that is recorded about the addresses with a number above `after` (0: from the beginning), by number.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn histories(&self, after: u64, limit: u32) -> Result<Vec<AddressHistory>, StoreFault>;
 
     /// Daily counts of what changed nothing, from a day (since 1970-01-01) on.
     ///

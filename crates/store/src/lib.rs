@@ -48,7 +48,7 @@ pub use bundles::{
 };
 pub use contract::{Reads, Store};
 pub use fault::StoreFault;
-pub use ledger_reads::{AddressMark, LedgerPlace, LedgerReads};
+pub use ledger_reads::{AddressHistory, AddressMark, LedgerPlace, LedgerReads};
 pub use limits::{
     ADDRESS_LIMIT, APPEND_LIMIT, CLAIM_LIMIT, CONTENT_LIMIT, FORGET_LIMIT, LAST_REPLY_LIMIT,
     MERGE_LIMIT, REFUSALS_KEPT, SETTLE_LIMIT, SWEEP_LIMIT,

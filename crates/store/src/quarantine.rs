@@ -24,7 +24,7 @@ use mail::time::Timestamp;
 use crate::words::{AuditEntry, RefusedWrite};
 
 pub(crate) use apply::Ledger;
-pub(crate) use tasks::{preview, selected};
+pub(crate) use tasks::{histories, preview, selected};
 
 /// How far a task has come: a time (or 0), and the number of an entry or an address.
 pub(crate) type Cursor = (i64, u64);

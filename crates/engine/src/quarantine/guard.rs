@@ -64,6 +64,13 @@ mod seconds {
     }
 }
 
+impl GuardSettings {
+    /// The share at which the guard trips where this one is usual, both in per mille.
+    fn tripping_permille(&self, usual: u32) -> u32 {
+        self.least_permille.max(usual.saturating_mul(self.times_usual)).min(900)
+    }
+}
+
 impl Default for GuardSettings {
     /// 20 % and five times the usual share, of 100 outcomes in an hour at least, after 500 outcomes; 10,000
     /// providers.
@@ -286,6 +293,17 @@ impl OutageGuard {
         self.providers.get(provider)?.holding.map(|holding| holding.hold)
     }
 
+    /// Whether the share of a day, taken as a whole, would be doubted after the days that were restored; answers the usual
+    /// share in per mille. The day itself must not be among them.
+    #[must_use]
+    pub fn doubts(&self, day: &ProviderDay) -> Option<u32> {
+        let known = self.providers.get(&day.provider).filter(|_| self.settings.enabled)?;
+        let (outcomes, usual) = known.usual(Timestamp::from_secs(u64::from(day.day) * 86_400));
+        let enough = day.total >= 2 * BLOCK && outcomes >= u64::from(self.settings.history);
+        let share = permille(day.unknown.into(), day.total.into());
+        (enough && share >= self.settings.tripping_permille(usual)).then_some(usual)
+    }
+
     /// Takes note of a final answer about a recipient: taken, or refused for whatever reason; and whether it
     /// was "user unknown". A bounce that comes later counts like a reply.
     pub fn observe(&mut self, name: &str, at: Timestamp, unknown: bool) -> Option<GuardAlert> {
@@ -311,7 +329,7 @@ impl OutageGuard {
             provider.window.clear();
             return Some(GuardAlert::CalmedDown { hold, provider: name.into(), held });
         }
-        if known < u64::from(settings.history) || sudden < limit.min(900) {
+        if known < u64::from(settings.history) || sudden < settings.tripping_permille(usual) {
             return None;
         }
         provider.holding = Some(Holding { hold: next_hold, held: 0 });

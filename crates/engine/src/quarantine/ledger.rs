@@ -78,6 +78,8 @@ pub struct MetText {
     pub normalised: Box<str>,
     /// As it was.
     pub raw: Box<str>,
+    /// Who said it: the MX host, or the domain of the recipient. May be empty.
+    pub host: Box<str>,
     /// What it means, by the rule.
     pub qualification: Qualification,
     /// The rule.
@@ -89,12 +91,14 @@ pub struct MetText {
 }
 
 impl MetText {
-    /// A text as the bounce rules judged it. `normalised` must be what the key was made of.
+    /// A text as the bounce rules judged it. `normalised` must be what the key was made of, `host` what the rules
+    /// were asked with.
     #[must_use]
     pub fn judged(
         key: TextKey,
         normalised: &str,
         raw: &str,
+        host: &str,
         verdict: &Verdict,
         at: Timestamp,
     ) -> Self {
@@ -102,6 +106,7 @@ impl MetText {
             key,
             normalised: normalised.into(),
             raw: raw.into(),
+            host: host.into(),
             qualification: super::evidence::meaning(verdict),
             rule: Arc::clone(&verdict.rule),
             version: Arc::clone(&verdict.version),
@@ -119,6 +124,8 @@ pub struct TextRecord {
     pub normalised: Box<str>,
     /// As it was when it was first met.
     pub first_raw: Box<str>,
+    /// Who said it then: the MX host, or the domain of the recipient; empty: not recorded.
+    pub host: Box<str>,
     /// What it means by the rule that judged it last.
     pub by_rule: Qualification,
     /// The rule that judged it last.

@@ -7,3 +7,4 @@ mod guard;
 mod model;
 mod seed_table;
 mod support;
+mod trial;

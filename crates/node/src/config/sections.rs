@@ -16,8 +16,10 @@ use super::check::{self, PlacedSource};
 use super::deliverability::{read_deliverability, read_recipient_rules};
 use super::faults::Faults;
 use super::inmail::{Surroundings, read_inmail};
-use super::quarantine::{read_bounce_rules, read_quarantine, read_reaction_rules};
-use super::read::{Found, Reading, SecretReader, Section, suggestion};
+use super::quarantine::{
+    QuarantineConfig, read_bounce_rules, read_quarantine, read_reaction_rules,
+};
+use super::read::{Found, Reading, SecretReader, SecretSource, Section, suggestion};
 use super::{
     AffinityConfig, Automatic, CircuitBreakerConfig, Config, DkimAlgorithm, DkimConfig, DnsConfig,
     HttpConfig, HttpToken, Ipv6, LimitsConfig, LogConfig, LogFormat, NodeConfig, RelayConfig,
@@ -38,6 +40,31 @@ pub(super) fn read(
     folder: &Path,
     secrets: &SecretReader<'_>,
 ) -> Result<Config, Vec<Diagnostic>> {
+    read_with(text, file, secrets, |root| read_root(root, folder))
+}
+
+/// Reads `[quarantine]` of a file and looks at nothing else of it.
+///
+/// # Errors
+/// The text is no TOML, or its `[quarantine]` has faults.
+pub(super) fn read_quarantine_alone(
+    text: &str,
+    file: &str,
+) -> Result<QuarantineConfig, Vec<Diagnostic>> {
+    let none = |_: SecretSource<'_>| Err("no secret is read here".to_owned());
+    read_with(text, file, &none, |root| {
+        root.require("quarantine");
+        read_quarantine(root.section("quarantine"))
+    })
+}
+
+/// Reads a text section by section.
+fn read_with<T>(
+    text: &str,
+    file: &str,
+    secrets: &SecretReader<'_>,
+    read: impl FnOnce(Section<'_>) -> T,
+) -> Result<T, Vec<Diagnostic>> {
     // A byte order mark is what some editors leave; it says nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let reading = Reading { faults: Faults::new(file, text), secrets };
@@ -51,7 +78,7 @@ pub(super) fn read(
         }
         return Err(reading.faults.finish());
     }
-    let config = read_root(Section::root(&reading, table.get_ref()), folder);
+    let config = read(Section::root(&reading, table.get_ref()));
     if reading.faults.is_empty() { Ok(config) } else { Err(reading.faults.finish()) }
 }
 

@@ -64,6 +64,14 @@ impl Layer {
         Self::of(&sealed, key)
     }
 
+    /// What a bundle would make of the layer, for a dry run: its sections are checked, its signature is not.
+    ///
+    /// # Errors
+    /// A section does not pass its checks.
+    pub fn proposed(sealed: &Sealed<'_>) -> Result<Self, BundleFault> {
+        Ok(Self { published: None, contents: sealed.contents()? })
+    }
+
     /// Its bundle; `None`: everything is as shipped.
     #[must_use]
     pub const fn published(&self) -> Option<&Published> {

@@ -7,7 +7,7 @@ use mail::time::Timestamp;
 use rules::bounce::{BounceRuleFile, KnownTexts};
 use rules::bundle::Trust;
 use rules::recipient::{DomainRuleFile, DomainRules, FormatRuleFile, FormatRules};
-use store::{SqliteStore, Store as _, StoreFault};
+use store::{Reads, StoreFault};
 
 use super::{StartFault, digest};
 use crate::config::Config;
@@ -31,14 +31,23 @@ pub(crate) fn read_bounce_rules_over(
             Some(file)
         }
     };
-    let file = BounceRuleFile::combine(local.as_ref(), layer.bounce());
-    let texts = layer.contents().qualifications.iter();
-    let texts = texts.map(|(key, known)| (*key, known.qualification()));
-    let known = KnownTexts::new(texts, local.as_ref());
-    Ok(BounceRulesInForce::new(&file, known, fingerprint))
+    Ok(bounce_rules_over(local.as_ref(), layer, fingerprint))
 }
 
-fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
+/// The operator's own bounce rules, if any, over a layer.
+pub(crate) fn bounce_rules_over(
+    local: Option<&BounceRuleFile>,
+    layer: &Layer,
+    fingerprint: String,
+) -> Arc<BounceRulesInForce> {
+    let file = BounceRuleFile::combine(local, layer.bounce());
+    let texts = layer.contents().qualifications.iter();
+    let texts = texts.map(|(key, known)| (*key, known.qualification()));
+    let known = KnownTexts::new(texts, local);
+    BounceRulesInForce::new(&file, known, fingerprint)
+}
+
+pub(crate) fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
     let bytes =
         std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
     let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
@@ -86,16 +95,16 @@ pub fn check_bounce_rules(config: &Config) -> Result<Option<usize>, StartFault> 
 }
 
 /// What the store says is in force.
-pub(super) struct Kept {
-    pub(super) layer: Layer,
-    pub(super) trust: Trust,
-    pub(super) since: Timestamp,
-    pub(super) trouble: Option<Trouble>,
+pub(crate) struct Kept {
+    pub(crate) layer: Layer,
+    pub(crate) trust: Trust,
+    pub(crate) since: Timestamp,
+    pub(crate) trouble: Option<Trouble>,
 }
 
 /// Reads the pointer. A bundle that cannot be used any more is told, and the shipped rules are in force: mail goes on.
-pub(super) fn kept_layer(store: &SqliteStore) -> Result<Kept, StoreFault> {
-    let kept = store.reads().bundle_in_force()?;
+pub(crate) fn kept_layer(reads: &dyn Reads) -> Result<Kept, StoreFault> {
+    let kept = reads.bundle_in_force()?;
     let trust = serde_json::from_str(&kept.trust).unwrap_or_default();
     let (since, mut trouble) = (kept.since, None);
     let layer = match kept.bundle.as_ref().map(Layer::kept) {

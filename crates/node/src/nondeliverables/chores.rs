@@ -7,11 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use engine::quarantine::{
-    Channel, CleanUpReport, CleanUpStep, Cleaned, EntryId, LedgerWrite, LedgerWritten, ProviderDay,
-    Qualification, Selection, TextFilter, TextStatus,
+    Anew, CleanUpReport, CleanUpStep, Cleaned, Entry, EntryId, LedgerWrite, LedgerWritten,
+    ProviderDay, Qualification, Selection, TextFilter, TextStatus,
 };
 use mail::time::Timestamp;
-use rules::bounce::{BounceJudge, Evidence as Question};
 use store::{LedgerPlace, LedgerRow, Reads, StoreFault, Write};
 
 use super::{BounceRulesInForce, NonDeliverables, STEP, Snapshot};
@@ -39,13 +38,13 @@ const DAYS_KEPT: u64 = 29;
 const JUDGED_BY: &str = "bounce_rules_version";
 
 /// The setting with the policy by which the ledger was judged.
-pub(super) const POLICY: &str = "quarantine_policy";
+pub(crate) const POLICY: &str = "quarantine_policy";
 
 /// The guard's daily totals of earlier runs.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn provider_days(
+pub(crate) fn provider_days(
     reads: &dyn Reads,
     now: Timestamp,
 ) -> Result<Vec<ProviderDay>, StoreFault> {
@@ -232,39 +231,21 @@ async fn judge_anew_by(
 ) -> Result<u64, IntakeFault> {
     let intake = &all.inner.intake;
     let judged_by = intake.read(|reads| reads.setting(JUDGED_BY)).await?;
-    let (rules, wanted) = (&in_force.rules, in_force.rules.version());
+    let wanted = in_force.rules.version();
     if judged_by.as_deref() == Some(&*in_force.fingerprint) {
         return Ok(0);
     }
-    let mut judge = BounceJudge::new(Arc::clone(rules));
+    let mut rejudging = in_force.rejudging();
     let mut after = LedgerPlace::default();
     let mut changed = 0;
     while judged_by.is_some() {
         let (entries, next) = all.entries(Selection::default(), after, STEP).await?;
-        let mut others: Vec<(EntryId, Qualification, Arc<str>)> = Vec::new();
-        for entry in &entries {
-            let Some((failure, _)) = entry.failure() else { continue };
-            // Of a mail only the words are kept on which its verdict need not rest.
-            let is_reply = entry.evidence.channel == Channel::Synchronous;
-            if !is_reply {
-                continue;
-            }
-            let domain = entry.evidence.address.rsplit_once('@').map_or("", |(_, domain)| domain);
-            let verdict = judge.judge(&Question::reply(&failure.reply, domain), &()).verdict;
-            let was = failure.qualification;
-            let now = Qualification {
-                reason: verdict.reason,
-                failure_type: verdict.failure_type,
-                status: verdict.status,
-            };
-            let understood = was.status == TextStatus::ToQualify && now.status != was.status;
-            let same_rule = verdict.rule == failure.rule;
-            // A rule for some hosts may hold still: which host spoke is not known any more.
-            let holds_no_more = !in_force.masked.contains(&*failure.rule);
-            if now != was && (understood || same_rule || holds_no_more) {
-                others.push((entry.id, now, verdict.rule));
-            }
-        }
+        let other = |entry: &Entry| match rejudging.of(entry) {
+            Anew::Other { meaning, rule } => Some((entry.id, meaning, rule)),
+            Anew::Same | Anew::KeptAsMail | Anew::KeptForHost => None,
+        };
+        let others: Vec<(EntryId, Qualification, Arc<str>)> =
+            entries.iter().filter_map(other).collect();
         if !others.is_empty() {
             changed += others.len() as u64;
             let (policy, now) = (all.policy(), intake.now());

@@ -51,6 +51,8 @@ pub(crate) struct Heard {
     message: Arc<QueuedMessage>,
     /// The MX group; empty: just the domain.
     group: Arc<str>,
+    /// The MX host that spoke.
+    host: Arc<str>,
     at: Timestamp,
     /// Number of the attempt.
     number: u32,
@@ -112,7 +114,8 @@ pub(crate) fn heard(attempt: &Attempt, mode: SendMode) -> Option<Heard> {
             _ => Arc::clone(&attempt.rule),
         };
         let message = Arc::clone(&attempt.message);
-        Some(Heard { message, group, at: attempt.ended_at, number: attempt.number, refusal })
+        let (host, at) = (Arc::clone(&attempt.mx_host), attempt.ended_at);
+        Some(Heard { message, group, host, at, number: attempt.number, refusal })
     };
     if mode == SendMode::Dry {
         return None;
@@ -294,7 +297,8 @@ impl Page {
                     let Judgement { verdict, overruled, key, normalised } = &*refused.judgement;
                     let (key, words) = (TextKey::from(*key), &refused.words);
                     let by_rules = overruled.as_ref().unwrap_or(verdict);
-                    let met = MetText::judged(key, normalised, words, by_rules, heard.at);
+                    let met =
+                        MetText::judged(key, normalised, words, &heard.host, by_rules, heard.at);
                     let channel = Channel::Synchronous;
                     all.inner.counts.failed(verdict.reason, verdict.failure_type, channel);
                     let policy = desk.policy().of(verdict.reason);

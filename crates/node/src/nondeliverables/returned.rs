@@ -168,7 +168,14 @@ impl ReturnedMail {
         let by_rules = judged.overruled.as_ref().unwrap_or(&judged.verdict);
         let failure = Failure::judged(key, &report.diagnostic, by_rules);
         let at = arrived.origin.at();
-        let text = MetText::judged(key, judged.normalised, &report.diagnostic, by_rules, at);
+        let text = MetText::judged(
+            key,
+            judged.normalised,
+            &report.diagnostic,
+            question.provider,
+            by_rules,
+            at,
+        );
         let taken_for = Failure::judged(key, "", &judged.verdict).qualification;
         NewFailure { failure, taken_for, text: Some(text) }
     }

@@ -5,6 +5,7 @@
 
 mod bundles;
 mod dkim;
+mod dry_runs;
 mod faults;
 mod formats;
 mod inmail;

@@ -138,7 +138,7 @@ impl FromStr for QualificationStatus {
 }
 
 /// What a person has said about a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Qualification {
     /// Why mail with this answer was not delivered.
     pub reason: Reason,

@@ -15,8 +15,8 @@ use std::ops::Bound;
 
 use super::MemoryStore;
 use crate::fault::StoreFault;
-use crate::ledger_reads::{AddressMark, LedgerPlace, LedgerReads};
-use crate::quarantine::{LedgerRows as _, preview, selected};
+use crate::ledger_reads::{AddressHistory, AddressMark, LedgerPlace, LedgerReads};
+use crate::quarantine::{LedgerRows as _, histories, preview, selected};
 
 type Answer<T> = Result<T, StoreFault>;
 
@@ -106,6 +106,16 @@ impl LedgerReads for MemoryStore {
         texts.sort_by_key(rank);
         texts.truncate(limit as usize);
         Ok(texts)
+    }
+
+    fn texts_by_key(&self, after: Option<TextKey>, limit: u32) -> Answer<Vec<TextRecord>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.shelf.texts.range((from, Bound::Unbounded)).take(limit as usize);
+        Ok(later.map(|(_, text)| text.clone()).collect())
+    }
+
+    fn histories(&self, after: u64, limit: u32) -> Answer<Vec<AddressHistory>> {
+        Ok(sure(histories(&self.shelf, after, limit)))
     }
 
     fn strays(&self, since_day: u32) -> Answer<Vec<(u32, Stray, u64)>> {

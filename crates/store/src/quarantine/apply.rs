@@ -313,6 +313,7 @@ impl<'a, R: LedgerRowsMut> Ledger<'a, R> {
                 key,
                 normalised: cut(&first.normalised, TEXT_LIMIT).into(),
                 first_raw: cut(&first.raw, TEXT_LIMIT).into(),
+                host: first.host.clone(),
                 by_rule: last.qualification,
                 rule: "".into(),
                 version: "".into(),

@@ -30,6 +30,7 @@ fn check_rule(rule: &str, version: &str) -> Result<(), RefusedWrite> {
 }
 
 fn check_text(text: &MetText) -> Result<(), RefusedWrite> {
+    within("the name of a host (octets)", text.host.len(), ADDRESS_LIMIT)?;
     check_rule(&text.rule, &text.version)
 }
 

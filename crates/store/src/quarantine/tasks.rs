@@ -8,7 +8,7 @@ use mail::time::Timestamp;
 
 use super::apply::{Changes, Done, Ledger};
 use super::{Halt, LedgerRows, LedgerRowsMut, Scanned, condition_in_millis};
-use crate::ledger_reads::LedgerPlace;
+use crate::ledger_reads::{AddressHistory, LedgerPlace};
 use crate::words::RefusedWrite;
 
 /// The number of the first entry on the task's way that concerns it, after which its address is done.
@@ -126,4 +126,21 @@ pub(crate) fn selected<R: LedgerRows>(
     let next = next_place(&way, limit);
     let entries = way.into_iter().filter_map(|scanned| scanned.entry);
     Ok((entries.filter(|entry| selection.takes(entry)).collect(), next))
+}
+
+/// A page of addresses with all that is recorded about them, by number.
+pub(crate) fn histories<R: LedgerRows>(
+    rows: &R,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<AddressHistory>, R::Fault> {
+    let way = rows.scan(&Work::Everyone, (0, after), limit)?;
+    let mut found = Vec::with_capacity(way.len());
+    for scanned in way {
+        let id = scanned.address;
+        let Some(record) = rows.address_by_id(id)? else { continue };
+        let history = rows.history_of(id, &record.address)?;
+        found.push(AddressHistory { id, record, history });
+    }
+    Ok(found)
 }

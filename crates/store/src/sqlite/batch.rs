@@ -421,7 +421,7 @@ fn store_account(connection: &Connection, id: u64, account: &Account) -> rusqlit
 
 /// Adds the counts of all deliveries up, forgotten ones too. Its cost grows with the deliveries that are
 /// kept: it is done once, when the memory is loaded.
-fn read_totals(connection: &Connection) -> rusqlite::Result<Counters> {
+pub(super) fn read_totals(connection: &Connection) -> rusqlite::Result<Counters> {
     connection.query_row(
         "SELECT sum(accepted), sum(refused), sum(duplicates), sum(sent), sum(failed), \
          sum(expired), sum(cancelled), sum(in_flight) FROM \

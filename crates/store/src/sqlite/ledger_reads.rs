@@ -10,8 +10,8 @@ use mail::time::Timestamp;
 use super::quarantine::Tables;
 use super::reads::SqliteReads;
 use crate::fault::StoreFault;
-use crate::ledger_reads::{AddressMark, LedgerPlace, LedgerReads};
-use crate::quarantine::{LedgerRows as _, preview, selected};
+use crate::ledger_reads::{AddressHistory, AddressMark, LedgerPlace, LedgerReads};
+use crate::quarantine::{LedgerRows as _, histories, preview, selected};
 
 type Answer<T> = Result<T, StoreFault>;
 
@@ -81,6 +81,14 @@ impl LedgerReads for SqliteReads {
         limit: u32,
     ) -> Answer<Vec<TextRecord>> {
         self.tables(|tables| tables.texts(filter, after, limit))
+    }
+
+    fn texts_by_key(&self, after: Option<TextKey>, limit: u32) -> Answer<Vec<TextRecord>> {
+        self.tables(|tables| tables.texts_by_key(after, limit))
+    }
+
+    fn histories(&self, after: u64, limit: u32) -> Answer<Vec<AddressHistory>> {
+        self.tables(|tables| histories(tables, after, limit))
     }
 
     fn strays(&self, since_day: u32) -> Answer<Vec<(u32, Stray, u64)>> {

@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
+    include_str!("schema_6.sql"),
 ];
 const PAGE_BYTES: u64 = 4_096;
 /// Octets to which the write-ahead log is cut when it starts anew.
@@ -75,7 +76,7 @@ pub(super) fn lock_folder(folder: &Path) -> Result<File, StoreFault> {
 }
 
 /// Looks at the first octets of an existing file, before SQLite may touch it.
-fn check_header(path: &Path) -> Result<(), StoreFault> {
+pub(super) fn check_header(path: &Path) -> Result<(), StoreFault> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -174,7 +175,7 @@ pub(super) fn set_size_limit(connection: &Connection, bytes: Option<u64>) -> rus
     connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
-fn version(connection: &Connection) -> rusqlite::Result<u32> {
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 

@@ -181,8 +181,8 @@ impl LedgerRowsMut for Tables<'_> {
         self.execute(
             "INSERT INTO text (key, normalised, first_raw, reason, type, status, rule, version, \
              person_reason, person_type, person_status, qualified_by, occurrences, first_at, \
-             last_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             last_at, host) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             params![
                 record.key.0,
                 record.normalised,
@@ -199,6 +199,7 @@ impl LedgerRowsMut for Tables<'_> {
                 record.occurrences,
                 floor_ms(record.first_at),
                 floor_ms(record.last_at),
+                record.host,
             ],
         )?;
         self.execute("UPDATE tally SET texts = texts + 1", []).map(drop)

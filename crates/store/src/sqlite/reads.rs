@@ -13,10 +13,10 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::address_hash::{AddressKey, address_hash};
-use super::batch::read_counters;
+use super::batch::{read_counters, read_totals};
 use super::codec::{column, delivery_state, final_state, floor_ms, moment, number, unexpected};
 use super::deliveries::content_code;
-use super::open::prepare_connection;
+use super::open::{DATABASE_FILE, SCHEMA_VERSION, check_header, prepare_connection, version};
 use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{
@@ -24,6 +24,9 @@ use crate::words::{
     DueDomain, LedgerRow, MessageRecord, MessageState, PartId, PartRecord, PastRecipient, Refusal,
     Totals,
 };
+
+/// Octets of the page cache of somebody who only looks.
+const LOOK_CACHE_BYTES: u64 = 32 << 20;
 
 /// A connection that reads, while another one may write.
 pub struct SqliteReads {
@@ -118,6 +121,30 @@ impl SqliteReads {
             .query_row("SELECT address_key FROM sequence", [], |row| row.get(0))
             .map_err(fault)?;
         Ok(Self { connection, path: path.to_path_buf(), address_key, totals })
+    }
+
+    /// Opens the database of a data folder for reading only, whether or not a node works on it. Nothing is changed or
+    /// upgraded, and a node is not held up: no read leaves a transaction open. [`Reads::totals`] stay as of now.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged, foreign, or of another version than this program's.
+    pub fn look(folder: &Path) -> Result<Self, StoreFault> {
+        let path = folder.join(DATABASE_FILE);
+        // SQLite would say that it cannot open it, whatever the reason.
+        std::fs::metadata(&path).map_err(|error| StoreFault::from_io(&path, &error))?;
+        check_header(&path)?;
+        let reads = Self::open(&path, LOOK_CACHE_BYTES, SharedTotals::default())?;
+        let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);
+        let found = version(&reads.connection).map_err(fault)?;
+        if found > SCHEMA_VERSION {
+            return Err(StoreFault::NewerVersion { path, found, known: SCHEMA_VERSION });
+        }
+        if found < SCHEMA_VERSION {
+            return Err(StoreFault::OlderVersion { path, found, known: SCHEMA_VERSION });
+        }
+        let totals = read_totals(&reads.connection).map_err(fault)?;
+        *reads.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
+        Ok(reads)
     }
 
     /// Answers from one state of the database.

@@ -158,6 +158,34 @@ fn a_second_process_is_refused() {
 }
 
 #[test]
+fn others_may_look_while_a_node_works_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = SqliteReads::look(folder.path()).err().unwrap().to_string();
+    assert!(missing.contains(DATABASE_FILE), "{missing}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is made");
+    let mut store = open(folder.path()).unwrap();
+    store.apply(&[create(DeliveryOptions::default(), Some("Hello"))]).unwrap();
+    let looking = SqliteReads::look(folder.path()).unwrap();
+    store.apply(&batch(DeliveryId(1), 1)).unwrap();
+    // It sees what was committed since, and the node goes on.
+    assert_eq!(looking.delivery(DeliveryId(1)).unwrap().unwrap().counters.accepted, 10);
+    assert_eq!(SqliteReads::look(folder.path()).unwrap().totals().unwrap().counters.accepted, 10);
+    drop(looking);
+    drop(store);
+    let path = folder.path().join(DATABASE_FILE);
+    let looking = SqliteReads::look(folder.path()).unwrap();
+    assert_eq!(looking.ledger(1, 0).unwrap().len(), 10);
+    drop(looking);
+    let older = rusqlite::Connection::open(&path).unwrap();
+    older.pragma_update(None, "user_version", 1).unwrap();
+    drop(older);
+    let before = fs::read(&path).unwrap();
+    let fault = SqliteReads::look(folder.path()).err().unwrap().to_string();
+    assert!(fault.contains("has schema version 1") && fault.contains("upgrades it"), "{fault}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
 fn newer_foreign_and_damaged_files_are_refused_untouched() {
     type Damage = fn(&Path);
     let cases: [(&str, Damage, &str); 5] = [

@@ -51,6 +51,7 @@ pub mod words {
             key: key(reason),
             normalised: format!("550 {reason} <*>").into(),
             raw: format!("550 {reason} <{address}>").into(),
+            host: "mx.example".into(),
             qualification: meaning(reason),
             rule: "rule".into(),
             version: "7".into(),
@@ -264,6 +265,18 @@ fn texts_are_counted_and_qualified(subject: &mut Subject) {
     let text = subject.reads().text(key).unwrap().unwrap();
     assert_eq!((text.occurrences, &*text.normalised), (6, "550 Not defined <*>"));
     assert_eq!(&*text.first_raw, "550 Not defined <ann@x.org>");
+    assert_eq!(&*text.host, "mx.example");
+    let by_key = subject.reads().texts_by_key(None, 9).unwrap();
+    assert!(by_key.len() == 2 && by_key.is_sorted_by_key(|text| text.key));
+    assert_eq!(subject.reads().texts_by_key(Some(by_key[0].key), 9).unwrap(), by_key[1..]);
+    let histories = subject.reads().histories(0, 2).unwrap();
+    assert_eq!(
+        histories.iter().map(|one| &*one.record.address).collect::<Vec<_>>(),
+        ["ann@x.org", "bob@x.org"]
+    );
+    assert_eq!(histories[0].history, subject.reads().history("ann@x.org").unwrap());
+    let rest = subject.reads().histories(histories[1].id, 9).unwrap();
+    assert_eq!(rest.len(), 1, "eve");
     assert_eq!(subject.state_of("ann@x.org"), State::Valid);
     let open = TextFilter { status: Some(TextStatus::ToQualify), by_person: false };
     assert_eq!(subject.reads().texts(open, None, 9).unwrap().len(), 1);

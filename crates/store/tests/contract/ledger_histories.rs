@@ -160,6 +160,9 @@ fn everything(reads: &dyn Reads, now: Timestamp) -> String {
     out += &format!("{:#?}", reads.texts(TextFilter::default(), None, 99));
     let person = TextFilter { status: Some(TextStatus::Ignore), by_person: true };
     out += &format!("{:#?}", reads.texts(person, None, 99));
+    out += &format!("{:#?}{:#?}", reads.texts_by_key(None, 2), reads.histories(1, 2));
+    let second = reads.texts_by_key(None, 2).unwrap().last().map(|text| text.key);
+    out += &format!("{:#?}", reads.texts_by_key(second, 99));
     for address in ADDRESSES {
         out += &format!("{:#?}", reads.history(address));
     }

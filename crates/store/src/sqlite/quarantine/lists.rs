@@ -94,6 +94,19 @@ impl Tables<'_> {
         rows.collect()
     }
 
+    /// Texts in the order of their keys.
+    pub(crate) fn texts_by_key(
+        &self,
+        after: Option<TextKey>,
+        limit: u32,
+    ) -> Answer<Vec<TextRecord>> {
+        let statement = format!("SELECT {TEXT} FROM text WHERE key > ?1 ORDER BY key LIMIT ?2");
+        let mut select = self.connection.prepare_cached(&statement)?;
+        // Nothing is before the empty key.
+        let after = after.map_or_else(Vec::new, |key| key.0.to_vec());
+        select.query_map(params![after, limit], read_text)?.collect()
+    }
+
     /// Daily counts from a day on.
     pub(crate) fn strays(&self, since_day: u32) -> Answer<Vec<(u32, Stray, u64)>> {
         let mut select = self.connection.prepare_cached(

@@ -18,7 +18,7 @@ const ENTRY: &str = "e.id, e.at, e.provider, e.delivery_id, e.message_id, e.chan
      e.standing, e.standing_by, e.text, e.reply, e.reason, e.type, e.status, e.rule, e.version, \
      t.person_reason, t.person_type, t.person_status";
 pub(super) const TEXT: &str = "key, normalised, first_raw, reason, type, status, rule, version, \
-     person_reason, person_type, person_status, qualified_by, occurrences, first_at, last_at";
+     person_reason, person_type, person_status, qualified_by, occurrences, first_at, last_at, host";
 pub(super) const HOLD: &str =
     "id, provider, doubted_since, tripped_at, usual, sudden, ended_at, ending, who, why";
 pub(super) const TASK: &str = "id, work, who, why, started_at, addresses, cursor_at, cursor_id";
@@ -99,6 +99,7 @@ pub(super) fn read_text(row: &Row<'_>) -> Answer<TextRecord> {
         occurrences: row.get(12)?,
         first_at: moment_of(row, 13)?,
         last_at: moment_of(row, 14)?,
+        host: row.get(15)?,
     })
 }
 

@@ -1,0 +1,191 @@
+//! Dry runs: what is recorded in a data folder, looked at under other rules. Nothing is changed.
+//!
+//! **Promise.** The folder is only read, whether or not a node works on it. What is in force is found as the start of a
+//! node finds it: the operator's files, the bundle that the store points at, the decisions about levels, the policy by
+//! which the ledger was judged.
+//!
+//! **Absences.** No socket; nothing of the ledger is held in memory but one page ([`engine::quarantine::Trial`] bounds the rest).
+//!
+//! **When it fails.** No database, one of another version, or rules that have faults: [`StartFault`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use engine::quarantine::{OutageGuard, Policy, Trial, TrialReport};
+use mail::time::Timestamp;
+use rules::bounce::BounceRuleFile;
+use rules::{LevelDecisions, RuleFile};
+use store::{LedgerReads as _, Reads as _, SqliteReads};
+
+use crate::config::Config;
+use crate::deliverability::Layer;
+use crate::levels::stored_decisions;
+use crate::node::StartFault;
+use crate::node::in_force::{bounce_rules_over, kept_layer, local_bounce_rules};
+use crate::nondeliverables::{BounceRulesInForce, chores};
+
+/// Addresses or texts read at a time.
+const PAGE: u32 = 2_000;
+/// Holds that are looked at.
+const HOLDS: u32 = 1_000;
+
+/// What a data folder has recorded, and what is in force for it.
+pub struct Recorded {
+    reads: SqliteReads,
+    config: Option<Config>,
+    layer: Layer,
+    now: Timestamp,
+}
+
+impl core::fmt::Debug for Recorded {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.debug_struct("Recorded").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// What would be in force in place of what is.
+#[derive(Debug, Default)]
+pub struct ProposedBounce {
+    /// A file of bounce rules, in place of the operator's own.
+    pub file: Option<BounceRuleFile>,
+    /// A bundle, in place of the one in force.
+    pub layer: Option<Layer>,
+    /// A policy, in place of the one by which the ledger was judged.
+    pub policy: Option<Policy>,
+}
+
+/// What a dry run of bounce rules answers.
+#[derive(Debug)]
+pub struct BounceTrial {
+    /// Version of the bounce rules in force.
+    pub version_now: Arc<str>,
+    /// Version of those that were tried.
+    pub version_then: Arc<str>,
+    /// The earliest text or failure that is recorded; `None`: nothing is.
+    pub recorded_from: Option<Timestamp>,
+    /// What was found.
+    pub report: TrialReport,
+}
+
+impl Recorded {
+    /// Opens a data folder; `now` is the present time. Without a configuration the operator has no rules of his own.
+    ///
+    /// # Errors
+    /// There is no database, or none of this version.
+    pub fn open(folder: &Path, config: Option<Config>, now: Timestamp) -> Result<Self, StartFault> {
+        let reads = SqliteReads::look(folder)?;
+        let layer = kept_layer(&reads)?.layer;
+        Ok(Self { reads, config, layer, now })
+    }
+
+    /// The time of the dry run.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub const fn reads(&self) -> &SqliteReads {
+        &self.reads
+    }
+
+    /// The configuration, if there is one.
+    #[must_use]
+    pub const fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    /// The decisions about levels.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn level_decisions(&self) -> Result<LevelDecisions, StartFault> {
+        Ok(stored_decisions(&self.reads)?)
+    }
+
+    /// MX rules of the layer in force (or of another one) at these levels, below the operator's own.
+    #[must_use]
+    pub fn mx_below(&self, other: Option<&Layer>, levels: &rules::Levels) -> RuleFile {
+        other.unwrap_or(&self.layer).mx(levels).clone()
+    }
+
+    /// The policy by which the ledger was judged; else that of the configuration, else the usual one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn policy(&self) -> Result<Policy, StartFault> {
+        let stored = self.reads.setting(chores::POLICY)?;
+        let stored = stored.and_then(|text| serde_json::from_str(&text).ok());
+        let configured = || self.config.as_ref().map(|config| config.quarantine.policy.clone());
+        Ok(stored.or_else(configured).unwrap_or_default())
+    }
+
+    /// Judges all texts, and all failures from `since` on, by other rules, and every address by what follows.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the operator's own rules have faults.
+    pub fn try_bounce(
+        &self,
+        proposed: &ProposedBounce,
+        since: Timestamp,
+    ) -> Result<BounceTrial, StartFault> {
+        let own = self.config.as_ref().and_then(|config| config.bounce_rules.file.as_deref());
+        let own = own.map(local_bounce_rules).transpose()?.map(|(file, _)| file);
+        let now = bounce_rules_over(own.as_ref(), &self.layer, String::new());
+        let other_rules = proposed.file.is_some() || proposed.layer.is_some();
+        let then = other_rules.then(|| {
+            let local = proposed.file.as_ref().or(own.as_ref());
+            let layer = proposed.layer.as_ref().unwrap_or(&self.layer);
+            bounce_rules_over(local, layer, String::new())
+        });
+        let before = self.policy()?;
+        let after = proposed.policy.clone().unwrap_or_else(|| before.clone());
+        let rejudging = then.as_deref().map(BounceRulesInForce::rejudging);
+        let mut trial = Trial::new(rejudging, before, after, since, self.now);
+        trial.watch_holds(&self.reads.holds(HOLDS)?);
+        let first_text_at = self.feed_texts(&mut trial, &now)?;
+        self.feed_addresses(&mut trial)?;
+        let guard = self.config.as_ref().map(|config| config.quarantine.guard).unwrap_or_default();
+        let days = chores::provider_days(&self.reads, self.now)?;
+        let report = trial.finish(days, OutageGuard::new(guard));
+        let version = |rules: &BounceRulesInForce| Arc::clone(rules.rules().version());
+        Ok(BounceTrial {
+            version_now: version(&now),
+            version_then: version(then.as_deref().unwrap_or(&now)),
+            recorded_from: first_text_at.into_iter().chain(report.first_entry_at).min(),
+            report,
+        })
+    }
+
+    /// Hands all texts over; answers when the first was met.
+    fn feed_texts(
+        &self,
+        trial: &mut Trial,
+        in_force: &BounceRulesInForce,
+    ) -> Result<Option<Timestamp>, StartFault> {
+        let (mut after, mut first) = (None, None);
+        let mut now = in_force.rejudging();
+        loop {
+            let page = self.reads.texts_by_key(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(first) };
+            after = Some(last.key);
+            for text in &page {
+                trial.add_text(text, &mut now);
+                first = first.into_iter().chain([text.first_at]).min();
+            }
+        }
+    }
+
+    fn feed_addresses(&self, trial: &mut Trial) -> Result<(), StartFault> {
+        let mut after = 0;
+        loop {
+            let page = self.reads.histories(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            for one in page {
+                trial.add(&one.record.address, one.history);
+            }
+        }
+    }
+}
