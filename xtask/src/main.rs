@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate`.
+//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate | fuzz | trials`.
 
 mod bench;
 mod evaluate;
@@ -16,7 +16,9 @@ cargo xtask simulate --seed K        replay one seed, with --verbose step by ste
 cargo xtask simulate --shrink K      make a failing seed small
 cargo xtask bench path [--quick]     measure the mail path; writes a table and JSON
 cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core
-cargo xtask evaluate --corpus DIR     accuracy on labelled bounce mails (labels.jsonl and eml/)";
+cargo xtask evaluate --corpus DIR     accuracy on labelled bounce mails (labels.jsonl and eml/)
+cargo xtask fuzz --minutes N [TARGET...]  each fuzz target for so many minutes; all without names
+cargo xtask trials --kills N         kill -9 a node so often in campaigns; nothing may be lost";
 
 /// The folder of the workspace.
 fn workspace() -> PathBuf {
@@ -51,6 +53,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some((task, rest)) if task == "simulate" => simulate(rest),
         Some((task, rest)) if task == "bench" => bench::run(&workspace(), rest),
         Some((task, rest)) if task == "evaluate" => evaluate::run(&workspace(), rest),
+        Some((task, rest)) if task == "fuzz" => fuzz(rest),
+        Some((task, rest)) if task == "trials" => trials(rest),
         _ => {
             println!("{HELP}");
             Ok(())
@@ -69,6 +73,46 @@ fn simulate(rest: &[String]) -> anyhow::Result<()> {
         .context("cargo cannot be started")?;
     if !status.success() {
         bail!("the simulator found a violation or could not run");
+    }
+    Ok(())
+}
+
+/// Runs the long form of the kill test in release mode.
+fn trials(arguments: &[String]) -> anyhow::Result<()> {
+    let [flag, kills] = arguments else { bail!("say `--kills N`\n{HELP}") };
+    if flag != "--kills" {
+        bail!("the option is `--kills`, not `{flag}`");
+    }
+    let kills: u32 = kills.parse().context("--kills takes a whole number")?;
+    let status = Command::new(env!("CARGO"))
+        .current_dir(workspace())
+        .args(["test", "--quiet", "--release", "--package", "mailweir", "--test", "kill"])
+        .args(["--", "--ignored", "--nocapture", "many_kills_lose_nothing"])
+        .env("MAILWEIR_TRIALS", kills.to_string())
+        .env("MAILWEIR_TRIAL_RECIPIENTS", "20000")
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("a trial failed");
+    }
+    Ok(())
+}
+
+/// Runs fuzz targets one after the other; see fuzz/README.md.
+fn fuzz(arguments: &[String]) -> anyhow::Result<()> {
+    let [flag, minutes, targets @ ..] = arguments else { bail!("say `--minutes N`\n{HELP}") };
+    if flag != "--minutes" {
+        bail!("the first option is `--minutes`, not `{flag}`");
+    }
+    let minutes: u32 = minutes.parse().context("--minutes takes a whole number")?;
+    if !(1..=1_440).contains(&minutes) {
+        bail!("--minutes takes 1 to 1440");
+    }
+    let mut command = Command::new(workspace().join("fuzz/run.sh"));
+    command.args(["-s", &(minutes * 60).to_string()]).args(targets);
+    let status = command.status().context("fuzz/run.sh cannot be started")?;
+    if !status.success() {
+        bail!("something was found: see found/ beside the logs");
     }
     Ok(())
 }

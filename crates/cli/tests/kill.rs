@@ -188,47 +188,93 @@ fn start_campaign(http: u16, recipients: u32) -> String {
     id
 }
 
-#[test]
-fn twenty_kills_lose_nothing() {
-    let lab = judge(13, &Mood::default(), None);
+/// What a campaign with kills came to.
+struct Outcome {
+    /// Kills between the first and the last message.
+    while_sending: u32,
+    /// Messages repeated after each kill, until the next.
+    repeats: Vec<u64>,
+}
+
+/// Sends a campaign to a judge at `net`, kills the node at random moments and starts it again, and demands that nothing
+/// is lost and no kill repeats more than was open.
+fn killed_campaign(net: u8, recipients: u32, kills: u32, seed: u64) -> Outcome {
+    let lab = judge(net, &Mood::default(), None);
     let folder = tempfile::tempdir().unwrap();
     let http = free_port();
     write_configuration(folder.path(), &lab, http, "");
     let mut node = Node::start(folder.path());
-    let id = start_campaign(http, RECIPIENTS);
-    let mut moments = Moments(0x9e37_79b9);
-    let mut killed_while_sending = 0;
-    for _ in 0..KILLS {
+    let id = start_campaign(http, recipients);
+    let mut moments = Moments(seed);
+    let mut while_sending = 0;
+    let mut copies = vec![0];
+    for _ in 0..kills {
         std::thread::sleep(moments.next(20));
-        let before = lab.report().duplicates.unique_accepted;
-        killed_while_sending += u32::from(before > 0 && before < u64::from(RECIPIENTS));
+        let before = lab.report().duplicates;
+        while_sending +=
+            u32::from(before.unique_accepted > 0 && before.unique_accepted < u64::from(recipients));
         node.kill();
+        copies.push(lab.report().duplicates.extra_copies);
         node = Node::start(folder.path());
     }
     let begun = Instant::now();
     let counters = loop {
         let path = format!("/api/v1/deliveries/{id}");
         let counters = request(http, "GET", &path, "application/json", "")["counters"].clone();
-        if counters["sent"] == RECIPIENTS || begun.elapsed() > Duration::from_secs(60) {
+        if counters["sent"] == recipients || begun.elapsed() > Duration::from_secs(60) {
             break counters;
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert_eq!(counters["sent"], RECIPIENTS, "{counters}");
-    assert_eq!(counters["queued"], 0);
-    assert_eq!(counters["in_flight"], 0);
+    assert_eq!(counters["sent"], recipients, "seed {seed}: {counters}");
+    assert_eq!(counters["queued"], 0, "seed {seed}");
+    assert_eq!(counters["in_flight"], 0, "seed {seed}");
     drop(node);
-    let report = lab.stop();
-    let seen = report.duplicates;
+    let seen = lab.stop().duplicates;
+    assert_eq!(seen.unique_accepted, u64::from(recipients), "seed {seed}: lost: {seen:?}");
+    copies.push(seen.extra_copies);
+    // `copies[k]` stands for what was repeated up to kill `k`: the first entry is before all of them.
+    let repeats: Vec<u64> = copies.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
+    // What a kill can repeat: messages whose 250 had come and whose outcome was not yet on the disk. A message of an
+    // earlier kill may be repeated after a later one, so the bound is that of the kills together.
+    let bound = u64::from(kills) * u64::from(CONNECTIONS) * 2;
+    assert!(seen.extra_copies <= bound, "seed {seed}: {} repeats", seen.extra_copies);
+    Outcome { while_sending, repeats }
+}
+
+#[test]
+fn twenty_kills_lose_nothing() {
+    let outcome = killed_campaign(13, RECIPIENTS, KILLS, 0x9e37_79b9);
+    println!("{KILLS} kills, {} while sending: {:?}", outcome.while_sending, outcome.repeats);
+    assert!(outcome.while_sending >= KILLS / 2, "the kills must fall into the campaign");
+}
+
+/// `cargo xtask trials`: `MAILWEIR_TRIALS` kills, in campaigns of twenty.
+#[test]
+#[ignore = "takes minutes: cargo xtask trials"]
+fn many_kills_lose_nothing() {
+    let wanted = std::env::var("MAILWEIR_TRIALS").map_or(1_000, |count| count.parse().unwrap());
+    let recipients = std::env::var("MAILWEIR_TRIAL_RECIPIENTS")
+        .map_or(RECIPIENTS, |count| count.parse().unwrap());
+    let begun = Instant::now();
+    let (mut kills, mut while_sending) = (0, 0);
+    let mut repeats = BTreeMap::<u64, u32>::new();
+    for seed in 1.. {
+        let outcome = killed_campaign(13, recipients, KILLS, seed);
+        kills += KILLS;
+        while_sending += outcome.while_sending;
+        for count in outcome.repeats {
+            *repeats.entry(count).or_default() += 1;
+        }
+        if kills >= wanted {
+            break;
+        }
+    }
     println!(
-        "{KILLS} kills, {killed_while_sending} of them while sending: {} messages, {} repeated",
-        seen.unique_accepted, seen.extra_copies
+        "{kills} kills, {while_sending} of them while sending, in {:.0} s: 0 lost",
+        begun.elapsed().as_secs_f64()
     );
-    assert_eq!(seen.unique_accepted, u64::from(RECIPIENTS), "lost: {seen:?}");
-    assert!(killed_while_sending >= KILLS / 2, "the kills must fall into the campaign");
-    // What a kill can repeat: messages whose 250 had come and whose outcome was not yet on the disk.
-    let bound = u64::from(KILLS) * u64::from(CONNECTIONS) * 2;
-    assert!(seen.extra_copies <= bound, "{} repeats, bound {bound}", seen.extra_copies);
+    println!("repeated after a kill -> kills: {repeats:?}");
 }
 
 /// Recipients of the campaign whose mail bounces; each tenth is refused at once instead.
