@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 seconds=600
 if [ "${1:-}" = -s ]; then seconds=$2; shift 2; fi
-[ $# -gt 0 ] || set -- reply mail feedback verp
+[ $# -gt 0 ] || set -- reply mail feedback verp intake session rules lists template dns
 work=${CARGO_TARGET_DIR:-target}
 export CARGO_TARGET_DIR=$work/fuzz
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
