@@ -180,7 +180,20 @@ impl NodeClient {
     /// # Errors
     /// See [`CallFault`].
     pub async fn post(&self, segments: &[&str], body: &Value) -> Result<Value, CallFault> {
-        let request = self.request(Method::POST, self.url(segments)?).timeout(ANSWER_TIMEOUT);
+        self.post_within(ANSWER_TIMEOUT, segments, body).await
+    }
+
+    /// The same, for what takes its time.
+    ///
+    /// # Errors
+    /// See [`CallFault`].
+    pub async fn post_within(
+        &self,
+        limit: Duration,
+        segments: &[&str],
+        body: &Value,
+    ) -> Result<Value, CallFault> {
+        let request = self.request(Method::POST, self.url(segments)?).timeout(limit);
         self.answer(request.json(body).send().await).await
     }
 

@@ -37,7 +37,10 @@ enum DeliverabilityCommand {
     Show(look::ShowArguments),
     /// What one bundle changes against another, rule by rule
     Diff(look::DiffArguments),
-    /// What the running node has in force: bundle, age, versions kept, the last one refused
+    /// Fetch the instance's bundle now and put it in force
+    #[command(long_about = following::SYNC_ABOUT)]
+    Sync(following::SyncArguments),
+    /// What the running node has in force: bundle, age, versions kept, the last one refused, the instance
     Status(following::StatusArguments),
     /// Who put which bundle in force, and when
     History(following::HistoryArguments),
@@ -58,6 +61,7 @@ pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
         DeliverabilityCommand::Verify(arguments) => look::verify(globals, arguments),
         DeliverabilityCommand::Show(arguments) => look::show(globals, arguments),
         DeliverabilityCommand::Diff(arguments) => look::diff(globals, arguments),
+        DeliverabilityCommand::Sync(arguments) => following::sync(globals, arguments),
         DeliverabilityCommand::Status(arguments) => following::status(globals, arguments),
         DeliverabilityCommand::History(arguments) => following::history(globals, arguments),
         DeliverabilityCommand::Apply(arguments) => following::apply(globals, arguments),

@@ -130,6 +130,11 @@ pub(crate) fn answer(mut value: Value) -> Response {
     axum::Json(value).into_response()
 }
 
+/// An answer as JSON, as it stands: for those whose members called `from` are no times.
+pub(crate) fn exact(value: Value) -> Response {
+    axum::Json(value).into_response()
+}
+
 /// A part of an answer as JSON.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<Value, Problem> {
     serde_json::to_value(value)

@@ -1,18 +1,21 @@
-//! Bundles of rules: what is in force, its history, apply one, take one back.
+//! Bundles of rules: what is in force, its history, fetch one, apply one, take one back.
 
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use node::deliverability::{Applied, ApplyFault, DeliverabilityStatus};
-use rules::bundle::{BundleFault, LARGEST_BUNDLE};
+use mail::time::Timestamp;
+use node::deliverability::{
+    Applied, ApplyFault, DeliverabilityStatus, InstanceStatus, SyncFault, Synced, Trouble,
+};
+use rules::bundle::LARGEST_BUNDLE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::BundleApplication;
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer, stored};
+use crate::app::{SMALL_DOCUMENT, Shared, exact, json as to_json, stored};
 use crate::forms::Query;
 use crate::problem::AsProblem as _;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
@@ -24,7 +27,28 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-fn shown(status: &DeliverabilityStatus) -> Value {
+fn trouble_shown(trouble: &Trouble) -> Value {
+    json!({ "at": at_text(trouble.at), "fault": trouble.fault, "words": trouble.words })
+}
+
+fn instance_shown(instance: &InstanceStatus) -> Value {
+    json!({
+        "url": instance.url,
+        "next_at": instance.next_at.and_then(at_text),
+        "under_way": instance.under_way,
+        "since": instance.since.and_then(at_text),
+        "last_contact": instance.last_contact.and_then(at_text),
+        "last_failure": instance.last_failure.and_then(at_text),
+        "failures": instance.failures,
+        "last_error": instance.last_error.as_ref().map(trouble_shown),
+        "etag": instance.etag,
+        "reports_waiting": instance.reports_waiting,
+        "shares_unknown_texts": instance.shares_unknown_texts,
+        "texts_until": instance.texts_until.and_then(at_text),
+    })
+}
+
+fn shown(status: &DeliverabilityStatus, now: Timestamp) -> Value {
     let bundle = status.published.map(|published| {
         json!({
             "version": published.version,
@@ -32,10 +56,10 @@ fn shown(status: &DeliverabilityStatus) -> Value {
             "key": published.key.id().to_string(),
             "created_at": at_text(published.created),
             "expires_at": at_text(published.expires),
+            "age_secs": now.since(published.created).as_secs(),
+            "expired": published.expires <= now,
+            "key_trusted": status.key_trusted,
         })
-    });
-    let trouble = status.trouble.as_ref().map(|trouble| {
-        json!({ "at": at_text(trouble.at), "fault": trouble.fault, "words": trouble.words })
     });
     json!({
         "bundle": bundle,
@@ -51,14 +75,18 @@ fn shown(status: &DeliverabilityStatus) -> Value {
         "mx_from_bundle": status.mx_from_bundle,
         "known_texts": status.known_texts,
         "suppressed": status.suppressed,
-        "trouble": trouble,
+        "trouble": status.trouble.as_ref().map(trouble_shown),
+        "level": status.level,
+        "local": status.local,
+        "instance": status.instance.as_ref().map(instance_shown),
     })
 }
 
 /// `GET /api/v1/deliverability`
 pub(crate) async fn status(State(app): State<Shared>, query: Query) -> Result<Response, Problem> {
     query.only(&[])?;
-    Ok(answer(shown(&stored(app.questions.deliverability()).await?)))
+    let status = stored(app.questions.deliverability()).await?;
+    Ok(exact(shown(&status, app.questions.now())))
 }
 
 fn step(application: &BundleApplication) -> Value {
@@ -78,7 +106,7 @@ pub(crate) async fn history(State(app): State<Shared>, query: Query) -> Result<R
     query.only(&["limit"])?;
     let limit = query.limit(PAGE_USUAL, PAGE_MOST)?;
     let steps = stored(app.questions.bundle_history(limit)).await?;
-    Ok(answer(json!({ "history": steps.iter().map(step).collect::<Vec<_>>() })))
+    Ok(exact(json!({ "history": steps.iter().map(step).collect::<Vec<_>>() })))
 }
 
 /// `POST /api/v1/deliverability/bundle`
@@ -122,18 +150,57 @@ pub(crate) async fn roll_back(
     applied(app.questions.roll_back(wanted.version, author).await)
 }
 
+/// The body of `POST /deliverability/sync`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sync {
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    why: String,
+}
+
+/// `POST /api/v1/deliverability/sync`
+///
+/// It ends by the bounds of the configuration, and goes on to its end when the caller goes away.
+pub(crate) async fn sync(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    expect_json(&parts.headers)?;
+    let document = app.read(body, SMALL_DOCUMENT).await?;
+    let wanted: Sync = from_json(&document.octets)?;
+    let author = author(&caller, &wanted.why)?;
+    let questions = app.questions.clone();
+    let syncing = async move { questions.sync_bundle(author, wanted.dry_run).await };
+    let synced = tokio::spawn(syncing).await;
+    match synced {
+        Ok(Ok(synced)) => Ok(exact(synced_shown(&synced)?)),
+        Ok(Err(fault @ SyncFault::NoInstance)) => {
+            Err(Problem::conflict("no-instance", fault.to_string()))
+        }
+        Ok(Err(fault @ SyncFault::UnderWay)) => {
+            Err(Problem::conflict("under-way", fault.to_string()))
+        }
+        Err(fault) => Err(Problem::try_later(fault.to_string())),
+    }
+}
+
+fn synced_shown(synced: &Synced) -> Result<Value, Problem> {
+    let mut shown = to_json(synced)?;
+    shown["next_at"] = synced.next_at.and_then(at_text).into();
+    Ok(shown)
+}
+
 fn applied(outcome: Result<Applied, ApplyFault>) -> Result<Response, Problem> {
     match outcome {
-        Ok(applied) => Ok(answer(crate::app::json(&applied)?)),
+        Ok(applied) => Ok(exact(to_json(&applied)?)),
         Err(ApplyFault::Store(fault)) => Err(fault.problem()),
         Err(ApplyFault::Refused(refused)) => Err(refused.problem()),
         Err(fault) => {
-            let faults: Vec<Value> = match &fault {
-                ApplyFault::Bundle(BundleFault::Rules { faults, .. }) => {
-                    faults.iter().map(|fault| fault.render().into()).collect()
-                }
-                _ => Vec::new(),
-            };
+            let faults = fault.pictures();
             let name = fault.name();
             let words = format!("{fault}; the rules in force stay");
             Err(Problem::invalid(words).with("fault", name).with("faults", faults))

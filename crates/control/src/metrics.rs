@@ -10,7 +10,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use engine::explain::GroupView;
 use engine::quarantine::Channel;
+use node::deliverability::SyncOutcome;
 use node::inmail::InmailCounts;
+use node::node::Questions;
 use node::nondeliverables::NonDeliverables;
 use node::submission::SubmissionCounts;
 use prometheus_client::encoding::text::encode;
@@ -64,6 +66,7 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
     gauge(&mut registry, "store_healthy", "1: the store commits; 0: it does not", healthy);
     let version = i64::try_from(version).unwrap_or(i64::MAX);
     gauge(&mut registry, "rules_version", "Version of the MX rules in force", version);
+    deliverability(&mut registry, questions);
     let (sources, open) = asked(questions.warm_up_figures()).await?;
     warm_up(&mut registry, &sources, open);
     // Seconds are what Prometheus counts in; the loss of digits is far below the clock's own error.
@@ -86,6 +89,51 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
     registry.register(name, help, ConstGauge::new(value));
+}
+
+/// The bundle in force and the instance that it comes from.
+fn deliverability(registry: &mut Registry, questions: &Questions) {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let now = questions.now();
+    let in_force = questions.in_force();
+    let published = in_force.layer.published();
+    let version = published.map_or(0, |published| number(published.version));
+    gauge(registry, "bundle_version", "The bundle of rules in force; 0: none", version);
+    if let Some(published) = published {
+        let age = number(now.since(published.created).as_secs());
+        gauge(registry, "bundle_age_seconds", "Time since the bundle in force was made", age);
+        let left = number(published.expires.since(now).as_secs());
+        gauge(registry, "bundle_left_seconds", "Time until it expires; 0: it has", left);
+    }
+    let Some(instance) = questions.instance() else { return };
+    let heard = instance.last_contact.or(instance.since).unwrap_or(now);
+    for (name, help, value) in [
+        (
+            "instance_silent_seconds",
+            "Time since the deliverability instance answered as it should",
+            now.since(heard).as_secs(),
+        ),
+        ("instance_failures", "Failures since then", instance.failures.into()),
+        (
+            "instance_reports_waiting",
+            "Reports that the instance has not taken yet",
+            instance.reports_waiting as u64,
+        ),
+    ] {
+        gauge(registry, name, help, number(value));
+    }
+    let counts = questions.sync_counts();
+    let syncs = Counters::<1>::default();
+    for outcome in SyncOutcome::ALL {
+        let label = [("outcome", outcome.word().to_owned())];
+        syncs.get_or_create(&label).inc_by(counts.of(outcome));
+    }
+    registry.register("bundle_syncs", "Synchronisations by outcome", syncs);
+    let texts = Counters::<1>::default();
+    for (word, value) in [("taken", &counts.texts), ("held_back", &counts.texts_held_back)] {
+        texts.get_or_create(&[("what", word.to_owned())]).inc_by(value.load(Relaxed));
+    }
+    registry.register("texts_shared", "Unknown texts on their way to the instance", texts);
 }
 
 /// What sources sent within a day, beside their caps, and what waits for a person. Sources are few.

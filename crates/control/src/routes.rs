@@ -97,6 +97,7 @@ pub(crate) fn table() -> Vec<Route> {
         read("/api/v1/deliverability/history", get(deliverability::history)),
         operate("/api/v1/deliverability/bundle", post(deliverability::apply)),
         operate("/api/v1/deliverability/rollback", post(deliverability::roll_back)),
+        operate("/api/v1/deliverability/sync", post(deliverability::sync)),
         route(Method::GET, "/u/{token}", None, get(unsubscribe::show)),
         route(Method::POST, "/u/{token}", None, post(unsubscribe::unsubscribe)),
         read("/api/v1/openapi.json", get(openapi)),

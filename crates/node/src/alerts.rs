@@ -31,6 +31,12 @@ pub const OUTAGE_GUARD: &str = "outage-guard";
 /// Code: a bundle of rules was refused; those in force stay.
 pub const BUNDLE_REFUSED: &str = "bundle-refused";
 
+/// Code: the bundle in force is past its end; it stays in force.
+pub const BUNDLE_EXPIRED: &str = "bundle-expired";
+
+/// Code: the deliverability instance has not answered for two days.
+pub const INSTANCE_UNREACHABLE: &str = "instance-unreachable";
+
 /// One alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alert {
@@ -50,6 +56,8 @@ pub struct Alert {
 #[derive(Clone, Debug, Default)]
 pub struct Alerts {
     standing: Arc<Mutex<BTreeMap<(String, String), Alert>>>,
+    /// The newest of each code, whether it stands or not. Codes are few.
+    newest: Arc<Mutex<BTreeMap<String, Alert>>>,
 }
 
 impl Alerts {
@@ -62,6 +70,8 @@ impl Alerts {
         }
         let Alert { code, key, words, evidence, .. } = &alert;
         tracing::error!(%code, %key, %evidence, "ALERT: {words}");
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.insert(alert.code.clone(), alert.clone());
         if standing.len() < ALERTS_MAX {
             standing.insert(place, alert);
         }
@@ -92,6 +102,12 @@ impl Alerts {
         let mut all: Vec<Alert> = self.lock().values().cloned().collect();
         all.sort_by_key(|alert| alert.since);
         all
+    }
+
+    /// The newest of a code that was raised since this process began, whether it stands or not.
+    #[must_use]
+    pub fn newest(&self, code: &str) -> Option<Alert> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).get(code).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Alert>> {
@@ -127,6 +143,7 @@ mod tests {
         alerts.clear("b", "1");
         alerts.clear("b", "2");
         assert_eq!(keys(&alerts), [("a".into(), 20)]);
+        assert_eq!(alerts.newest("b").unwrap().since.as_secs(), 10, "also when it is over");
         alerts.replace("a", vec![alert("a", "2", 40), alert("a", "3", 50)]);
         assert_eq!(keys(&alerts), [("a".into(), 40), ("a".into(), 50)]);
     }

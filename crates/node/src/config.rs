@@ -42,7 +42,7 @@ pub mod target_policy;
 #[cfg(test)]
 mod tests;
 
-pub use deliverability::{DeliverabilityConfig, RecipientRulesConfig};
+pub use deliverability::{DeliverabilityConfig, InstanceConfig, RecipientRulesConfig};
 pub use example::MachineFacts;
 pub use inmail::{InmailConfig, LmtpAddress, MailboxConfig, MailboxProtocol};
 pub use network::IpNetwork;

@@ -6,20 +6,32 @@
 //! - [`folder`] reads the files that a bundle is published from.
 //! - A running node applies bundles and takes them back: [`Questions::apply_bundle`] and
 //!   [`Questions::roll_back`]. What is in force is [`RulesInForce`], all kinds together.
+//! - It follows an instance: asks it daily and on demand ([`Questions::sync_bundle`]), tells it how it fares, and sends it
+//!   texts that nobody knows.
 //!
 //! [`Questions::apply_bundle`]: crate::node::Questions::apply_bundle
 //! [`Questions::roll_back`]: crate::node::Questions::roll_back
+//! [`Questions::sync_bundle`]: crate::node::Questions::sync_bundle
 
 mod applying;
 pub mod folder;
 mod following;
+mod instance;
 pub mod keys;
 mod layer;
+mod schedule;
+mod sharing;
+mod sync;
 
 pub use applying::{Applied, ApplyFault, ApplyStep, DeliverabilityStatus};
 pub(crate) use following::Following;
 pub use following::{RulesInForce, Trouble};
+pub use instance::{BUNDLE_TYPE, FetchFault, Report, ReportState, Target, TextsTaken};
 pub use layer::{Layer, Published};
+pub use schedule::{LONGEST_RETRY_AFTER, SyncHistory, SyncSchedule};
+pub use sharing::{SharedText, may_leave, shared};
+pub use sync::{InstanceStatus, SyncCounts, SyncFault, SyncOutcome, SyncRecord, SyncStep, Synced};
+pub(crate) use sync::{SyncDesk, keep_up, stored_record};
 
 use rules::bundle::ClientVersion;
 

@@ -32,7 +32,9 @@ use crate::alerts::{self, Alerts};
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::data_dir;
-use crate::deliverability::{ApplyFault, Following, Layer, RulesInForce};
+use crate::deliverability::{
+    self, ApplyFault, Following, Layer, RulesInForce, SyncDesk, stored_record,
+};
 use crate::dns::Resolver;
 use crate::intake::Intake;
 use crate::levels::stored_decisions;
@@ -212,6 +214,7 @@ pub struct Node {
     alerts: Alerts,
     following: Arc<Following>,
     warm_up: Arc<WarmUpDesk>,
+    sync: Arc<SyncDesk>,
     levels_changed: Arc<Notify>,
     accounts: [JoinHandle<()>; 2],
 }
@@ -232,6 +235,7 @@ pub struct Questions {
     contents: Arc<Contents>,
     pub(crate) following: Arc<Following>,
     pub(crate) warm_up: Arc<WarmUpDesk>,
+    pub(crate) sync: Arc<SyncDesk>,
     /// Told when a decision about levels was taken.
     pub(crate) levels_changed: Arc<Notify>,
 }
@@ -272,6 +276,8 @@ impl Node {
         let tallies = Arc::new(TallyBook::restore(&store.reads().ledger(warm_up::TALLIES, 0)?));
         let record = warm_up::stored_record(store.reads())?;
         let warm_up = Arc::new(WarmUpDesk::new(record, Arc::clone(&tallies)));
+        let sync = SyncDesk::new(&config, &resolver, stored_record(store.reads())?, now)?;
+        let sync = Arc::new(sync);
         ledger.replace_warm_up(now, Arc::new(warm_up.caps(now)));
         release_parts(&mut store, now)?;
         let opening = nondeliverables::Opening::new();
@@ -415,10 +421,12 @@ impl Node {
             alerts,
             following,
             warm_up,
+            sync,
             levels_changed: Arc::default(),
             accounts,
         };
         node.watchers.push(tokio::spawn(warm_up::keep_up(node.questions())));
+        node.watchers.push(tokio::spawn(deliverability::keep_up(node.questions())));
         Ok(node)
     }
 
@@ -445,6 +453,7 @@ impl Node {
             contents: Arc::clone(&self.contents),
             following: Arc::clone(&self.following),
             warm_up: Arc::clone(&self.warm_up),
+            sync: Arc::clone(&self.sync),
             levels_changed: Arc::clone(&self.levels_changed),
         }
     }

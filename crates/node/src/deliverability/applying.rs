@@ -10,19 +10,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::quarantine::Author;
+use engine::quarantine::{Author, PublishedList};
 use mail::time::Timestamp;
 use rules::bundle::{Admission, BundleFault, Difference, InForce, Sealed, Trust, difference};
-use rules::{Levels, RuleSet};
+use rules::reaction::ReactionRules;
+use rules::recipient::{DomainRules, FormatRules};
+use rules::{Level, Levels, RuleSet};
 use serde::Serialize;
 use store::{BundleApplication, BundleChange, KeptBundle, RefusedWrite, Write};
 
 use super::client_version;
 use super::following::{RulesInForce, Trouble};
+use super::instance::{Report, ReportState};
 use super::keys::holds;
 use super::layer::{Layer, Published};
+use super::sync::InstanceStatus;
 use crate::intake::IntakeFault;
-use crate::node::{Questions, StartFault};
+use crate::node::{Questions, RuleSource, StartFault};
+use crate::nondeliverables::BounceRulesInForce;
 use crate::runner::Input;
 
 /// Octets of a difference that the history keeps.
@@ -141,6 +146,32 @@ pub struct DeliverabilityStatus {
     pub suppressed: usize,
     /// The bundle that was refused last, if none was applied since.
     pub trouble: Option<Trouble>,
+    /// Whether the key that signed the bundle in force is still trusted; `None`: there is no bundle.
+    pub key_trusted: Option<bool>,
+    /// The general level in force.
+    pub level: Level,
+    /// Kinds of rules for which the operator has a file of their own, which is stronger.
+    pub local: Vec<&'static str>,
+    /// The instance that bundles are fetched from; `None`: none is configured.
+    pub instance: Option<InstanceStatus>,
+}
+
+/// A bundle that was verified.
+enum Believed {
+    /// It is in force already, or was and has been taken back.
+    InForce(Applied),
+    /// It may come.
+    New { from: Option<u64>, trust: Trust },
+}
+
+/// The sets of all kinds, made of a layer and the operator's own rules.
+struct Made {
+    source: RuleSource,
+    bounce: Arc<BounceRulesInForce>,
+    reaction: Arc<ReactionRules>,
+    domain: Arc<DomainRules>,
+    format: Arc<FormatRules>,
+    suppression: PublishedList,
 }
 
 /// A bundle that was verified and read.
@@ -178,7 +209,28 @@ impl Questions {
             known_texts: contents.qualifications.len(),
             suppressed: contents.suppression.len(),
             trouble: self.following.trouble(),
+            key_trusted: in_force.layer.published().map(|published| {
+                let keys = self.config().deliverability.public_keys.iter().copied();
+                let trust = Trust::new(keys, in_force.trust.clone());
+                trust.find(published.key.id()).is_ok()
+            }),
+            level: in_force.mx.levels().default,
+            local: self.local_kinds(),
+            instance: self.instance(),
         })
+    }
+
+    /// Kinds of rules for which the configuration names a file.
+    fn local_kinds(&self) -> Vec<&'static str> {
+        let config = self.config();
+        let kinds = [
+            ("mx", &config.rules.mx),
+            ("bounce", &config.bounce_rules.file),
+            ("reaction", &config.reaction_rules.file),
+            ("domain", &config.domain_rules.file),
+            ("format", &config.format_rules.file),
+        ];
+        kinds.into_iter().filter(|(_, file)| file.is_some()).map(|(kind, _)| kind).collect()
     }
 
     /// The newest changes of what is in force, newest first.
@@ -207,8 +259,11 @@ impl Questions {
         author: Author,
         witness: Witness<'_>,
     ) -> Result<Applied, ApplyFault> {
-        let _one_at_a_time = self.intake().reloading().await;
-        let outcome = self.apply_alone(octets, author, witness).await;
+        let outcome = {
+            let _one_at_a_time = self.intake().reloading().await;
+            self.apply_alone(Arc::clone(&octets), author, witness).await
+        };
+        self.note_for_instance(Report::of(&octets, &outcome)).await;
         match &outcome {
             Ok(_) => self.following.note(None),
             Err(fault) => self.following.note(Some(Trouble {
@@ -220,12 +275,46 @@ impl Questions {
         outcome
     }
 
+    /// What putting a bundle in force would do. Everything is checked, the operator's own rules over it too.
+    ///
+    /// # Errors
+    /// Why it would be refused. No alert is raised.
+    pub async fn try_bundle(&self, octets: Arc<[u8]>) -> Result<Applied, ApplyFault> {
+        let _one_at_a_time = self.intake().reloading().await;
+        let (from, trust) = match self.believe(&octets).await? {
+            Believed::InForce(applied) => return Ok(applied),
+            Believed::New { from, trust } => (from, trust),
+        };
+        let Checked { layer, difference, .. } = self.check(octets, trust, from).await?;
+        let to = layer.published().map(|published| published.version);
+        let made = self.make(Arc::new(layer)).await?;
+        let (rules_version, _) = self.next_rules_version(&made.source.fingerprint).await?;
+        Ok(Applied { changed: true, from, to, difference, rules_version })
+    }
+
     async fn apply_alone(
         &self,
         octets: Arc<[u8]>,
         author: Author,
         witness: Witness<'_>,
     ) -> Result<Applied, ApplyFault> {
+        let (from, trust) = match self.believe(&octets).await? {
+            Believed::InForce(applied) => return Ok(applied),
+            Believed::New { from, trust } => (from, trust),
+        };
+        witness(ApplyStep::Verified);
+        let checked = self.check(Arc::clone(&octets), trust, from).await?;
+        witness(ApplyStep::Checked);
+        let Some(published) = checked.layer.published().copied() else {
+            return Err(ApplyFault::NoKey);
+        };
+        let kept = KeptBundle { version: published.version, key: published.key.0, octets };
+        let change = self.change(from, Some(published.version), Some(kept), &checked, &author)?;
+        self.finish(checked, change, witness).await
+    }
+
+    /// Checks the signature, and whether the bundle may come now.
+    async fn believe(&self, octets: &Arc<[u8]>) -> Result<Believed, ApplyFault> {
         let keys = &self.config().deliverability.public_keys;
         if keys.is_empty() {
             return Err(ApplyFault::NoKey);
@@ -235,7 +324,7 @@ impl Questions {
         // After a roll-back the versions above the one in force were seen already.
         let newest = self.newest_seen().await?;
         let now = self.now();
-        let verifying = (Arc::clone(&octets), trust);
+        let verifying = (Arc::clone(octets), trust);
         let verified = blocking(move || {
             let (octets, trust) = verifying;
             let sealed = Sealed::split(&octets)?;
@@ -248,17 +337,10 @@ impl Questions {
         if admission == Admission::InForce {
             let rules_version = before.mx.version();
             let difference = Difference::default();
-            return Ok(Applied { changed: false, from, to: from, difference, rules_version });
+            let applied = Applied { changed: false, from, to: from, difference, rules_version };
+            return Ok(Believed::InForce(applied));
         }
-        witness(ApplyStep::Verified);
-        let checked = self.check(Arc::clone(&octets), trust, from).await?;
-        witness(ApplyStep::Checked);
-        let Some(published) = checked.layer.published().copied() else {
-            return Err(ApplyFault::NoKey);
-        };
-        let kept = KeptBundle { version: published.version, key: published.key.0, octets };
-        let change = self.change(from, Some(published.version), Some(kept), &checked, &author)?;
-        self.finish(checked, change, witness).await
+        Ok(Believed::New { from, trust })
     }
 
     /// Puts a version in force that is kept, or (`None`) the rules shipped with the program.
@@ -266,6 +348,19 @@ impl Questions {
     /// # Errors
     /// Why not; the rules in force stay.
     pub async fn roll_back(&self, to: Option<u64>, author: Author) -> Result<Applied, ApplyFault> {
+        let why = author.why.clone();
+        let applied = self.roll_back_alone(to, author).await?;
+        if let Some(from) = applied.from.filter(|_| applied.changed) {
+            self.note_for_instance(Some(Report::new(from, ReportState::RolledBack, &why))).await;
+        }
+        Ok(applied)
+    }
+
+    async fn roll_back_alone(
+        &self,
+        to: Option<u64>,
+        author: Author,
+    ) -> Result<Applied, ApplyFault> {
         let _one_at_a_time = self.intake().reloading().await;
         let before = self.in_force();
         let from = before.layer.published().map(|published| published.version);
@@ -408,18 +503,8 @@ impl Questions {
         change: Option<BundleChange>,
         witness: Witness<'_>,
     ) -> Result<Arc<RuleSet>, ApplyFault> {
-        let config = Arc::clone(self.config_shared());
-        let making = Arc::clone(&layer);
-        let (decisions, now) = (self.level_decisions().await?, self.now());
-        let made = tokio::task::spawn_blocking(move || {
-            let source = crate::node::read_rules_over(&config, &making, &decisions, now)?;
-            let bounce = crate::node::read_bounce_rules_over(&config, &making)?;
-            let reaction = crate::reactions::read_rules_over(&config, &making)?;
-            let recipients = crate::node::read_recipient_rules_over(&config, &making)?;
-            Ok::<_, StartFault>((source, bounce, reaction, recipients, making.suppression()))
-        });
-        let made = made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?;
-        let (source, bounce, reaction, (domain, format), suppression) = made?;
+        let Made { source, bounce, reaction, domain, format, suppression } =
+            self.make(Arc::clone(&layer)).await?;
         let levels: &Levels = &source.levels;
         let (version, write) = self.next_rules_version(&source.fingerprint).await?;
         let rules = Arc::new(RuleSet::compile(&source.file, levels, version));
@@ -459,6 +544,24 @@ impl Questions {
         self.following.replace(in_force);
         witness(ApplyStep::Done);
         Ok(rules)
+    }
+}
+
+impl Questions {
+    /// Makes the sets of all kinds.
+    async fn make(&self, layer: Arc<Layer>) -> Result<Made, ApplyFault> {
+        let config = Arc::clone(self.config_shared());
+        let (decisions, now) = (self.level_decisions().await?, self.now());
+        let made = tokio::task::spawn_blocking(move || {
+            let source = crate::node::read_rules_over(&config, &layer, &decisions, now)?;
+            let bounce = crate::node::read_bounce_rules_over(&config, &layer)?;
+            let reaction = crate::reactions::read_rules_over(&config, &layer)?;
+            let (domain, format) = crate::node::read_recipient_rules_over(&config, &layer)?;
+            let suppression = layer.suppression();
+            Ok::<_, StartFault>(Made { source, bounce, reaction, domain, format, suppression })
+        });
+        let made = made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?;
+        Ok(made?)
     }
 }
 

@@ -8,7 +8,7 @@ use rules::RuleSet;
 use rules::bundle::Trust;
 use rules::reaction::ReactionRules;
 use rules::recipient::{DomainRules, FormatRules};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::layer::Layer;
 use crate::alerts::{Alert, Alerts, BUNDLE_REFUSED};
@@ -35,8 +35,8 @@ pub struct RulesInForce {
     pub format: Arc<FormatRules>,
 }
 
-/// A bundle that was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What went wrong, and when: a bundle that was refused, an instance that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// When.
     pub at: Timestamp,
