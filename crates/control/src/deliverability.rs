@@ -9,7 +9,7 @@ use mail::time::Timestamp;
 use node::deliverability::{
     Applied, ApplyFault, DeliverabilityStatus, InstanceStatus, SyncFault, Synced, Trouble,
 };
-use rules::bundle::LARGEST_BUNDLE;
+use rules::bundle::{BundleFault, LARGEST_BUNDLE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::BundleApplication;
@@ -19,6 +19,7 @@ use crate::app::{SMALL_DOCUMENT, Shared, exact, json as to_json, stored};
 use crate::forms::Query;
 use crate::problem::AsProblem as _;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
+use crate::stat::rule_faults;
 use crate::transfer::field;
 use web::Problem;
 use web::{expect_json, from_json, media_type};
@@ -200,7 +201,10 @@ fn applied(outcome: Result<Applied, ApplyFault>) -> Result<Response, Problem> {
         Err(ApplyFault::Store(fault)) => Err(fault.problem()),
         Err(ApplyFault::Refused(refused)) => Err(refused.problem()),
         Err(fault) => {
-            let faults = fault.pictures();
+            let faults = match &fault {
+                ApplyFault::Bundle(BundleFault::Rules { faults, .. }) => rule_faults(faults),
+                _ => Vec::new(),
+            };
             let name = fault.name();
             let words = format!("{fault}; the rules in force stay");
             Err(Problem::invalid(words).with("fault", name).with("faults", faults))

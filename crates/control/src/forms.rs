@@ -172,7 +172,7 @@ pub(crate) fn time_text(at: Timestamp) -> Option<String> {
 
 /// Makes the times in an answer texts: members that hold a [`Timestamp`] as a number.
 pub(crate) fn times_as_text(value: &mut Value) {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 12] = [
         "next_at",
         "until",
         "resting_until",
@@ -182,6 +182,7 @@ pub(crate) fn times_as_text(value: &mut Value) {
         "at",
         "now",
         "from",
+        "since",
         "next_end",
         "answered_at",
     ];

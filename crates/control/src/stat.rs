@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use node::node::{Questions, StartFault, WaitingExplained};
+use rules::Diagnostic;
 use serde_json::{Value, json};
 
 use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json, stored};
@@ -98,22 +99,25 @@ pub(crate) async fn reload(
     })))
 }
 
+/// Faults of rules, each with its place.
+pub(crate) fn rule_faults(faults: &[Diagnostic]) -> Vec<Value> {
+    let shown = |fault: &Diagnostic| {
+        json!({
+            "file": &*fault.file,
+            "line": fault.line,
+            "column": fault.column,
+            "message": fault.message,
+            "help": fault.help,
+            "rendered": fault.render(),
+        })
+    };
+    faults.iter().map(shown).collect()
+}
+
 fn unusable_rules(fault: StartFault) -> Problem {
     match fault {
         StartFault::Rules(faults) => {
-            let list: Vec<Value> = faults
-                .iter()
-                .map(|fault| {
-                    json!({
-                        "file": &*fault.file,
-                        "line": fault.line,
-                        "column": fault.column,
-                        "message": fault.message,
-                        "help": fault.help,
-                        "rendered": fault.render(),
-                    })
-                })
-                .collect();
+            let list = rule_faults(&faults);
             let first = faults.first().map(|fault| format!("; the first: {fault}"));
             Problem::invalid(format!(
                 "the rules have {} {}, those in force stay{}",

@@ -39,7 +39,7 @@ use crate::config::{Config, DnsConfig, RelayConfig, RelayHost};
 mod cache;
 mod servers;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use cache::Cache;
 use servers::{Answer, Servers, shown};

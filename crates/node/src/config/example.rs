@@ -289,6 +289,21 @@ domain = "%DOMAIN%"
 # Public keys of the deliverability instance whose bundles of rules are applied, or their files; without
 # one no bundle is.
 # public_keys = []
+# Where bundles are fetched from, and by which token the instance knows this client.
+# url = "https://rules.example.net"
+# token = { env = "MAILWEIR_INSTANCE_TOKEN" }
+# tls_roots = "roots.pem"
+# Local time of the daily synchronisation, or "never"; a client is late by the same part of the jitter every day.
+# schedule = "06:00"
+# jitter = "30m"
+# Whether the instance may have a private address, and be spoken to without TLS.
+# allow_private = false
+# Whether texts of servers that nobody has qualified are sent there; addresses in them are masked.
+# share_unknown_texts = false
+# connect_timeout = "10s"
+# read_timeout = "30s"
+# total_timeout = "2m"
+# max_bundle_bytes = 33554432
 
 # HTTP API, metrics and health. Beyond loopback it needs tokens.
 [http]

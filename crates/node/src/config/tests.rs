@@ -676,6 +676,8 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         "forward_to",
         "dump",
         "file",
+        "url",
+        "token",
     ];
     let mut in_optional = false;
     let mut stated = 0;
@@ -756,4 +758,47 @@ fn a_policy_is_read_reason_by_reason() {
     assert!(word.contains("mailboxfull"), "{word}");
     let file = faults("[bounce_rules]\nfile = \"nowhere.toml\"\n");
     assert!(file.contains("cannot read"), "{file}");
+}
+
+#[test]
+fn an_instance_is_configured_with_key_and_token_or_not_at_all() {
+    let key = "ab".repeat(32);
+    let text = |section: &str| {
+        format!(
+            "[[source]]\npublic_id = 1\naddress = \"192.0.2.1\"\nhelo = \"m1.example\"\n\
+             [deliverability]\n{section}"
+        )
+    };
+    let read = |section: &str| read(&text(section));
+    let keys = format!("public_keys = [\"{key}\"]\n");
+    let token = "token = { value = \"a-token-of-this-client\" }\n";
+    let https = "url = \"https://rules.example.net\"\n";
+    let config = read(&format!("{keys}{token}{https}")).unwrap().deliverability;
+    let instance = config.instance.unwrap();
+    assert_eq!(instance.url.to_string(), "https://rules.example.net");
+    assert_eq!(instance.schedule.unwrap().to_string(), "06:00:00");
+    assert!(!instance.allow_private && !instance.share_unknown_texts);
+    assert!(read(&keys).unwrap().deliverability.instance.is_none());
+    let never = read(&format!("{keys}{token}{https}schedule = \"never\"\n")).unwrap();
+    assert_eq!(never.deliverability.instance.unwrap().schedule, None);
+    for (section, wanted) in [
+        (format!("{keys}{https}"), "`deliverability.token` is missing"),
+        (format!("{token}{https}"), "needs `deliverability.public_keys`"),
+        (format!("{keys}{token}url = \"http://rules.example.net\""), "without TLS"),
+        (format!("{keys}{token}url = \"https://a@b\""), "user name"),
+        (format!("{keys}{token}{https}schedule = \"6\""), "no time of the day"),
+        (format!("{keys}{token}{https}schedule = \"24:00\""), "no time of the day"),
+        (format!("{keys}{token}{https}jitter = \"13h\""), "must be 0s to 12h"),
+        (format!("{keys}{token}{https}max_bundle_bytes = 99999999999"), "must be 1024 to"),
+        (format!("{keys}{https}token = {{ value = \"short\" }}"), "at least 16"),
+    ] {
+        let found = faults(&text(&section)).join("\n");
+        assert!(found.contains(wanted), "{section}: {found}");
+    }
+    // Without TLS to this machine, or where the operator says so.
+    for section in
+        ["url = \"http://127.0.0.1:2590\"\n", "url = \"http://10.0.0.1\"\nallow_private = true\n"]
+    {
+        assert!(read(&format!("{keys}{token}{section}")).is_ok(), "{section}");
+    }
 }

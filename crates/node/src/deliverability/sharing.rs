@@ -6,6 +6,8 @@
 //! Nothing leaves unless the operator has said so (`share_unknown_texts`).
 
 use engine::quarantine::TextRecord;
+use mail::id::SourceId;
+use rules::RuleSet;
 use rules::bounce::Key;
 use serde::Serialize;
 
@@ -36,18 +38,34 @@ pub struct SharedText {
 }
 
 /// A text as it may be sent; `None`: it stays here.
+///
+/// The host that said it does not leave, because it may be that of one customer; what leaves is the MX rule that it
+/// falls under, and nothing where that is the generic one.
 #[must_use]
-pub fn shared(record: &TextRecord) -> Option<SharedText> {
+pub fn shared(record: &TextRecord, rules: &RuleSet) -> Option<SharedText> {
     let text = &*record.normalised;
     let whole = Key::of(text).to_string() == record.key.to_string();
     (whole && may_leave(text)).then(|| SharedText {
         key: record.key.to_string(),
         text: text.to_owned(),
-        provider: String::new(),
+        provider: provider_of(record, rules),
         occurrences: record.occurrences,
         first: record.first_at.to_string(),
         last: record.last_at.to_string(),
     })
+}
+
+/// The name of the MX rule of the host that said it.
+fn provider_of(record: &TextRecord, rules: &RuleSet) -> String {
+    let every_source = SourceId(0);
+    let rule = match record.host.is_empty() {
+        true => rules.generic_id(),
+        false => rules.find(&record.host, every_source),
+    };
+    match rule == rules.generic_id() {
+        true => String::new(),
+        false => rules.rule(rule).name.to_string(),
+    }
 }
 
 /// Whether nothing in a text can be anybody's address or number.
@@ -107,6 +125,7 @@ mod tests {
             key: TextKey(*Key::of(text).octets()),
             normalised: text.into(),
             first_raw: "550 jane@example.org".into(),
+            host: "gmail-smtp-in.l.google.com".into(),
             by_rule: qualification,
             rule: "".into(),
             version: "1".into(),
@@ -116,6 +135,21 @@ mod tests {
             first_at: Timestamp::from_secs(1),
             last_at: Timestamp::from_secs(2),
         }
+    }
+
+    fn shared(record: &TextRecord) -> Option<SharedText> {
+        super::shared(record, &RuleSet::compile(rules::shipped(), &rules::Levels::default(), 1))
+    }
+
+    #[test]
+    fn the_provider_is_named_and_no_host() {
+        let provider = |host: &str| {
+            let record = TextRecord { host: host.into(), ..record("552 box closed") };
+            shared(&record).unwrap().provider
+        };
+        assert_eq!(provider("gmail-smtp-in.l.google.com"), "google");
+        assert_eq!(provider("mx.one-customer.example"), "");
+        assert_eq!(provider(""), "");
     }
 
     #[test]
@@ -157,8 +191,9 @@ mod tests {
         fn whatever_is_said(
             words in "[ -~]{0,60}", local in "[a-z0-9.]{1,12}", number in 1_000_000_u64..,
         ) {
+            let rules = RuleSet::compile(rules::shipped(), &rules::Levels::default(), 1);
             let said = normalise(&format!("550 {words} {local}@example.org {number} {words}"));
-            if let Some(sent) = shared(&record(&said)) {
+            if let Some(sent) = super::shared(&record(&said), &rules) {
                 proptest::prop_assert!(!sent.text.contains('@'));
                 proptest::prop_assert!(!sent.text.contains(&number.to_string()));
             }
@@ -167,6 +202,8 @@ mod tests {
 
     #[test]
     fn requests_keep_to_the_bounds_of_the_protocol() {
+        let rules = RuleSet::compile(rules::shipped(), &rules::Levels::default(), 1);
+        let shared = |record: &TextRecord| super::shared(record, &rules);
         let text = |number: usize| shared(&record(&format!("552 box {number}"))).unwrap();
         let texts: Vec<_> = (0..2_500).map(text).collect();
         let sizes: Vec<_> = requests(&texts).iter().map(|request| request.len()).collect();

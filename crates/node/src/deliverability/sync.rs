@@ -1,7 +1,7 @@
 //! Following an instance: asking for its bundle daily and on demand, telling it how this client fares.
 //!
-//! **Promise.** One synchronisation runs at a time; who comes meanwhile waits for it, and is told after ten seconds that
-//! one is under way. Whatever the instance answers, or does not, the rules in force stay until a whole bundle has
+//! **Promise.** One synchronisation runs at a time; who comes meanwhile waits for it, and is told after ten seconds (or
+//! `total_timeout`) that one is under way. Whatever the instance answers, or does not, the rules in force stay until a whole bundle has
 //! passed every check ([`applying`](super::applying)). An instance that is away changes nothing but what `status` and,
 //! after two days, an alert say.
 //!
@@ -208,6 +208,12 @@ impl SyncDesk {
         })
     }
 
+    /// As a synchronisation that does not end.
+    #[cfg(test)]
+    pub(crate) async fn under_way_for_a_test(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.under_way.lock().await
+    }
+
     fn record(&self) -> SyncRecord {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -281,7 +287,8 @@ impl Questions {
     ) -> Result<Synced, SyncFault> {
         let desk = &self.sync;
         let followed = desk.followed.as_ref().ok_or(SyncFault::NoInstance)?;
-        let alone = tokio::time::timeout(PATIENCE, desk.under_way.lock()).await;
+        let patience = PATIENCE.min(followed.instance.config().total_timeout);
+        let alone = tokio::time::timeout(patience, desk.under_way.lock()).await;
         let _alone = alone.map_err(|_| SyncFault::UnderWay)?;
         let mut synced = self.fetch_and_apply(followed, author, dry_run, witness).await;
         if !dry_run {
@@ -434,13 +441,14 @@ impl Questions {
     /// Texts to qualify that were met since a moment and may leave.
     async fn unknown_texts(&self, since: Timestamp) -> Result<Vec<SharedText>, IntakeFault> {
         let filter = TextFilter { status: Some(TextStatus::ToQualify), by_person: false };
+        let rules = Arc::clone(&self.in_force().mx);
         let (mut texts, mut looked_at, mut after) = (Vec::new(), 0, None);
         while looked_at < TEXTS_LOOKED_AT {
             let read = move |reads: &dyn store::Reads| reads.texts(filter, after, TEXTS_PAGE);
             let page = self.intake().read(read).await?;
             looked_at += page.len();
             for record in page.iter().filter(|record| record.last_at >= since) {
-                match shared(record) {
+                match shared(record, &rules) {
                     Some(text) => texts.push(text),
                     None => {
                         self.sync.counts.texts_held_back.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::TargetPolicy;
 
-mod fake;
+pub(crate) mod fake;
 
 use fake::{FakeServer, reverse};
 

@@ -294,7 +294,7 @@ pub(super) fn permitted(
 async fn unpacked(packed: Vec<u8>, largest: u64) -> Result<Vec<u8>, FetchFault> {
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut octets = Vec::new();
-        let mut reader = flate2::read::GzDecoder::new(packed.as_slice());
+        let mut reader = flate2::bufread::GzDecoder::new(packed.as_slice());
         let read = reader.by_ref().take(largest + 1).read_to_end(&mut octets);
         match read {
             Ok(read) if read as u64 > largest => Err(FetchFault::TooLarge { most: largest }),

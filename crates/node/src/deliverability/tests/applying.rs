@@ -16,12 +16,12 @@ use crate::node::{Node, Questions};
 /// The folder and the step of a process that is to crash.
 const CRASH: &str = "MAILWEIR_TEST_CRASH_AT";
 
-fn author() -> Author {
+pub(super) fn author() -> Author {
     Author { who: "jane".into(), why: "a test".into() }
 }
 
 /// A node with a key of its own instance, in a folder.
-fn start(folder: &Path, more: &str) -> Node {
+pub(super) fn start(folder: &Path, more: &str) -> Node {
     let text = format!(
         "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.42\"\n\
          helo = \"m1.sender.example\"\n[dns]\nservers = [\"127.0.0.1:9\"]\n\
@@ -29,12 +29,11 @@ fn start(folder: &Path, more: &str) -> Node {
          [http]\nlisten = []\n[deliverability]\npublic_keys = [\"{}\"]\n{more}",
         key(folder).public()
     );
-    let config = Config::parse(&text, "test.toml", folder).unwrap();
-    Node::start(config).unwrap()
+    Node::start(Config::parse(&text, "test.toml", folder).unwrap()).unwrap()
 }
 
 /// The instance's key.
-fn key(folder: &Path) -> SigningKey {
+pub(super) fn key(folder: &Path) -> SigningKey {
     let path = folder.join("key");
     if !path.exists() {
         SigningKey::generate().unwrap().write(&path).unwrap();
@@ -43,7 +42,7 @@ fn key(folder: &Path) -> SigningKey {
 }
 
 /// A bundle of which every kind shows its version.
-fn bundle(folder: &Path, version: u64) -> Arc<[u8]> {
+pub(super) fn bundle(folder: &Path, version: u64) -> Arc<[u8]> {
     let mx = format!(
         "schema_version = 1\n[[rule]]\nname = \"big\"\nmask = \"*.big.example\"\n\
          messages_per_hour = {}\n[[rule]]\nname = \"generic\"\nmask = \"*\"\n\
@@ -68,7 +67,7 @@ fn bundle(folder: &Path, version: u64) -> Arc<[u8]> {
     sealed(folder, version, sections)
 }
 
-fn sealed(folder: &Path, version: u64, sections: BTreeMap<Kind, String>) -> Arc<[u8]> {
+pub(super) fn sealed(folder: &Path, version: u64, sections: BTreeMap<Kind, String>) -> Arc<[u8]> {
     let now = Timestamp::from_micros(crate::clock::read_clocks().wall);
     let draft = Draft {
         version,
@@ -84,7 +83,7 @@ fn sealed(folder: &Path, version: u64, sections: BTreeMap<Kind, String>) -> Arc<
 }
 
 /// The version in force, which every kind must show.
-async fn in_force(questions: &Questions) -> Option<u64> {
+pub(super) async fn in_force(questions: &Questions) -> Option<u64> {
     let in_force = questions.in_force();
     let version = in_force.layer.published().map(|published| published.version);
     let mx = questions.rules().await.unwrap();

@@ -22,8 +22,8 @@ struct Reply {
 }
 
 /// A running server.
-pub(super) struct FakeServer {
-    pub(super) address: SocketAddr,
+pub(crate) struct FakeServer {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -77,7 +77,7 @@ fn read_zone(text: &str) -> HashMap<(String, RecordType), Reply> {
 
 impl FakeServer {
     /// Starts a server with a zone on a free port of 127.0.0.1.
-    pub(super) async fn start(zone: &str) -> Self {
+    pub(crate) async fn start(zone: &str) -> Self {
         // TCP first: its ports are scarcer. A UDP port that is taken by chance is tried elsewhere.
         let (tcp, udp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -133,17 +133,17 @@ impl FakeServer {
     }
 
     /// Puts another zone in place of the old.
-    pub(super) fn replace(&self, zone: &str) {
+    pub(crate) fn replace(&self, zone: &str) {
         *self.shared.zone.lock().unwrap() = read_zone(zone);
     }
 
     /// The most questions that were being answered at one time.
-    pub(super) fn most_open(&self) -> usize {
+    pub(crate) fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
     }
 
     /// How often this question came, `"a.example MX"`.
-    pub(super) fn asked(&self, question: &str) -> usize {
+    pub(crate) fn asked(&self, question: &str) -> usize {
         self.shared.asked.lock().unwrap().iter().filter(|asked| *asked == question).count()
     }
 }
@@ -257,7 +257,7 @@ fn soa(minimum: u32) -> Record {
 }
 
 /// An address as it stands in the reverse tree.
-pub(super) fn reverse(address: &str) -> String {
+pub(crate) fn reverse(address: &str) -> String {
     let name = Name::from(address.parse::<IpAddr>().unwrap());
     name.to_ascii().trim_end_matches('.').to_owned()
 }
