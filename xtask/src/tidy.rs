@@ -38,7 +38,7 @@ const PURE_DEPENDENCIES: [&str; 19] = [
 ];
 
 /// Which crate of ours may use which: `mail` at the bottom, the program at the top.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("mail", &[]),
     ("rules", &["mail"]),
     ("smtp", &["mail"]),
@@ -49,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("simulator", &["mail", "rules", "smtp", "quota", "engine", "store"]),
     ("node", &["mail", "rules", "smtp", "quota", "engine", "store"]),
     ("web", &[]),
+    ("deliverability", &["mail", "rules", "store", "web"]),
     ("control", &["mail", "rules", "quota", "engine", "store", "node", "web"]),
     (
         "cli",
@@ -61,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "store",
             "node",
             "control",
+            "deliverability",
             "lab",
             "simulator",
         ],

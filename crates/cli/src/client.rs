@@ -309,8 +309,20 @@ impl NodeClient {
     }
 }
 
-/// A problem document in one line; other bodies are shown as far as they are short text.
+/// A refusal of the node in words.
 fn problem(status: StatusCode, body: &[u8]) -> String {
+    let advice = match status {
+        StatusCode::UNAUTHORIZED => {
+            "; here it comes from --token, MAILWEIR_TOKEN or the configuration"
+        }
+        StatusCode::FORBIDDEN => "; the token's role does not allow it",
+        _ => "",
+    };
+    refusal("the node", status, body, advice)
+}
+
+/// A problem document in one line; other bodies are shown as far as they are short text.
+pub(crate) fn refusal(who: &str, status: StatusCode, body: &[u8], advice: &str) -> String {
     let document: Option<Value> = serde_json::from_slice(body).ok();
     let field = |name: &str| {
         let text = document.as_ref()?.get(name)?.as_str()?;
@@ -330,14 +342,7 @@ fn problem(status: StatusCode, body: &[u8]) -> String {
             }
         }
     };
-    let advice = match status {
-        StatusCode::UNAUTHORIZED => {
-            "; here it comes from --token, MAILWEIR_TOKEN or the configuration"
-        }
-        StatusCode::FORBIDDEN => "; the token's role does not allow it",
-        _ => "",
-    };
-    let mut words = format!("the node refused ({}): {words}{advice}", status.as_u16());
+    let mut words = format!("{who} refused ({}): {words}{advice}", status.as_u16());
     // Faults in rules come with their pictures.
     let faults = document.as_ref().and_then(|document| document.get("faults")?.as_array());
     for picture in faults.into_iter().flatten().filter_map(|fault| fault.get("rendered")?.as_str())

@@ -1,12 +1,18 @@
 //! `mailweir deliverability`: bundles of rules, signed by an instance and applied by its clients.
 //!
 //! Keys, publishing and looking at bundles need no server and no configuration. What is in force is a matter of the
-//! running node, which is asked over HTTP.
+//! running node, which is asked over HTTP. `serve` runs an instance; what publishers do with one they do over HTTP or
+//! HTTPS, too.
 
+mod clients;
 mod following;
+mod instance;
 mod keygen;
 mod look;
 mod publish;
+mod pushing;
+mod serving;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
@@ -48,6 +54,22 @@ enum DeliverabilityCommand {
     Apply(following::ApplyArguments),
     /// Put an earlier bundle in force again
     Rollback(following::RollbackArguments),
+    /// Run an instance until it is told to stop: clients fetch from it, publishers push to it
+    Serve(serving::ServeArguments),
+    /// Make a file with a token for a publisher
+    Token(serving::TokenArguments),
+    /// Give a bundle to an instance, which gives it to a share of its clients
+    Push(pushing::PushArguments),
+    /// Publish the content of an earlier bundle of an instance again, under a new version
+    Revert(pushing::RevertArguments),
+    /// How bundles of an instance stand with its clients; go on, halt, resume
+    Rollout(pushing::RolloutArguments),
+    /// Who may fetch from an instance, and how far each is
+    Clients(clients::ClientsArguments),
+    /// Texts that clients of an instance could not qualify: list, show, qualify, export
+    Texts(texts::TextsArguments),
+    /// Who has done what at an instance, when, and why
+    Audit(clients::AuditArguments),
 }
 
 /// Carries the command out.
@@ -66,6 +88,14 @@ pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
         DeliverabilityCommand::History(arguments) => following::history(globals, arguments),
         DeliverabilityCommand::Apply(arguments) => following::apply(globals, arguments),
         DeliverabilityCommand::Rollback(arguments) => following::rollback(globals, arguments),
+        DeliverabilityCommand::Serve(arguments) => serving::serve(globals, arguments),
+        DeliverabilityCommand::Token(arguments) => serving::token(globals, arguments),
+        DeliverabilityCommand::Push(arguments) => pushing::push(globals, arguments),
+        DeliverabilityCommand::Revert(arguments) => pushing::revert(globals, arguments),
+        DeliverabilityCommand::Rollout(arguments) => pushing::rollout(globals, arguments),
+        DeliverabilityCommand::Clients(arguments) => clients::run(globals, arguments),
+        DeliverabilityCommand::Texts(arguments) => texts::run(globals, arguments),
+        DeliverabilityCommand::Audit(arguments) => clients::audit(globals, arguments),
     }
 }
 

@@ -29,19 +29,19 @@ pub struct ServeArguments {}
 /// Carries `mailweir serve` out.
 pub fn run(globals: &Globals, _: &ServeArguments) -> Ended {
     let config = globals.load()?;
-    log_to_standard_error(&config);
+    log_to_standard_error(&config.log.level, config.log.format);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().thread_name("runtime").enable_all().build()?;
     runtime.block_on(serve(config))
 }
 
 /// What the program says about itself; the delivery log is a file of its own.
-fn log_to_standard_error(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+pub(crate) fn log_to_standard_error(level: &str, format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let shown = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Only one subscriber can be set; a second `serve` in one process does not exist.
-    let set = match config.log.format {
+    let set = match format {
         LogFormat::Json => shown.json().try_init(),
         LogFormat::Text => shown.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };

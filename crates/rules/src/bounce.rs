@@ -37,7 +37,7 @@ mod search;
 mod set;
 mod verdict;
 
-pub(crate) use fold::fold_into;
+pub use fold::fold_into;
 pub(crate) use parse::{codes, masks, read_patterns};
 
 pub use codes::{ReplyMask, StatusMask, codes_in};

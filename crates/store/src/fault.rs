@@ -103,7 +103,8 @@ impl StoreFault {
     }
 
     /// Reads a fault of SQLite.
-    pub(crate) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> Self {
+    #[must_use]
+    pub fn from_sqlite(path: &Path, error: &rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as Code;
         let (path, detail) = (path.to_path_buf(), error.to_string());
         let Some(code) = error.sqlite_error_code() else {

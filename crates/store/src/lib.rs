@@ -54,6 +54,7 @@ pub use limits::{
     MERGE_LIMIT, REFUSALS_KEPT, SETTLE_LIMIT, SWEEP_LIMIT,
 };
 pub use memory::MemoryStore;
+pub use sqlite::file as sqlite_file;
 pub use sqlite::{APPLICATION_ID, DATABASE_FILE, LOCK_FILE, SCHEMA_VERSION};
 pub use sqlite::{SqliteOptions, SqliteReads, SqliteStore};
 pub use words::{

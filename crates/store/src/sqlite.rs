@@ -18,6 +18,7 @@ mod bundles;
 pub(crate) mod claims;
 pub(crate) mod codec;
 pub(crate) mod deliveries;
+pub mod file;
 pub(crate) mod forget;
 mod ledger_reads;
 mod open;
@@ -32,7 +33,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 
-pub use open::{APPLICATION_ID, DATABASE_FILE, LOCK_FILE, SCHEMA_VERSION};
+pub use file::LOCK_FILE;
+pub use open::{APPLICATION_ID, DATABASE_FILE, SCHEMA_VERSION};
 pub use reads::SqliteReads;
 
 use crate::contract::{Reads, Store};
@@ -95,7 +97,7 @@ impl SqliteStore {
     /// # Errors
     /// The folder is in use or cannot be written, or the database is damaged, foreign or newer.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreFault> {
-        let lock = open::lock_folder(folder)?;
+        let lock = file::lock_folder(folder)?;
         let path = folder.join(DATABASE_FILE);
         let mut connection = open::open_database(&path, &options)?;
         let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);

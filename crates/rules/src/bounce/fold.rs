@@ -6,7 +6,7 @@
 //! ones, full-width forms as plain ASCII, `ё` as `е`.
 
 /// `text` folded, appended to `out`.
-pub(crate) fn fold_into(out: &mut String, text: &str) {
+pub fn fold_into(out: &mut String, text: &str) {
     if text.is_ascii() {
         let start = out.len();
         out.push_str(text);

@@ -16,7 +16,8 @@ use super::address_hash::{AddressKey, address_hash};
 use super::batch::{read_counters, read_totals};
 use super::codec::{column, delivery_state, final_state, floor_ms, moment, number, unexpected};
 use super::deliveries::content_code;
-use super::open::{DATABASE_FILE, SCHEMA_VERSION, check_header, prepare_connection, version};
+use super::file::{check_header, prepare_connection, version};
+use super::open::{APPLICATION_ID, DATABASE_FILE, SCHEMA_VERSION};
 use crate::contract::Reads;
 use crate::fault::StoreFault;
 use crate::words::{
@@ -132,7 +133,7 @@ impl SqliteReads {
         let path = folder.join(DATABASE_FILE);
         // SQLite would say that it cannot open it, whatever the reason.
         std::fs::metadata(&path).map_err(|error| StoreFault::from_io(&path, &error))?;
-        check_header(&path)?;
+        check_header(&path, APPLICATION_ID)?;
         let reads = Self::open(&path, LOOK_CACHE_BYTES, SharedTotals::default())?;
         let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);
         let found = version(&reads.connection).map_err(fault)?;

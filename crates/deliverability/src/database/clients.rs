@@ -1,0 +1,258 @@
+//! Clients, what they fetched and what they said.
+
+use mail::time::Timestamp;
+use rusqlite::{OptionalExtension as _, Row, params};
+use store::StoreFault;
+use web::TokenDigest;
+
+use super::{Author, Database, column, count, moment, note, signed};
+use crate::rollout::{ReportState, Standing};
+
+/// What is known of a client.
+#[derive(Clone, Debug)]
+pub struct ClientFacts {
+    /// Its name.
+    pub name: String,
+    /// The digest of its token.
+    pub token: TokenDigest,
+    /// When it got its token.
+    pub added_at: Timestamp,
+    /// From whom.
+    pub added_by: String,
+    /// The newest bundle that it was given; 0: none.
+    pub given: u64,
+    /// The bundle that it said is in force; 0: none.
+    pub in_force: u64,
+    /// The version of its program; empty: it has not said.
+    pub program: String,
+    /// When it asked last.
+    pub seen_at: Option<Timestamp>,
+    /// What it said last.
+    pub last_report: Option<LastReport>,
+}
+
+impl ClientFacts {
+    /// As a roll-out sees it.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing { name: self.name.clone(), has: self.given.max(self.in_force) }
+    }
+}
+
+/// What a client said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastReport {
+    /// When.
+    pub at: Timestamp,
+    /// Of which bundle.
+    pub bundle: u64,
+    /// What.
+    pub state: String,
+    /// Its words.
+    pub reason: String,
+}
+
+/// A report of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// The client.
+    pub client: &'a str,
+    /// Of which bundle.
+    pub bundle: u64,
+    /// What.
+    pub state: ReportState,
+    /// Its words.
+    pub reason: &'a str,
+    /// The version of its program.
+    pub program: &'a str,
+}
+
+fn facts(row: &Row<'_>) -> rusqlite::Result<ClientFacts> {
+    let said: Option<i64> = row.get(8)?;
+    let last_report = match said {
+        None => None,
+        Some(at) => Some(LastReport {
+            at: moment(at),
+            bundle: count(row.get(9)?),
+            state: row.get(10)?,
+            reason: row.get(11)?,
+        }),
+    };
+    Ok(ClientFacts {
+        name: row.get(0)?,
+        token: TokenDigest::kept(row.get(1)?),
+        added_at: moment(row.get(2)?),
+        added_by: row.get(3)?,
+        given: count(row.get(4)?),
+        in_force: count(row.get(5)?),
+        program: row.get(6)?,
+        seen_at: row.get::<_, Option<i64>>(7)?.map(moment),
+        last_report,
+    })
+}
+
+impl Database {
+    /// Every client, by name.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn clients(&self) -> Result<Vec<ClientFacts>, StoreFault> {
+        self.ask(|connection| {
+            let all = "SELECT c.name, c.token, c.added_at, c.added_by, c.given, c.in_force, c.program, c.seen_at, \
+                       r.at, r.bundle, r.state, r.reason FROM client c LEFT JOIN report r \
+                       ON r.id = (SELECT MAX(id) FROM report WHERE client = c.name) ORDER BY c.name";
+            connection.prepare_cached(all)?.query_map([], facts)?.collect()
+        })
+    }
+
+    /// Every client as a roll-out sees it.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn standings(&self) -> Result<Vec<Standing>, StoreFault> {
+        self.ask(|connection| {
+            let all = "SELECT name, MAX(given, in_force) FROM client ORDER BY name";
+            let mut rows = connection.prepare_cached(all)?;
+            let standing =
+                |row: &Row<'_>| Ok(Standing { name: row.get(0)?, has: count(row.get(1)?) });
+            rows.query_map([], standing)?.collect()
+        })
+    }
+
+    /// Keeps a new client; `false`: there is one of this name, or there are `most` of them.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn add_client(
+        &mut self,
+        name: &str,
+        token: &TokenDigest,
+        most: u32,
+        now: Timestamp,
+        author: &Author,
+    ) -> Result<bool, StoreFault> {
+        self.change(|change| {
+            let add = "INSERT INTO client (name, token, added_at, added_by) SELECT ?1, ?2, ?3, ?4 \
+                       WHERE (SELECT COUNT(*) FROM client) < ?5 ON CONFLICT (name) DO NOTHING";
+            let values = params![name, token.octets(), column(now), author.who, most];
+            let added = change.execute(add, values)? == 1;
+            if added {
+                note(change, now, author, &format!("added client {name}"))?;
+            }
+            Ok(added)
+        })
+    }
+
+    /// Forgets a client, its token and its texts; `false`: there is none of this name.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn remove_client(
+        &mut self,
+        name: &str,
+        now: Timestamp,
+        author: &Author,
+    ) -> Result<bool, StoreFault> {
+        self.change(|change| {
+            let removed = change.execute("DELETE FROM client WHERE name = ?1", [name])? == 1;
+            if removed {
+                change.execute("DELETE FROM text WHERE client = ?1", [name])?;
+                note(change, now, author, &format!("removed client {name}"))?;
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Notes that a client has asked for a bundle, and what it was given.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn note_fetch(
+        &mut self,
+        client: &str,
+        program: &str,
+        in_force: u64,
+        given: Option<(u64, u16)>,
+        now: Timestamp,
+    ) -> Result<(), StoreFault> {
+        let (version, status) = given.unwrap_or((0, 204));
+        self.change(|change| {
+            change
+                .prepare_cached(
+                    "INSERT INTO fetch (at, client, version, status, in_force, program) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    column(now),
+                    client,
+                    signed(version),
+                    status,
+                    signed(in_force),
+                    program
+                ])?;
+            change
+                .prepare_cached(
+                    "UPDATE client SET given = MAX(given, ?2), in_force = ?3, program = ?4, seen_at = ?5 \
+                     WHERE name = ?1",
+                )?
+                .execute(params![client, signed(version), signed(in_force), program, column(now)])
+                .map(drop)
+        })
+    }
+
+    /// How often each answer was given to fetches since a moment: 200, 204 and 304.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn fetches_since(&self, since: Timestamp) -> Result<Vec<(u16, u64)>, StoreFault> {
+        self.ask(|connection| {
+            let question = "SELECT status, COUNT(*) FROM fetch WHERE at >= ?1 GROUP BY status";
+            let mut rows = connection.prepare_cached(question)?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, count(row.get(1)?)));
+            rows.query_map([column(since)], row)?.collect()
+        })
+    }
+
+    /// Keeps a report.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn report(&mut self, said: &Said<'_>, now: Timestamp) -> Result<(), StoreFault> {
+        self.change(|change| {
+            change
+                .prepare_cached(
+                    "INSERT INTO report (at, client, bundle, state, reason, program) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    column(now),
+                    said.client,
+                    signed(said.bundle),
+                    said.state.word(),
+                    said.reason,
+                    said.program,
+                ])?;
+            let in_force = match said.state {
+                ReportState::Applied | ReportState::Well | ReportState::Alarm => Some(said.bundle),
+                ReportState::Refused | ReportState::RolledBack => None,
+            };
+            change
+                .prepare_cached(
+                    "UPDATE client SET in_force = COALESCE(?2, in_force), program = ?3, seen_at = ?4 WHERE name = ?1",
+                )?
+                .execute(params![said.client, in_force.map(signed), said.program, column(now)])
+                .map(drop)
+        })
+    }
+
+    /// Whether a client of this name is there.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn has_client(&self, name: &str) -> Result<bool, StoreFault> {
+        self.ask(|connection| {
+            let question = "SELECT 1 FROM client WHERE name = ?1";
+            let found = connection.query_row(question, [name], |_| Ok(())).optional()?;
+            Ok(found.is_some())
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! Who gets which bundle, and when a roll-out stops or goes on: decisions without a clock, a file or chance.
+//!
+//! # Who is chosen
+//!
+//! A stage of `share` percent covers that share of the clients, rounded down, and at least one. Those that have the
+//! bundle already count first; then come those with the smallest hash of version and name. So with every version
+//! other clients are the first, a growing share only adds clients, and neither a new client nor a removed one takes
+//! the bundle away from somebody who has it.
+//!
+//! # What a client is given
+//!
+//! The newest bundle that is neither halted nor expired, that its program can apply, and whose stage covers it; else
+//! the one that it was given last. Never an older one than it has: clients do not go down by a fetch.
+//!
+//! # When a roll-out stops or goes on
+//!
+//! It halts when enough clients have said `refused`, `rolled-back` or `alarm` of it. It goes on by itself, where that
+//! is asked for, after a time without any of these, and not before one client has said that it is in force.
+
+use std::time::Duration;
+
+use mail::time::Timestamp;
+use rules::bundle::ClientVersion;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Percent of all clients: 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub struct Share(u8);
+
+impl Share {
+    /// All of them.
+    pub const ALL: Self = Self(100);
+
+    /// So many percent; `None`: not 1 to 100.
+    #[must_use]
+    pub const fn new(percent: u8) -> Option<Self> {
+        if percent >= 1 && percent <= 100 { Some(Self(percent)) } else { None }
+    }
+
+    /// Percent.
+    #[must_use]
+    pub const fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// How many of so many clients: rounded down, and at least one.
+    #[must_use]
+    pub const fn of(self, clients: usize) -> usize {
+        let covered = clients.saturating_mul(self.0 as usize) / 100;
+        if covered == 0 && clients > 0 { 1 } else { covered }
+    }
+}
+
+impl From<Share> for u8 {
+    fn from(share: Share) -> Self {
+        share.0
+    }
+}
+
+impl TryFrom<u8> for Share {
+    type Error = String;
+
+    fn try_from(percent: u8) -> Result<Self, String> {
+        Self::new(percent).ok_or_else(|| format!("{percent} is no share: percent from 1 to 100"))
+    }
+}
+
+/// A bundle on its way to the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Its version.
+    pub version: u64,
+    /// To how many it goes.
+    pub share: Share,
+    /// Whether it goes to nobody who has not got it yet.
+    pub halted: bool,
+    /// Since when it has this share and is not halted.
+    pub since: Timestamp,
+    /// Reports before this moment do not count: it was pushed, or a person has resumed it.
+    pub judged_from: Timestamp,
+    /// From when on clients refuse it.
+    pub expires: Timestamp,
+    /// The oldest program that may apply it.
+    pub minimum_client: ClientVersion,
+}
+
+/// A client, as far as a roll-out goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// The newest bundle that it was given or that it said is in force; 0: none.
+    pub has: u64,
+}
+
+/// Where a client stands among those that wait for a bundle: the smaller, the sooner.
+fn turn(version: u64, name: &str) -> u64 {
+    let digest = Sha256::new().chain_update(version.to_be_bytes()).chain_update(name).finalize();
+    let (first, _) = digest.split_first_chunk::<8>().expect("a SHA-256 has 32 octets");
+    u64::from_be_bytes(*first)
+}
+
+/// Which of these clients a stage covers, in their order.
+#[must_use]
+pub fn covered(version: u64, share: Share, clients: &[Standing]) -> Vec<bool> {
+    let mut covers: Vec<bool> = clients.iter().map(|client| client.has >= version).collect();
+    let have = covers.iter().filter(|has| **has).count();
+    let room = share.of(clients.len()).saturating_sub(have);
+    let numbered = clients.iter().enumerate();
+    let mut waiting: Vec<(u64, &str, usize)> = numbered
+        .filter(|(_, client)| client.has < version)
+        .map(|(number, client)| (turn(version, &client.name), client.name.as_str(), number))
+        .collect();
+    if room < waiting.len() {
+        waiting.sort_unstable();
+    }
+    waiting.iter().take(room).for_each(|(_, _, number)| covers[*number] = true);
+    covers
+}
+
+/// The version that a client is given; `None`: nothing is published for it. `program`: the version of its program, as
+/// far as it has said.
+#[must_use]
+pub fn offer(
+    stages: &[Stage],
+    clients: &[Standing],
+    client: &str,
+    program: Option<ClientVersion>,
+    now: Timestamp,
+) -> Option<u64> {
+    let place = clients.iter().position(|one| one.name == client)?;
+    let program = |number: usize| if number == place { program } else { None };
+    offers(stages, clients, program, now).into_iter().nth(place).flatten()
+}
+
+/// The versions that all clients are given, in their order. `program` tells the version of the program of the client
+/// with this number, as far as it has said.
+#[must_use]
+pub fn offers(
+    stages: &[Stage],
+    clients: &[Standing],
+    program: impl Fn(usize) -> Option<ClientVersion>,
+    now: Timestamp,
+) -> Vec<Option<u64>> {
+    let kept = |has: u64| stages.iter().map(|stage| stage.version).find(|one| *one == has);
+    let mut offers: Vec<Option<u64>> = clients.iter().map(|client| kept(client.has)).collect();
+    let mut open: Vec<&Stage> =
+        stages.iter().filter(|stage| !stage.halted && stage.expires > now).collect();
+    open.sort_unstable_by_key(|stage| core::cmp::Reverse(stage.version));
+    let mut waiting: Vec<bool> = vec![true; clients.len()];
+    for stage in open {
+        // Whoever has this one has the older ones too.
+        let mut left = false;
+        for (waits, client) in waiting.iter_mut().zip(clients) {
+            *waits &= client.has < stage.version;
+            left |= *waits;
+        }
+        if !left {
+            continue;
+        }
+        let covers = covered(stage.version, stage.share, clients);
+        for (number, waits) in waiting.iter_mut().enumerate() {
+            let able = |program: ClientVersion| program >= stage.minimum_client;
+            if *waits && covers[number] && program(number).is_none_or(able) {
+                (offers[number], *waits) = (Some(stage.version), false);
+            }
+        }
+    }
+    offers
+}
+
+/// What a client says of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportState {
+    /// It is in force.
+    Applied,
+    /// It was not taken.
+    Refused,
+    /// It was in force and was taken back.
+    RolledBack,
+    /// Since it is in force an alert was raised that rules can cause.
+    Alarm,
+    /// It is in force, without such an alert.
+    Well,
+}
+
+impl ReportState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Applied, Self::Refused, Self::RolledBack, Self::Alarm, Self::Well];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+            Self::RolledBack => "rolled-back",
+            Self::Alarm => "alarm",
+            Self::Well => "well",
+        }
+    }
+
+    /// Whether it speaks against the bundle.
+    #[must_use]
+    pub const fn is_bad(self) -> bool {
+        matches!(self, Self::Refused | Self::RolledBack | Self::Alarm)
+    }
+}
+
+/// What clients have said of a bundle since [`Stage::judged_from`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// Clients that have said something against it.
+    pub against: u32,
+    /// Clients that have said that it is in force.
+    pub in_force: u32,
+    /// When the last one spoke against it.
+    pub last_against: Option<Timestamp>,
+}
+
+/// Whether a roll-out that goes on is to be halted now.
+#[must_use]
+pub const fn must_halt(stage: &Stage, reports: &Reports, halt_after_reports: u32) -> bool {
+    !stage.halted && reports.against >= halt_after_reports
+}
+
+/// Whether a staged bundle goes to all clients now. `after`: the time without alarms that is asked for.
+#[must_use]
+pub fn may_advance(stage: &Stage, reports: &Reports, after: Duration, now: Timestamp) -> bool {
+    let quiet_since = reports.last_against.map_or(stage.since, |last| last.max(stage.since));
+    !stage.halted
+        && stage.share < Share::ALL
+        && stage.expires > now
+        && reports.in_force > 0
+        && now.since(quiet_since) >= after
+}
+
+#[cfg(test)]
+mod tests;
