@@ -20,6 +20,7 @@ mod dry_run;
 mod exit;
 mod explain;
 mod globals;
+mod import;
 mod incoming;
 mod init;
 mod lab;
@@ -71,6 +72,8 @@ enum Command {
     Delivery(delivery::DeliveryArguments),
     /// MX rules: check a file, list them, explain what holds for a domain
     Mx(mx::MxArguments),
+    /// Rules of ours from the configuration of KumoMTA, PowerMTA or Postfix, with a report
+    Import(import::ImportArguments),
     /// A mail internet on loopback, usable alone
     Lab(lab::LabArguments),
     /// Bounce rules: check a file, try it on what is recorded
@@ -105,6 +108,7 @@ fn run(globals: &Globals, command: Command) -> Ended {
         Command::Explain(arguments) => explain::run(globals, &arguments),
         Command::Delivery(arguments) => delivery::run(globals, arguments),
         Command::Mx(arguments) => mx::run(globals, arguments),
+        Command::Import(arguments) => import::run(globals, &arguments),
         Command::Lab(arguments) => lab::run(globals, &arguments),
         Command::Bounce(arguments) => bounce::run(globals, &arguments),
         Command::Reply(arguments) => reply::run(globals, &arguments),

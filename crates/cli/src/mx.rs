@@ -16,6 +16,8 @@ mod level;
 mod live;
 mod text;
 
+pub use explain::resolver;
+
 /// `mailweir mx`
 #[derive(Debug, Args)]
 pub struct MxArguments {

@@ -125,6 +125,66 @@ fn rule_files_are_checked() {
     assert!(stderr.contains("local.toml:5"), "{stderr}");
 }
 
+/// An import is in force without a fault: the four files that it writes, read by `check`.
+#[test]
+fn what_import_writes_passes_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("more.conf", "<domain corp.example>\nmax-smtp-out 3\n</domain>\n");
+    let config = "include more.conf\ninclude ../out.conf\n<smtp-pattern-list busy>\nreply /too many/ mode=backoff\n</smtp-pattern-list>\n\
+        <domain gmail.com>\nmax-smtp-out 5\nmax-msg-rate 2000/h\nsmtp-pattern-list busy\nbackoff-max-msg-rate 1/m\n</domain>\n\
+        <domain gateway.example>\nroute [192.0.2.9]:25\n</domain>\n<domain *>\nretry-after 10m\nbounce-after 4d\n</domain>\n";
+    write("pmta.conf", config);
+    let mx = "corp.example=mx1.corp.example,mx2.corp.example";
+    let words = ["import", "powermta", "pmta.conf", "--out", "own.toml", "--mx", mx];
+    let (status, stdout, stderr) = run(folder.path(), &words);
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("written: own.toml (MX rules, 2 rules)"), "{stdout}");
+    assert!(stdout.contains("only files inside the folder"), "{stdout}");
+    let (status, _, stderr) = run(folder.path(), &words);
+    assert_eq!(status, 2);
+    assert!(stderr.contains("own.toml exists"), "{stderr}");
+    let (status, _, stderr) = run(folder.path(), &[&words[..], &["--overwrite"]].concat());
+    assert_eq!(status, 0, "{stderr}");
+    let fragment = std::fs::read_to_string(folder.path().join("own.config.toml")).unwrap();
+    write("mailweir.toml", &format!("{CONFIG}{fragment}"));
+    let (status, stdout, stderr) = run(folder.path(), &["check", "--offline"]);
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    let (_, stdout, stderr) =
+        run(folder.path(), &["mx", "explain", "aspmx.l.google.com", "--mx-host", "--offline"]);
+    assert!(stdout.contains("imported from PowerMTA: pmta.conf:"), "{stdout}{stderr}");
+    for name in ["own.domains.toml", "own.reactions.toml"] {
+        assert!(fragment.contains(name), "{fragment}");
+    }
+    let (status, stdout, _) =
+        run(folder.path(), &["import", "powermta", "pmta.conf", "--format", "json"]);
+    assert_eq!(status, 0);
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(answer["written"], false);
+    assert_eq!(answer["directives"], answer["entries"].as_array().unwrap().len());
+    assert_eq!(answer["unknown_domains"][0], "corp.example");
+    write("bad.toml", "[x\n");
+    let (status, stdout, stderr) = run(folder.path(), &["import", "kumomta", "bad.toml"]);
+    assert_eq!((status, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("bad.toml:1:") && stderr.contains("nothing was imported"), "{stderr}");
+}
+
+/// A file that is included may not be a link to somewhere else.
+#[cfg(unix)]
+#[test]
+fn an_included_file_is_no_link_out_of_the_folder() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(other.path().join("secret"), "<domain *>\nmax-smtp-out 1\n</domain>\n").unwrap();
+    std::os::unix::fs::symlink(other.path().join("secret"), folder.path().join("link")).unwrap();
+    std::fs::write(folder.path().join("config"), "include link\n").unwrap();
+    let (status, stdout, _) = run(folder.path(), &["import", "powermta", "config"]);
+    assert_eq!(status, 0);
+    assert!(
+        stdout.contains("a link out of the folder") && !stdout.contains("max-smtp-out"),
+        "{stdout}"
+    );
+}
+
 #[test]
 fn a_dry_run_says_where_a_file_is_wrong_and_what_it_cannot_read() {
     let folder = tempfile::tempdir().unwrap();

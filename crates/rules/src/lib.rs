@@ -38,6 +38,7 @@ mod diagnostic;
 mod explain;
 mod figure;
 mod file;
+pub mod import;
 mod index;
 mod level;
 mod levels;

@@ -20,7 +20,7 @@ mod rule;
 mod values;
 pub(crate) mod versioned;
 
-pub(crate) use rule::ReadRule;
+pub(crate) use rule::{ReadRule, mask_fault};
 pub(crate) use values::Reader;
 
 /// The only version of the format so far.

@@ -25,7 +25,8 @@ mod reckon;
 mod tests;
 
 pub use answer::{Explained, ExplainedHost, ExplainedSource};
-use gather::{Found, bare_host, gather, name_of, resolver};
+pub use gather::resolver;
+use gather::{Found, bare_host, gather, name_of};
 use reckon::explain;
 
 /// The long help. Paragraphs are one line each, for the terminal to fold; the list fits 80 columns.

@@ -275,7 +275,7 @@ fn read_masks(
 }
 
 /// What is wrong with the text of a mask.
-fn mask_fault(text: &str) -> Option<String> {
+pub(crate) fn mask_fault(text: &str) -> Option<String> {
     if text.is_empty() || text == "." {
         return Some("the mask is empty".to_owned());
     }
