@@ -4,6 +4,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[path = "command_line/instance.rs"]
+mod instance;
+
 /// The program in a folder, without anything of the caller's environment that it looks at.
 fn command(folder: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));

@@ -125,7 +125,13 @@ pub(super) fn run(globals: &Globals, arguments: &TextsArguments) -> Ended {
                 Some(path) => {
                     write_whole(path, &octets)?;
                     let lines = octets.iter().filter(|octet| **octet == b'\n').count();
-                    print(&format!("{}: {}", path.display(), count(lines as u64, "line")))?;
+                    match globals.json() {
+                        true => print_json(&json!({ "file": path, "lines": lines }))?,
+                        false => {
+                            let lines = count(lines as u64, "line");
+                            print(&format!("{}: {lines}", path.display()))?;
+                        }
+                    }
                 }
                 None => print(&String::from_utf8_lossy(&octets))?,
             }
