@@ -73,7 +73,7 @@ fn shown(status: &DeliverabilityStatus, now: Timestamp) -> Value {
             "domain": *status.domain_version,
             "format": *status.format_version,
         },
-        "mx_from_bundle": status.mx_from_bundle,
+        "mx_bundle": status.mx_bundle,
         "known_texts": status.known_texts,
         "suppressed": status.suppressed,
         "trouble": status.trouble.as_ref().map(trouble_shown),

@@ -14,14 +14,14 @@ use std::sync::Arc;
 use engine::quarantine::{OutageGuard, Policy, Trial, TrialReport};
 use mail::time::Timestamp;
 use rules::bounce::BounceRuleFile;
-use rules::{LevelDecisions, RuleFile};
+use rules::{Level, LevelDecisions, Levels, RuleFile};
 use store::{LedgerReads as _, Reads as _, SqliteReads};
 
 use crate::config::Config;
-use crate::deliverability::Layer;
+use crate::deliverability::{Layer, MxBase};
 use crate::levels::stored_decisions;
 use crate::node::StartFault;
-use crate::node::in_force::{bounce_rules_over, kept_layer, local_bounce_rules};
+use crate::node::in_force::{bounce_rules_over, kept_layer, local_bounce_rules, mx_base};
 use crate::nondeliverables::{BounceRulesInForce, chores};
 
 /// Addresses or texts read at a time.
@@ -34,6 +34,8 @@ pub struct Recorded {
     reads: SqliteReads,
     config: Option<Config>,
     layer: Layer,
+    /// What a node at level Custom holds on to.
+    mx_held: MxBase,
     now: Timestamp,
 }
 
@@ -75,7 +77,8 @@ impl Recorded {
     pub fn open(folder: &Path, config: Option<Config>, now: Timestamp) -> Result<Self, StartFault> {
         let reads = SqliteReads::look(folder)?;
         let layer = kept_layer(&reads)?.layer;
-        Ok(Self { reads, config, layer, now })
+        let mx_held = mx_base(&reads, &layer, &Levels::all(Level::Custom))?;
+        Ok(Self { reads, config, layer, mx_held, now })
     }
 
     /// The time of the dry run.
@@ -106,8 +109,11 @@ impl Recorded {
 
     /// MX rules of the layer in force (or of another one) at these levels, below the operator's own.
     #[must_use]
-    pub fn mx_below(&self, other: Option<&Layer>, levels: &rules::Levels) -> RuleFile {
-        other.unwrap_or(&self.layer).mx(levels).clone()
+    pub fn mx_below(&self, other: Option<&Layer>, levels: &Levels) -> RuleFile {
+        match levels.takes_mx_rules_of_bundles() {
+            true => other.unwrap_or(&self.layer).mx_base().file().clone(),
+            false => self.mx_held.file().clone(),
+        }
     }
 
     /// The policy by which the ledger was judged; else that of the configuration, else the usual one.

@@ -20,7 +20,7 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
-use rules::{Diagnostic, LevelDecisions, RuleSet};
+use rules::{Diagnostic, Levels, RuleSet};
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
     WriterOptions, Written,
@@ -33,7 +33,7 @@ use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::data_dir;
 use crate::deliverability::{
-    self, ApplyFault, Following, Layer, RulesInForce, SyncDesk, stored_record,
+    self, ApplyFault, Following, Layer, MxBase, RulesInForce, SyncDesk, stored_record,
 };
 use crate::dns::Resolver;
 use crate::intake::Intake;
@@ -56,8 +56,8 @@ pub(crate) mod in_force;
 mod questions;
 
 pub use in_force::check_bounce_rules;
-use in_force::{Kept, kept_layer};
-pub(crate) use in_force::{read_bounce_rules_over, read_recipient_rules_over};
+use in_force::{Kept, kept_layer, mx_base_of_start};
+pub(crate) use in_force::{MX_RULES_OF, read_bounce_rules_over, read_recipient_rules_over};
 pub use questions::{MessageExplained, WaitingExplained};
 
 /// Why a node does not start.
@@ -146,18 +146,16 @@ pub struct RuleSource {
 /// # Errors
 /// Unreadable or faulty local rules.
 pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
-    let (layer, none) = (Layer::default(), LevelDecisions::default());
-    read_rules_over(config, &layer, &none, Timestamp::EPOCH)
+    read_rules_over(config, &Layer::default().mx_base(), config.rules.levels.clone())
 }
 
-/// The same, over other rules than those shipped with the program.
+/// The same at other levels, over other rules than those shipped with the program.
 pub(crate) fn read_rules_over(
     config: &Config,
-    layer: &Layer,
-    decisions: &LevelDecisions,
-    now: Timestamp,
+    base: &MxBase,
+    levels: Levels,
 ) -> Result<RuleSource, StartFault> {
-    let mut fingerprint = layer.mark();
+    let mut fingerprint = base.mark().to_owned();
     let local = match &config.rules.mx {
         None => None,
         Some(path) => {
@@ -169,9 +167,8 @@ pub(crate) fn read_rules_over(
             Some(file)
         }
     };
-    let levels = decisions.over(&config.rules.levels, now);
     fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
-    let file = rules::RuleFile::combine(local.as_ref(), layer.mx(&levels));
+    let file = rules::RuleFile::combine(local.as_ref(), base.file());
     Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
 }
 
@@ -269,7 +266,9 @@ impl Node {
         let (clock, entries) = restore_clock(&mut store, owner)?;
         let now = clock.now();
         let decisions = stored_decisions(store.reads())?;
-        let source = read_rules_over(&config, &layer, &decisions, now)?;
+        let levels = decisions.over(&config.rules.levels, now);
+        let mx_base = mx_base_of_start(&mut store, &layer, &levels)?;
+        let source = read_rules_over(&config, &mx_base, levels)?;
         let rules = versioned(&mut store, &source)?;
         let ruling: Arc<RuleSet> = Arc::clone(&rules);
         let mut ledger = Ledger::restore(quota::Settings::default(), ruling, owner, now, entries);
@@ -294,6 +293,7 @@ impl Node {
                 since,
                 trust,
                 mx: Arc::clone(&rules),
+                mx_base: Arc::new(mx_base),
                 bounce: Arc::clone(&bounce_rules),
                 reaction: Arc::clone(&reaction_rules),
             },

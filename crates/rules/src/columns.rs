@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::bundle::LevelFigures;
 use crate::diagnostic::Place;
 use crate::explain::{AppliedCap, CapReason, FigureOrigin, why};
 use crate::figure::Figure;
@@ -68,16 +69,21 @@ pub enum MadeBy {
     Multiplied,
     /// A hard or published figure held it down.
     HardCap,
-    /// The 100 connections per source and provider held it down.
+    /// The most connections per source and provider, 100 unless a bundle says otherwise, held it down.
     ConnectionCap,
 }
 
 /// All figures of a rule.
-pub(crate) fn columns(rule: &WrittenRule, generic: &WrittenRule) -> Vec<FigureColumns> {
+pub(crate) fn columns(
+    rule: &WrittenRule,
+    generic: &WrittenRule,
+    figures: &LevelFigures,
+) -> Vec<FigureColumns> {
     let of = |figure: Figure| {
         let mut levels = Vec::with_capacity(Level::ALL.len());
         for level in Level::ALL {
-            levels.push(at_level(figure, level, &resolve(rule, generic, figure, level)?));
+            let resolved = resolve(rule, generic, figure, level, figures)?;
+            levels.push(at_level(figure, level, &resolved, figures));
         }
         // A figure may be stated for some levels only; then it has no full row and `explain` of
         // that level tells it.
@@ -86,7 +92,12 @@ pub(crate) fn columns(rule: &WrittenRule, generic: &WrittenRule) -> Vec<FigureCo
     Figure::ALL.into_iter().filter_map(of).collect()
 }
 
-fn at_level(figure: Figure, level: Level, resolved: &Resolved) -> LevelFigure {
+fn at_level(
+    figure: Figure,
+    level: Level,
+    resolved: &Resolved,
+    figures: &LevelFigures,
+) -> LevelFigure {
     let (own, for_level) = match resolved.origin {
         FigureOrigin::Own => (true, false),
         FigureOrigin::OwnLevel => (true, true),
@@ -111,7 +122,7 @@ fn at_level(figure: Figure, level: Level, resolved: &Resolved) -> LevelFigure {
         value: resolved.value,
         written: resolved.written,
         made_by,
-        why: why(figure, level, resolved),
+        why: why(figure, level, resolved, figures),
     }
 }
 

@@ -7,10 +7,11 @@ use core::fmt;
 use mail::id::SourceId;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::LevelFigures;
 use crate::diagnostic::Place;
 use crate::figure::Figure;
 use crate::file::WrittenRule;
-use crate::level::{Level, SLOW_MESSAGES_PER_CONNECTION};
+use crate::level::Level;
 use crate::levels::LevelOrigin;
 use crate::set::{Limits, Resolved, RuleId, RuleSet, Timeouts, resolve};
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
@@ -78,7 +79,7 @@ pub enum CapReason {
     Rule,
     /// A hard or published figure of the generic rule, from which the figure is inherited.
     GenericRule,
-    /// 100 connections per source and provider.
+    /// The most connections per source and provider, 100 unless a bundle says otherwise.
     EveryProvider,
 }
 
@@ -124,14 +125,16 @@ pub(crate) fn explain(
     let mask = rule.masks.iter().find(|mask| mask.matches(mx_host));
     let figures = Figure::ALL
         .into_iter()
-        .filter_map(|figure| Some((figure, resolve(written, generic, figure, level)?)))
+        .filter_map(|figure| {
+            Some((figure, resolve(written, generic, figure, level, set.level_figures())?))
+        })
         .map(|(figure, resolved)| ExplainedFigure {
             figure,
             value: resolved.value,
             written: resolved.written,
             origin: resolved.origin,
             cap: resolved.cap,
-            why: why(figure, level, &resolved),
+            why: why(figure, level, &resolved, set.level_figures()),
             place: resolved.place,
         })
         .collect();
@@ -158,7 +161,12 @@ pub(crate) fn explain(
 }
 
 /// The steps of one figure in words.
-pub(crate) fn why(figure: Figure, level: Level, resolved: &Resolved) -> String {
+pub(crate) fn why(
+    figure: Figure,
+    level: Level,
+    resolved: &Resolved,
+    figures: &LevelFigures,
+) -> String {
     let written = figure.show(resolved.written);
     let place = &resolved.place;
     let mut text = match resolved.origin {
@@ -174,7 +182,7 @@ pub(crate) fn why(figure: Figure, level: Level, resolved: &Resolved) -> String {
         ),
     };
     let multiplied = matches!(resolved.origin, FigureOrigin::Own | FigureOrigin::Inherited);
-    let hundredths = level.hundredths(figure);
+    let hundredths = figures.hundredths(level, figure);
     if multiplied && hundredths != 100 {
         let factor = format!("{}.{:02}", hundredths / 100, hundredths % 100);
         let factor = factor.trim_end_matches('0').trim_end_matches('.');
@@ -182,8 +190,11 @@ pub(crate) fn why(figure: Figure, level: Level, resolved: &Resolved) -> String {
             ", × {factor} at level {level}, rounded down to {}",
             figure.show(resolved.before_caps)
         );
-    } else if multiplied && resolved.before_caps != resolved.written {
-        text += &format!(", at most {SLOW_MESSAGES_PER_CONNECTION} at level {level}");
+    } else if multiplied
+        && resolved.before_caps != resolved.written
+        && let Some(most) = figures.messages_per_connection_most(level)
+    {
+        text += &format!(", at most {most} at level {level}");
     }
     if let Some(cap) = resolved.cap {
         let reason = match cap.reason {

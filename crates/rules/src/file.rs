@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use mail::mask::Mask;
 
+use crate::bundle::LevelFigures;
 use crate::diagnostic::Place;
 use crate::figure::{Figure, Figures, Stated};
 use crate::level::Level;
@@ -138,12 +139,25 @@ impl WrittenRule {
 pub struct RuleFile {
     name: Arc<str>,
     rules: Vec<Arc<WrittenRule>>,
+    level_figures: LevelFigures,
 }
 
 impl RuleFile {
     /// For the parser, after its checks.
     pub(crate) fn new(name: Arc<str>, rules: Vec<Arc<WrittenRule>>) -> Self {
-        Self { name, rules }
+        Self { name, rules, level_figures: LevelFigures::default() }
+    }
+
+    /// The same rules with other multipliers and caps of the levels than the shipped ones.
+    #[must_use]
+    pub fn with_level_figures(self, level_figures: LevelFigures) -> Self {
+        Self { level_figures, ..self }
+    }
+
+    /// The multipliers and caps of the levels.
+    #[must_use]
+    pub fn level_figures(&self) -> &LevelFigures {
+        &self.level_figures
     }
 
     /// The name that the caller gave to the file; of combined files both, with ` + ` between.
@@ -170,6 +184,7 @@ impl RuleFile {
     /// - A local rule with the name of a shipped rule replaces it.
     /// - A local generic rule replaces the shipped one and stays at the end; the main figures on
     ///   which it is silent are the shipped ones.
+    /// - The multipliers of the levels are those of the shipped side.
     /// - A shipped rule may end up behind a local one that covers it: that is what local rules are
     ///   for, and no fault.
     #[must_use]
@@ -195,7 +210,8 @@ impl RuleFile {
             }
             (own, theirs) => rules.extend(own.or(theirs).cloned()),
         }
-        Self { name: format!("{} + {}", local.name, shipped.name).into(), rules }
+        let name = format!("{} + {}", local.name, shipped.name).into();
+        Self { name, rules, level_figures: shipped.level_figures }
     }
 
     /// The rules with a generic rule at the end that states the three main figures; what is missing

@@ -85,7 +85,7 @@ impl Level {
         Self::ALL[if steps == 0 { self as usize } else { place.saturating_sub(usize::from(steps)) }]
     }
 
-    /// The factor on `figure`, in hundredths; 100: as written.
+    /// The shipped factor on `figure`, in hundredths; 100: as written.
     pub(crate) const fn hundredths(self, figure: Figure) -> u64 {
         match (figure, self) {
             (Figure::MaxConnections, Self::Slow) => 33,
@@ -98,17 +98,6 @@ impl Level {
             (Figure::MessagesPerHour, Self::Boost) => 800,
             _ => 100,
         }
-    }
-
-    /// A written figure at this level, before hard caps: rounded down, at least 1.
-    pub(crate) fn scale(self, figure: Figure, written: u64) -> u64 {
-        let scaled = match (figure, self) {
-            (Figure::MaxMessagesPerConnection, Self::Slow) => {
-                written.min(SLOW_MESSAGES_PER_CONNECTION)
-            }
-            _ => written.saturating_mul(self.hundredths(figure)) / 100,
-        };
-        scaled.max(1)
     }
 }
 
@@ -139,21 +128,5 @@ mod tests {
         for bad in ["", "Slow", "very fast", "veryfast", "turbo"] {
             assert_eq!(bad.parse::<Level>(), Err(UnknownLevel));
         }
-    }
-
-    #[test]
-    fn multipliers_round_down_and_never_reach_zero() {
-        let scaled = |figure, written| Level::ALL.map(|level| level.scale(figure, written));
-        assert_eq!(scaled(Figure::MaxConnections, 10), [3, 10, 14, 20, 28, 10]);
-        assert_eq!(scaled(Figure::MaxConnections, 5), [1, 5, 7, 10, 14, 5]);
-        assert_eq!(scaled(Figure::MaxConnections, 1), [1, 1, 1, 2, 2, 1]);
-        assert_eq!(
-            scaled(Figure::MessagesPerHour, 2_500),
-            [250, 2_500, 5_000, 10_000, 20_000, 2_500]
-        );
-        assert_eq!(scaled(Figure::MessagesPerHour, 9), [1, 9, 18, 36, 72, 9]);
-        assert_eq!(scaled(Figure::MaxMessagesPerConnection, 50), [10, 50, 50, 50, 50, 50]);
-        assert_eq!(scaled(Figure::MaxMessagesPerConnection, 5), [5; 6]);
-        assert_eq!(scaled(Figure::ConnectionsPerMinute, 100), [100; 6]);
     }
 }

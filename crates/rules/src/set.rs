@@ -11,13 +11,14 @@ use mail::id::SourceId;
 use mail::mask::Mask;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::bundle::LevelFigures;
 use crate::columns::{self, FigureColumns, RuleColumns};
 use crate::diagnostic::Place;
 use crate::explain::{self, AppliedCap, CapReason, FigureOrigin};
 use crate::figure::Figure;
 use crate::file::{RuleFile, WrittenRule};
 use crate::index::{Entry, MaskIndex};
-use crate::level::{Level, MOST_CONNECTIONS};
+use crate::level::Level;
 use crate::levels::Levels;
 use crate::sources::SourceSet;
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
@@ -132,6 +133,7 @@ struct Compiled {
 pub struct RuleSet {
     version: u64,
     levels: Levels,
+    level_figures: LevelFigures,
     /// Never empty; the last one is generic.
     rules: Vec<Compiled>,
     index: MaskIndex,
@@ -144,6 +146,7 @@ impl RuleSet {
     #[must_use]
     pub fn compile(file: &RuleFile, levels: &Levels, version: u64) -> Self {
         let written = file.completed(levels.hourly_base);
+        let level_figures = *file.level_figures();
         let generic = written.last().expect("a completed file ends with a generic rule");
         let mut index = MaskIndex::default();
         let mut names = BTreeMap::new();
@@ -156,10 +159,10 @@ impl RuleSet {
             rules.push(Compiled {
                 rule: compiled_rule(rule, generic),
                 written: Arc::clone(rule),
-                limits: Level::ALL.map(|level| limits_at(rule, generic, level)),
+                limits: Level::ALL.map(|level| limits_at(rule, generic, level, &level_figures)),
             });
         }
-        Self { version, levels: levels.clone(), rules, index, names }
+        Self { version, levels: levels.clone(), level_figures, rules, index, names }
     }
 
     /// The version given to [`RuleSet::compile`].
@@ -172,6 +175,12 @@ impl RuleSet {
     #[must_use]
     pub fn levels(&self) -> &Levels {
         &self.levels
+    }
+
+    /// The multipliers and caps of the levels.
+    #[must_use]
+    pub fn level_figures(&self) -> &LevelFigures {
+        &self.level_figures
     }
 
     /// The rules in the order in which they are tried. Never empty.
@@ -272,7 +281,7 @@ impl RuleSet {
     #[must_use]
     pub fn columns(&self, id: RuleId) -> Vec<FigureColumns> {
         let generic = &self.rules[self.rules.len() - 1].written;
-        columns::columns(&self.rules[id.0 as usize].written, generic)
+        columns::columns(&self.rules[id.0 as usize].written, generic, &self.level_figures)
     }
 
     /// Every rule, or the one with this name, with its figures at all levels and the level that
@@ -325,8 +334,14 @@ fn compiled_rule(written: &WrittenRule, generic: &WrittenRule) -> Rule {
 }
 
 /// All limits of a rule at a level.
-fn limits_at(rule: &WrittenRule, generic: &WrittenRule, level: Level) -> Limits {
-    let value = |figure| resolve(rule, generic, figure, level).map(|resolved| resolved.value);
+fn limits_at(
+    rule: &WrittenRule,
+    generic: &WrittenRule,
+    level: Level,
+    figures: &LevelFigures,
+) -> Limits {
+    let value =
+        |figure| resolve(rule, generic, figure, level, figures).map(|resolved| resolved.value);
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let main = |figure| {
         number(value(figure).expect("a completed generic rule states the three main figures"))
@@ -349,6 +364,7 @@ pub(crate) fn resolve(
     generic: &WrittenRule,
     figure: Figure,
     level: Level,
+    figures: &LevelFigures,
 ) -> Option<Resolved> {
     let (holder, at_level, own) =
         [(rule, true), (generic, false)].into_iter().find_map(|(holder, own)| {
@@ -360,7 +376,7 @@ pub(crate) fn resolve(
         Some(stated) => (stated, stated.value),
         None => {
             let stated = holder.figures.get(figure)?;
-            (stated, level.scale(figure, stated.value))
+            (stated, figures.scale(level, figure, stated.value))
         }
     };
     let origin = match (own, at_level.is_some()) {
@@ -376,7 +392,7 @@ pub(crate) fn resolve(
     let caps = [
         (rule.cap(figure), CapReason::Rule),
         (generic.cap(figure).filter(|_| !own), CapReason::GenericRule),
-        (everywhere.then_some(MOST_CONNECTIONS), CapReason::EveryProvider),
+        (everywhere.then_some(figures.most_connections), CapReason::EveryProvider),
     ];
     for (cap, reason) in caps {
         if let Some(limit) = cap.filter(|cap| figure.passes(value, *cap)) {

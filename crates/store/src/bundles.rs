@@ -13,7 +13,7 @@ use crate::words::RefusedWrite;
 
 /// Octets of a bundle.
 pub const BUNDLE_LIMIT: usize = 32 << 20;
-/// Bundles kept, the newest; the one in force stays beyond that.
+/// Bundles kept, the newest; the one in force and the one that a change keeps stay beyond that.
 pub const BUNDLES_KEPT: u32 = 32;
 /// Settings that change together with what is in force.
 const SETTINGS_LIMIT: usize = 16;
@@ -38,6 +38,8 @@ pub struct BundleChange {
     pub to: Option<u64>,
     /// The bundle, where it is not kept already. Its version is `to`.
     pub bundle: Option<KeptBundle>,
+    /// A version that is kept however old it is, besides the one in force.
+    pub keep: Option<u64>,
     /// Whom this node trusts from now on, in the words of whoever asks.
     pub trust: Box<str>,
     /// Settings that belong to it.
@@ -96,7 +98,7 @@ pub trait BundleReads {
     /// The database cannot be read.
     fn bundle(&self, version: u64) -> Result<Option<KeptBundle>, StoreFault>;
 
-    /// The versions that are kept, the newest first, at most [`BUNDLES_KEPT`] and one.
+    /// The versions that are kept, the newest first, at most [`BUNDLES_KEPT`] and two.
     ///
     /// # Errors
     /// The database cannot be read.

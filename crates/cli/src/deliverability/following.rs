@@ -98,11 +98,8 @@ pub(super) fn status(globals: &Globals, arguments: &StatusArguments) -> Ended {
             );
             let _ = writeln!(
                 words,
-                "MX rules {}; {} texts known, {} entries suppressed",
-                match answer["mx_from_bundle"] == true {
-                    true => "of the bundle",
-                    false => "of the operator: level custom, or the bundle has none",
-                },
+                "MX rules of {}; {} texts known, {} entries suppressed",
+                version_words(&answer["mx_bundle"]),
                 answer["known_texts"],
                 answer["suppressed"],
             );

@@ -23,10 +23,10 @@ use super::client_version;
 use super::following::{RulesInForce, Trouble};
 use super::instance::{Report, ReportState};
 use super::keys::holds;
-use super::layer::{Layer, Published};
+use super::layer::{Layer, MxBase, Published};
 use super::sync::InstanceStatus;
 use crate::intake::IntakeFault;
-use crate::node::{Questions, RuleSource, StartFault};
+use crate::node::{MX_RULES_OF, Questions, RuleSource, StartFault};
 use crate::nondeliverables::BounceRulesInForce;
 use crate::runner::Input;
 
@@ -138,8 +138,8 @@ pub struct DeliverabilityStatus {
     pub domain_version: Arc<str>,
     /// Version of the format rules.
     pub format_version: Arc<str>,
-    /// Whether MX rules come from the bundle.
-    pub mx_from_bundle: bool,
+    /// The bundle that the MX rules are of: at level Custom it may be an older one. `None`: the program.
+    pub mx_bundle: Option<u64>,
     /// Texts that the bundle knows.
     pub known_texts: usize,
     /// Entries of its suppression list.
@@ -167,6 +167,7 @@ enum Believed {
 /// The sets of all kinds, made of a layer and the operator's own rules.
 struct Made {
     source: RuleSource,
+    mx_base: Arc<MxBase>,
     bounce: Arc<BounceRulesInForce>,
     reaction: Arc<ReactionRules>,
     domain: Arc<DomainRules>,
@@ -205,7 +206,7 @@ impl Questions {
             reaction_version: in_force.reaction.version().as_ref().into(),
             domain_version: Arc::clone(in_force.domain.version()),
             format_version: Arc::clone(in_force.format.version()),
-            mx_from_bundle: in_force.layer.gives_mx(in_force.mx.levels()),
+            mx_bundle: in_force.mx_base.version(),
             known_texts: contents.qualifications.len(),
             suppressed: contents.suppression.len(),
             trouble: self.following.trouble(),
@@ -466,6 +467,7 @@ impl Questions {
             expected,
             to,
             bundle,
+            keep: None,
             trust: serde_json::to_string(&checked.trust).map_err(unwritable)?.into(),
             settings: Vec::new(),
             who: author.who.clone(),
@@ -503,7 +505,7 @@ impl Questions {
         change: Option<BundleChange>,
         witness: Witness<'_>,
     ) -> Result<Arc<RuleSet>, ApplyFault> {
-        let Made { source, bounce, reaction, domain, format, suppression } =
+        let Made { source, mx_base, bounce, reaction, domain, format, suppression } =
             self.make(Arc::clone(&layer)).await?;
         let levels: &Levels = &source.levels;
         let (version, write) = self.next_rules_version(&source.fingerprint).await?;
@@ -515,21 +517,28 @@ impl Questions {
             since,
             trust,
             mx: Arc::clone(&rules),
+            mx_base: Arc::clone(&mx_base),
             bounce: Arc::clone(&bounce),
             reaction: Arc::clone(&reaction),
         };
         witness(ApplyStep::Made);
-        let write = match (change, write) {
-            (None, write) => write,
-            (Some(mut change), write) => {
-                if let Some(Write::PutSetting { key, value }) = write {
-                    change.settings.push((key, value));
-                }
-                Some(Write::ChangeBundle(Box::new(change)))
+        let mut settings: Vec<(Box<str>, Box<str>)> =
+            vec![(MX_RULES_OF.into(), mx_base.stored().into())];
+        if let Some(Write::PutSetting { key, value }) = write {
+            settings.push((key, value));
+        }
+        match change {
+            Some(mut change) => {
+                change.settings.append(&mut settings);
+                change.keep = mx_base.version();
+                self.intake().write(Write::ChangeBundle(Box::new(change))).await?;
             }
-        };
-        if let Some(write) = write {
-            self.intake().write(write).await?;
+            // Either without the other is found out by the next start.
+            None => {
+                for (key, value) in settings {
+                    self.intake().write(Write::PutSetting { key, value }).await?;
+                }
+            }
         }
         witness(ApplyStep::Stored);
         self.tell_engine(Input::InForce {
@@ -552,13 +561,27 @@ impl Questions {
     async fn make(&self, layer: Arc<Layer>) -> Result<Made, ApplyFault> {
         let config = Arc::clone(self.config_shared());
         let (decisions, now) = (self.level_decisions().await?, self.now());
+        let levels = decisions.over(&self.configured_levels(), now);
+        let before = Arc::clone(&self.in_force().mx_base);
         let made = tokio::task::spawn_blocking(move || {
-            let source = crate::node::read_rules_over(&config, &layer, &decisions, now)?;
+            let mx_base = match levels.takes_mx_rules_of_bundles() {
+                true => Arc::new(layer.mx_base()),
+                false => before,
+            };
+            let source = crate::node::read_rules_over(&config, &mx_base, levels)?;
             let bounce = crate::node::read_bounce_rules_over(&config, &layer)?;
             let reaction = crate::reactions::read_rules_over(&config, &layer)?;
             let (domain, format) = crate::node::read_recipient_rules_over(&config, &layer)?;
             let suppression = layer.suppression();
-            Ok::<_, StartFault>(Made { source, bounce, reaction, domain, format, suppression })
+            Ok::<_, StartFault>(Made {
+                source,
+                mx_base,
+                bounce,
+                reaction,
+                domain,
+                format,
+                suppression,
+            })
         });
         let made = made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?;
         Ok(made?)

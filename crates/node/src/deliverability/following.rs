@@ -10,7 +10,7 @@ use rules::reaction::ReactionRules;
 use rules::recipient::{DomainRules, FormatRules};
 use serde::{Deserialize, Serialize};
 
-use super::layer::Layer;
+use super::layer::{Layer, MxBase};
 use crate::alerts::{Alert, Alerts, BUNDLE_REFUSED};
 use crate::nondeliverables::BounceRulesInForce;
 
@@ -25,6 +25,8 @@ pub struct RulesInForce {
     pub(crate) trust: Trust,
     /// MX rules with levels.
     pub mx: Arc<RuleSet>,
+    /// What they have below the operator's own.
+    pub mx_base: Arc<MxBase>,
     /// Bounce rules and the texts that the bundle knows.
     pub(crate) bounce: Arc<BounceRulesInForce>,
     /// Reaction rules.

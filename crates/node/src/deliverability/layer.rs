@@ -2,13 +2,13 @@
 
 use engine::quarantine::{AddressHash, DomainMask, PublishedList, Suppressed};
 use mail::time::Timestamp;
+use rules::RuleFile;
 use rules::bounce::{BounceRuleFile, SHIPPED_BOUNCE_TOML, shipped_bounce_rules};
 use rules::bundle::{BundleFault, Contents, PublicKey, Sealed, SuppressedEntry};
 use rules::recipient::{
     DomainRuleFile, DomainRules, FormatRuleFile, FormatRules, shipped_domain_rules,
     shipped_format_rules,
 };
-use rules::{Level, Levels, RuleFile};
 use store::KeptBundle;
 
 use super::keys::holds;
@@ -27,6 +27,41 @@ pub struct Published {
     /// When it expires.
     pub expires: Timestamp,
 }
+
+/// The MX rules below the operator's own, and the bundle that they are of.
+///
+/// They are those of the layer, but at level Custom those that were in force when the level came: the operator answers
+/// for them, and no bundle changes them.
+#[derive(Clone, Debug)]
+pub struct MxBase {
+    version: Option<u64>,
+    mark: String,
+    file: RuleFile,
+}
+
+impl MxBase {
+    /// The bundle; `None`: the program.
+    #[must_use]
+    pub const fn version(&self) -> Option<u64> {
+        self.version
+    }
+
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    pub(crate) const fn file(&self) -> &RuleFile {
+        &self.file
+    }
+
+    /// How the store knows it.
+    pub(crate) fn stored(&self) -> String {
+        self.version.map_or_else(|| SHIPPED.to_owned(), |version| version.to_string())
+    }
+}
+
+/// How the store knows the rules of the program.
+const SHIPPED: &str = "shipped";
 
 /// Rules of all kinds below the operator's own. What a bundle does not have is as shipped.
 #[derive(Clone, Debug, Default)]
@@ -104,16 +139,15 @@ impl Layer {
         }
     }
 
-    /// Whether the MX rules are those of the bundle: at level Custom the operator answers for them alone.
-    #[must_use]
-    pub fn gives_mx(&self, levels: &Levels) -> bool {
-        self.contents.mx.is_some() && levels.default != Level::Custom
-    }
-
-    /// MX rules.
-    pub(crate) fn mx(&self, levels: &Levels) -> &RuleFile {
-        let own = self.contents.mx.as_ref().filter(|_| self.gives_mx(levels));
-        own.unwrap_or_else(|| rules::shipped())
+    /// Its MX rules, with its figures of the levels.
+    pub(crate) fn mx_base(&self) -> MxBase {
+        let Contents { mx, levels, .. } = &self.contents;
+        let stated = mx.is_some() || levels.is_some();
+        let file = mx.as_ref().unwrap_or_else(|| rules::shipped()).clone();
+        let file = file.with_level_figures(levels.unwrap_or_default());
+        let version = self.published.map(|published| published.version).filter(|_| stated);
+        let mark = if version.is_some() { self.mark() } else { Self::default().mark() };
+        MxBase { version, mark, file }
     }
 
     /// Bounce rules.

@@ -1,5 +1,7 @@
 //! Routes from a name server on loopback that misbehaves on demand.
 
+use rules::recipient::DomainRuleFile;
+
 use super::*;
 use crate::config::TargetPolicy;
 
@@ -517,4 +519,42 @@ async fn records_for_checks() {
     assert_eq!(resolver.exchangers("a.example").await, Err(LookupFault::NoRecord));
     assert_eq!(resolver.texts("none.example").await, Err(LookupFault::NoSuchName));
     assert!(matches!(resolver.texts("b.example").await, Err(LookupFault::Temporary(_))));
+}
+
+/// A relay that a bundle names is held to what an MX host may be; one of the operator is not.
+#[tokio::test]
+async fn a_relay_of_a_bundle_reaches_no_private_address() {
+    let server = FakeServer::start("inside.example 60 A 10.1.2.3\nmx.other.example 60 A 192.0.2.7\nother.example 60 MX 10 mx.other.example\n").await;
+    let resolver = Resolver::new(&quick(&server)).unwrap();
+    let file = |relay: &str| {
+        let text = format!(
+            "schema_version = 1\nversion = \"1\"\n[[rule]]\nname = \"partner\"\n\
+             mask = \"partner.example\"\nrelay = [\"{relay}\"]\ntls = \"required\"\n\
+             matches = [\"partner.example\"]\nmatches_not = [\"other.example\"]\n[[rule]]\n\
+             name = \"all\"\nmask = \"*\"\ntls = \"disabled\"\nmatches = [\"a.example\"]\n"
+        );
+        DomainRuleFile::parse("domains.toml", text.as_bytes()).unwrap()
+    };
+    let policy = TargetPolicy::default();
+    for relay in ["10.1.2.3:2525", "inside.example:2525", "127.0.0.1:2525", "[::1]:2525"] {
+        // As the connection is made: by the kind of the route.
+        let reaches = async |rules: DomainRules| {
+            resolver.set_domain_rules(Arc::new(rules));
+            let route = resolver.route("partner.example", NOW).await.0.unwrap();
+            assert_eq!((route.port, route.tls), (2_525, Some(RelayTls::Required)), "{relay}");
+            let address = route.hosts[0].addresses[0];
+            match route.relay {
+                true => policy.check_relay(address).is_ok(),
+                false => policy.check(address).is_ok(),
+            }
+        };
+        let (file, shipped) = (file(relay), shipped_domain_rules());
+        let of_bundle = DomainRules::compile(&DomainRuleFile::combine(None, &file));
+        assert!(!reaches(of_bundle).await, "{relay}");
+        let local = DomainRules::compile(&DomainRuleFile::combine(Some(&file), shipped));
+        assert!(reaches(local).await, "{relay}");
+    }
+    // The TLS policy of a domain rule without a relay holds for the MX hosts.
+    let route = resolver.route("other.example", NOW).await.0.unwrap();
+    assert_eq!((&*route.hosts[0].name, route.tls), ("mx.other.example", Some(RelayTls::Disabled)));
 }

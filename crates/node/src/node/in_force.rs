@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mail::time::Timestamp;
+use rules::Levels;
 use rules::bounce::{BounceRuleFile, KnownTexts};
 use rules::bundle::Trust;
 use rules::recipient::{DomainRuleFile, DomainRules, FormatRuleFile, FormatRules};
-use store::{Reads, StoreFault};
+use store::{Reads, SqliteStore, Store as _, StoreFault, Write};
 
 use super::{StartFault, digest};
 use crate::config::Config;
-use crate::deliverability::{Layer, Trouble};
+use crate::deliverability::{Layer, MxBase, Trouble};
 use crate::nondeliverables::BounceRulesInForce;
 
 /// Reads and checks the bounce rules of a configuration, over others.
@@ -119,4 +120,55 @@ pub(crate) fn kept_layer(reads: &dyn Reads) -> Result<Kept, StoreFault> {
         }
     };
     Ok(Kept { layer, trust, since, trouble })
+}
+
+/// Name of the store's setting with the bundle whose MX rules are in force.
+pub(crate) const MX_RULES_OF: &str = "mx_rules_of";
+
+/// The MX rules below the operator's own at the start.
+pub(super) fn mx_base_of_start(
+    store: &mut SqliteStore,
+    layer: &Layer,
+    levels: &Levels,
+) -> Result<MxBase, StoreFault> {
+    let base = mx_base(store.reads(), layer, levels)?;
+    let value: Box<str> = base.stored().into();
+    if store.reads().setting(MX_RULES_OF)?.as_ref() != Some(&value) {
+        store.apply(&[Write::PutSetting { key: MX_RULES_OF.into(), value }])?;
+    }
+    Ok(base)
+}
+
+/// The MX rules below the operator's own: those of a layer, or at level Custom those that are in force.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn mx_base(
+    reads: &dyn Reads,
+    layer: &Layer,
+    levels: &Levels,
+) -> Result<MxBase, StoreFault> {
+    match reads.setting(MX_RULES_OF)? {
+        Some(stored) if !levels.takes_mx_rules_of_bundles() => base_of(reads, layer, &stored),
+        _ => Ok(layer.mx_base()),
+    }
+}
+
+/// The MX rules of a bundle that is kept; those of the program where it cannot be used any more.
+fn base_of(reads: &dyn Reads, layer: &Layer, stored: &str) -> Result<MxBase, StoreFault> {
+    let Ok(version) = stored.parse::<u64>() else { return Ok(Layer::default().mx_base()) };
+    if layer.published().is_some_and(|published| published.version == version) {
+        return Ok(layer.mx_base());
+    }
+    let kept = reads.bundle(version)?;
+    let why = match kept.as_ref().map(Layer::kept) {
+        Some(Ok(layer)) => return Ok(layer.mx_base()),
+        Some(Err(fault)) => fault.to_string(),
+        None => "it is not kept".to_owned(),
+    };
+    tracing::error!(
+        version,
+        "the MX rules of this bundle cannot be used any more, so the shipped ones are: {why}"
+    );
+    Ok(Layer::default().mx_base())
 }

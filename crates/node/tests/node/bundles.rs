@@ -18,6 +18,14 @@ fn bundle(key: &SigningKey, version: u64, per_hour: u32) -> std::sync::Arc<[u8]>
          mask = \"*\"\nmax_connections = 2\nmax_messages_per_connection = 10\n\
          messages_per_hour = 500\n"
     );
+    sealed(key, version, BTreeMap::from([(Kind::Mx, mx)]))
+}
+
+fn sealed(
+    key: &SigningKey,
+    version: u64,
+    sections: BTreeMap<Kind, String>,
+) -> std::sync::Arc<[u8]> {
     let now = Timestamp::from_micros(mailweir_node::clock::read_clocks().wall);
     let draft = Draft {
         version,
@@ -26,7 +34,7 @@ fn bundle(key: &SigningKey, version: u64, per_hour: u32) -> std::sync::Arc<[u8]>
         minimum_client: client_version(),
         keys: Vec::new(),
         notes: String::new(),
-        sections: BTreeMap::from([(Kind::Mx, mx)]),
+        sections,
     };
     draft.seal(&key.public(), |message| key.sign(message)).unwrap().into()
 }
@@ -75,4 +83,49 @@ async fn no_count_is_lost_when_other_rules_come() {
     let versions: std::collections::BTreeSet<u64> =
         ended.log.iter().map(|line| line.rules_version).collect();
     assert!(versions.len() >= 3, "{versions:?}");
+}
+
+/// What a bundle says of a provider's words holds from the swap on, and no longer when it is taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reactions_of_a_bundle_come_and_go_with_it() {
+    let words = "451 4.7.1 [X1] come slower, please".to_owned();
+    let mood = Mood {
+        temporary_share: 1.0,
+        replies: BTreeMap::from([(lab::Situation::Temporary, words)]),
+        ..Mood::default()
+    };
+    let world = World::one(96, mood).sources(&[""]);
+    let key = SigningKey::generate().unwrap();
+    let mut config = world.config();
+    config.deliverability.public_keys = vec![key.public()];
+    let node = Node::start(config).unwrap();
+    let (questions, intake) = (node.questions(), node.intake());
+    let author = || Author { who: "test".into(), why: "other reactions".into() };
+    let attempts = || world.lab.report().totals.refused;
+    // Without it nobody minds those words.
+    delivery(&intake, recipients(&["one.example"], 20)).await;
+    eventually("an attempt", async || (attempts() > 0).then_some(())).await;
+    assert_eq!(questions.reactions().await.unwrap().in_force, []);
+    let reaction = "schema_version = 1\nversion = \"of the bundle\"\n[[rule]]\nname = \"slower\"\n\
+                    mask = \"mx.one.example\"\ntext = '\\[X1\\]'\nscope = \"path\"\n\
+                    action = [\"suspend\"]\nfor = \"2h\"\nsource = \"a test\"\n\
+                    matches = [\"451 4.7.1 [X1] come slower, please\"]\n\
+                    matches_not = [\"451 4.7.1 [X2]\"]\n";
+    let octets = sealed(&key, 1, BTreeMap::from([(Kind::Reaction, reaction.to_owned())]));
+    questions.apply_bundle(octets, author()).await.unwrap();
+    // Everybody's first attempt is put off; these are others.
+    delivery(&intake, recipients(&["one.example"], 120)).await;
+    let begun = eventually("a reaction", async || {
+        questions.reactions().await.unwrap().in_force.into_iter().next()
+    })
+    .await;
+    assert_eq!((&*begun.rule, begun.version.starts_with("of the bundle")), ("slower", true));
+    // What is in force goes on as it began; nothing new begins under the rules before.
+    questions.roll_back(None, author()).await.unwrap();
+    assert_eq!(
+        questions.in_force().reaction.version(),
+        rules::reaction::ReactionRules::shipped().version()
+    );
+    assert_eq!(questions.reactions().await.unwrap().in_force.len(), 1);
+    node.shutdown().await;
 }

@@ -150,6 +150,41 @@ impl LevelFigures {
         (!ascends).then(|| "a level has a higher figure than the one above it".to_owned())
     }
 
+    /// The factors of a level; `None`: its figures are as written.
+    const fn factors(&self, level: Level) -> Option<&LevelFactors> {
+        match level {
+            Level::Slow => Some(&self.slow),
+            Level::Normal | Level::Custom => None,
+            Level::Fast => Some(&self.fast),
+            Level::VeryFast => Some(&self.very_fast),
+            Level::Boost => Some(&self.boost),
+        }
+    }
+
+    /// The factor on a figure at a level, in hundredths; 100: as written.
+    pub(crate) fn hundredths(&self, level: Level, figure: Figure) -> u64 {
+        match (self.factors(level), figure) {
+            (Some(factors), Figure::MaxConnections) => factors.max_connections,
+            (Some(factors), Figure::MessagesPerHour) => factors.messages_per_hour,
+            _ => 100,
+        }
+    }
+
+    /// The messages per connection that a level allows at most; `None`: as the rule says.
+    pub(crate) fn messages_per_connection_most(&self, level: Level) -> Option<u64> {
+        self.factors(level)?.messages_per_connection_most
+    }
+
+    /// A written figure at a level, before hard caps: rounded down, at least 1.
+    pub(crate) fn scale(&self, level: Level, figure: Figure, written: u64) -> u64 {
+        let most = self.messages_per_connection_most(level);
+        let scaled = match (figure, most) {
+            (Figure::MaxMessagesPerConnection, Some(most)) => written.min(most),
+            _ => written.saturating_mul(self.hundredths(level, figure)) / 100,
+        };
+        scaled.max(1)
+    }
+
     /// The text of a section.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -159,5 +194,63 @@ impl LevelFigures {
     /// Reads a section.
     pub(super) fn read(name: &str, text: &str) -> Result<Self, BundleFault> {
         Self::parse(name, text).map_err(|faults| BundleFault::Rules { kind: Kind::Levels, faults })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multipliers_round_down_and_never_reach_zero() {
+        let scaled = |figure, written| {
+            Level::ALL.map(|level| LevelFigures::default().scale(level, figure, written))
+        };
+        assert_eq!(scaled(Figure::MaxConnections, 10), [3, 10, 14, 20, 28, 10]);
+        assert_eq!(scaled(Figure::MaxConnections, 5), [1, 5, 7, 10, 14, 5]);
+        assert_eq!(scaled(Figure::MaxConnections, 1), [1, 1, 1, 2, 2, 1]);
+        assert_eq!(
+            scaled(Figure::MessagesPerHour, 2_500),
+            [250, 2_500, 5_000, 10_000, 20_000, 2_500]
+        );
+        assert_eq!(scaled(Figure::MessagesPerHour, 9), [1, 9, 18, 36, 72, 9]);
+        assert_eq!(scaled(Figure::MaxMessagesPerConnection, 50), [10, 50, 50, 50, 50, 50]);
+        assert_eq!(scaled(Figure::MaxMessagesPerConnection, 5), [5; 6]);
+        assert_eq!(scaled(Figure::ConnectionsPerMinute, 100), [100; 6]);
+    }
+
+    /// What a bundle states of levels is what its rules are multiplied and held by.
+    #[test]
+    fn other_figures_make_other_limits() {
+        use crate::{Levels, RuleFile, RuleSet, parse};
+        let text = "schema_version = 1\n[[rule]]\nname = \"generic\"\nmask = \"*\"\n\
+                    max_connections = 60\nmax_messages_per_connection = 50\n\
+                    messages_per_hour = 1000\n";
+        let figures = LevelFigures::parse(
+            "levels.toml",
+            "schema_version = 1\nmost_connections = 150\n[slow]\nmessages_per_hour = 50\n\
+             max_connections = 50\nmessages_per_connection_most = 7\n[fast]\n\
+             messages_per_hour = 300\nmax_connections = 100\n[very-fast]\n\
+             messages_per_hour = 300\nmax_connections = 200\n[boost]\n\
+             messages_per_hour = 900\nmax_connections = 400\n",
+        )
+        .unwrap();
+        let file = parse("mx.toml", text.as_bytes()).unwrap().with_level_figures(figures);
+        // The operator's own rules are under the same levels.
+        let file = RuleFile::combine(Some(&file), &file);
+        let set = RuleSet::compile(&file, &Levels::default(), 1);
+        let row = |figure: Figure| {
+            let columns = set.columns(set.generic_id());
+            let row = columns.iter().find(|row| row.figure == figure).unwrap();
+            row.levels.clone().map(|one| one.value)
+        };
+        assert_eq!(row(Figure::MessagesPerHour), [500, 1_000, 3_000, 3_000, 9_000, 1_000]);
+        assert_eq!(row(Figure::MaxConnections), [30, 60, 60, 120, 150, 60]);
+        assert_eq!(row(Figure::MaxMessagesPerConnection), [7, 50, 50, 50, 50, 50]);
+        let slow = RuleSet::compile(&file, &Levels::all(Level::Slow), 1);
+        let limits = slow.limits(slow.generic_id(), mail::id::SourceId(1));
+        assert_eq!((limits.messages_per_hour, limits.max_connections), (500, 30));
+        let why = slow.explain("mx.example", mail::id::SourceId(1)).to_string();
+        assert!(why.contains("× 0.5 at level slow") && why.contains("at most 7 at level"), "{why}");
     }
 }

@@ -54,7 +54,10 @@ impl MemoryStore {
         });
         let newest: Vec<u64> =
             bundles.kept.keys().rev().take(BUNDLES_KEPT as usize).copied().collect();
-        bundles.kept.retain(|version, _| newest.contains(version) || Some(*version) == change.to);
+        let stays = |version: u64| {
+            newest.contains(&version) || [change.to, change.keep].contains(&Some(version))
+        };
+        bundles.kept.retain(|version, _| stays(*version));
         for (key, value) in &change.settings {
             self.settings.insert(key.clone(), value.clone());
         }

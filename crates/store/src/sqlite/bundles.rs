@@ -58,9 +58,10 @@ impl Batch<'_> {
             .prepare_cached(
                 "DELETE FROM bundle WHERE version NOT IN \
                  (SELECT version FROM bundle ORDER BY version DESC LIMIT ?1) \
-                 AND version IS NOT (SELECT version FROM bundle_in_force)",
+                 AND version IS NOT (SELECT version FROM bundle_in_force) \
+                 AND version IS NOT ?2",
             )?
-            .execute([BUNDLES_KEPT])?;
+            .execute(params![BUNDLES_KEPT, change.keep.map(column)])?;
         for (key, value) in &change.settings {
             self.put_setting(key, value)?;
         }

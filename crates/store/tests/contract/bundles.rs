@@ -14,6 +14,7 @@ fn change(expected: Option<u64>, to: Option<u64>, bundle: Option<KeptBundle>) ->
         expected,
         to,
         bundle,
+        keep: None,
         trust: format!("trust {to:?}").into(),
         settings: vec![("rules_version".into(), format!("{to:?}").into())],
         who: "jane".into(),
@@ -99,6 +100,25 @@ fn old_bundles_go_but_not_the_one_in_force() {
         let step = change(Some(4), None, None);
         assert_eq!(apply(&mut subject, step), Written::Done);
         assert_eq!(subject.reads().bundle_versions().unwrap().len(), BUNDLES_KEPT as usize);
+    });
+}
+
+#[test]
+fn one_more_is_kept_for_whoever_asks() {
+    each(|mut subject| {
+        let mut before = None;
+        for version in 1..=u64::from(BUNDLES_KEPT) + 3 {
+            let step = change(before, Some(version), Some(kept(version)));
+            let step = BundleChange { keep: Some(2), ..step };
+            assert_eq!(apply(&mut subject, step), Written::Done);
+            before = Some(version);
+        }
+        let versions = subject.reads().bundle_versions().unwrap();
+        assert_eq!(versions.len(), BUNDLES_KEPT as usize + 1);
+        assert_eq!(versions[versions.len() - 2..], [4, 2]);
+        let step = change(before, Some(4), None);
+        assert_eq!(apply(&mut subject, step), Written::Done);
+        assert_eq!(subject.reads().bundle(2).unwrap(), None, "nobody asks any more");
     });
 }
 

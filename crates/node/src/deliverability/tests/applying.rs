@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine::quarantine::Author;
 use mail::id::SourceId;
+use rules::{Level, LevelChange, LevelScope, LevelSubject};
 
 use super::*;
 use crate::config::Config;
@@ -58,9 +59,22 @@ pub(super) fn bundle(folder: &Path, version: u64) -> Arc<[u8]> {
         "schema_version = 1\nversion = \"{version}\"\n[[rule]]\nname = \"all\"\nmask = \"*\"\n\
          tls = \"opportunistic\"\nmatches = [\"a.example\"]\n"
     );
+    let reaction = format!(
+        "schema_version = 1\nversion = \"{version}\"\n[[rule]]\nname = \"slower\"\n\
+         mask = \"*.big.example\"\ntext = 'v{version}'\nscope = \"path\"\naction = [\"suspend\"]\n\
+         for = \"1h\"\nsource = \"a test\"\nmatches = [\"451 v{version} slower\"]\n\
+         matches_not = [\"451 faster\"]\n"
+    );
+    let levels = format!(
+        "schema_version = 1\nmost_connections = 100\n[boost]\nmessages_per_hour = {}\n\
+         max_connections = 283\n",
+        800 + version
+    );
     let sections = BTreeMap::from([
         (Kind::Mx, mx),
         (Kind::Bounce, bounce),
+        (Kind::Reaction, reaction),
+        (Kind::Levels, levels),
         (Kind::Domain, domain),
         (Kind::Suppression, format!("v{version}.example\n")),
     ]);
@@ -100,6 +114,9 @@ pub(super) async fn in_force(questions: &Questions) -> Option<u64> {
             let limits = mx.limits(mx.id_of("big").unwrap(), SourceId(1));
             assert_eq!(u64::from(limits.messages_per_hour), version * 100);
             let text = version.to_string();
+            assert_eq!(in_force.mx.level_figures().boost.messages_per_hour, 800 + version);
+            assert_eq!(in_force.reaction.version().split('+').next(), Some(&*text));
+            assert!(in_force.reaction.knows("slower"));
             assert_eq!(**in_force.bounce.rules.version(), *text);
             assert_eq!(**in_force.domain.version(), *text);
             assert!(refused(version).await && !refused(version + 1).await);
@@ -173,7 +190,8 @@ async fn what_is_wrong_with_a_bundle_changes_nothing_and_is_told() {
     questions.apply_bundle(Arc::clone(&good), author()).await.unwrap();
     let newer = bundle(folder.path(), 6);
     let mut flipped = newer.to_vec();
-    flipped[300] ^= 1;
+    let place = newer.windows(4).position(|four| four == b"hour").unwrap();
+    flipped[place] ^= 1;
     let cases: [(&str, Arc<[u8]>); 5] = [
         ("truncated", newer[..newer.len() - 9].into()),
         ("older", bundle(folder.path(), 4)),
@@ -234,10 +252,72 @@ async fn the_operators_rules_are_stronger_and_custom_leaves_mx_rules_alone() {
     node.shutdown().await;
     let node = start(folder.path(), "[rules]\nmx = \"local.toml\"\nlevel = \"custom\"\n");
     let questions = node.questions();
-    let mx = questions.rules().await.unwrap();
-    assert!(mx.id_of("google").is_some(), "the shipped rules are below the operator's");
-    assert_eq!(&**questions.in_force().domain.version(), "1", "other kinds follow");
-    assert!(!questions.deliverability().await.unwrap().mx_from_bundle);
+    // The MX rules that were in force stay; other kinds follow.
+    let held = async |questions: &Questions, version: u64, domain: &str| {
+        let mx = questions.rules().await.unwrap();
+        let limits = |name: &str| mx.limits(mx.id_of(name).unwrap(), SourceId(1)).messages_per_hour;
+        assert_eq!((limits("big"), limits("generic")), (7, 500));
+        assert_eq!(mx.level_figures().boost.messages_per_hour, 800 + version);
+        assert_eq!(&**questions.in_force().domain.version(), domain);
+        assert_eq!(questions.deliverability().await.unwrap().mx_bundle, Some(version));
+        mx.version()
+    };
+    let before = held(&questions, 1, "1").await;
+    questions.apply_bundle(bundle(folder.path(), 2), author()).await.unwrap();
+    assert_eq!(held(&questions, 1, "2").await, before, "no other MX rules, no other version");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_level_decided_at_run_time_holds_the_mx_rules_that_were_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    let decide = async |questions: &Questions, level: Option<Level>| {
+        let scope = LevelScope { subject: LevelSubject::Everything, rule: None };
+        let change = match level {
+            Some(level) => LevelChange::set(scope, level, None, questions.now()),
+            None => LevelChange::AsConfigured { scope },
+        };
+        questions.decide_level(change, "ann", "a test").await.unwrap();
+    };
+    // What the MX rules are of, beside the bundle in force.
+    let of = async |questions: &Questions| {
+        let in_force = questions.in_force();
+        let status = questions.deliverability().await.unwrap();
+        let big = in_force.mx.id_of("big");
+        let per_hour = big.map(|big| in_force.mx.limits(big, SourceId(1)).messages_per_hour);
+        assert_eq!(per_hour.map(|figure| u64::from(figure) / 100), status.mx_bundle);
+        assert!(Arc::ptr_eq(&questions.rules().await.unwrap(), &in_force.mx));
+        (status.mx_bundle, status.published.map(|published| published.version))
+    };
+    questions.apply_bundle(bundle(folder.path(), 1), author()).await.unwrap();
+    decide(&questions, Some(Level::Custom)).await;
+    assert_eq!(of(&questions).await, (Some(1), Some(1)));
+    questions.apply_bundle(bundle(folder.path(), 2), author()).await.unwrap();
+    assert_eq!(of(&questions).await, (Some(1), Some(2)));
+    assert_eq!(&**questions.in_force().bounce.rules.version(), "2");
+    // However many come after it, over a reload and a restart.
+    for version in 3..=u64::from(store::BUNDLES_KEPT) + 4 {
+        questions.apply_bundle(bundle(folder.path(), version), author()).await.unwrap();
+    }
+    questions.reload_rules().await.unwrap();
+    let last = Some(u64::from(store::BUNDLES_KEPT) + 4);
+    assert_eq!(of(&questions).await, (Some(1), last));
+    node.shutdown().await;
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    assert_eq!(of(&questions).await, (Some(1), last));
+    questions.roll_back(None, author()).await.unwrap();
+    assert_eq!(of(&questions).await, (Some(1), None));
+    // With the level the rules of what is in force come back.
+    decide(&questions, None).await;
+    assert_eq!(of(&questions).await, (None, None));
+    questions.roll_back(last, author()).await.unwrap();
+    assert_eq!(of(&questions).await, (last, last));
+    decide(&questions, Some(Level::Custom)).await;
+    decide(&questions, Some(Level::Slow)).await;
+    assert_eq!(questions.deliverability().await.unwrap().mx_bundle, last);
     node.shutdown().await;
 }
 
