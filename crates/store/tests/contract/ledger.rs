@@ -136,13 +136,20 @@ pub mod words {
         }
 
         pub fn clean(&mut self, now: Timestamp) -> CleanUpReport {
-            CleanUpReport::run(now, |step| {
-                let write = LedgerWrite::CleanUp { step, limit: 2, policy: policy(), now };
-                match self.ledger(write) {
-                    LedgerWritten::Cleaned(cleaned) => Ok(cleaned),
-                    other => Err(format!("{other:?}")),
+            let mut report = CleanUpReport::begin(now);
+            for step in CleanUpStep::ALL {
+                loop {
+                    let write = LedgerWrite::CleanUp { step, limit: 2, policy: policy(), now };
+                    let LedgerWritten::Cleaned(cleaned) = self.ledger(write) else {
+                        panic!("{step:?} was not answered as a clean-up")
+                    };
+                    report.add(step, &cleaned);
+                    if !cleaned.more {
+                        break;
+                    }
                 }
-            })
+            }
+            report
         }
     }
 }
