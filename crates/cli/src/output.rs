@@ -135,15 +135,32 @@ pub fn moment_ahead(value: Option<&Value>, now: Timestamp) -> String {
     }
 }
 
-/// Text of somebody else's making, safe for a terminal: control characters are escaped.
+/// A moment as a person writes it on the command line.
+///
+/// # Errors
+/// It is none; the text says what one looks like.
+pub fn read_moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "a time looks like 2027-01-31T18:00:00Z".to_owned())
+}
+
+/// Whether a character can make a terminal show something else than what stands there: control characters, those that
+/// turn the direction of writing, those that cannot be seen, and the line ends that only Unicode knows.
+fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{FEFF}')
+        || matches!(character, '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}')
+        || matches!(character, '\u{E0000}'..='\u{E007F}')
+}
+
+/// Text of somebody else's making, safe for a terminal: what could deceive is escaped.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(is_deceptive) {
         return text.to_owned();
     }
     let mut safe = String::with_capacity(text.len() + 8);
     for character in text.chars() {
-        if character.is_control() && character != '\n' {
+        if is_deceptive(character) && character != '\n' {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
@@ -188,5 +205,8 @@ mod tests {
     fn a_reply_cannot_steer_the_terminal() {
         assert_eq!(printable("250 ok\u{1b}[2J"), "250 ok\\u{1b}[2J");
         assert_eq!(printable("two\nlines"), "two\nlines");
+        assert_eq!(printable("full \u{202e}moor"), "full \\u{202e}moor");
+        assert_eq!(printable("Übergröße, 日本語, مرحبا"), "Übergröße, 日本語, مرحبا");
+        assert!(read_moment("yesterday").is_err() && read_moment("2027-01-31T18:00:00Z").is_ok());
     }
 }

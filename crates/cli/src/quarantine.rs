@@ -172,10 +172,10 @@ struct UndoArguments {
     #[arg(long, value_name = "REASON")]
     reason: Option<Reason>,
     /// From this moment on, such as 2026-11-21T07:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = crate::output::read_moment)]
     from: Option<jiff::Timestamp>,
     /// Up to this moment
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = crate::output::read_moment)]
     to: Option<jiff::Timestamp>,
     #[command(flatten)]
     applying: Applying,

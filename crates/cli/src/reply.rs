@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounce::local_rules;
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{self, printable};
+use crate::output::{self, count, printable};
 
 /// Octets of one line of input.
 const LONGEST_LINE: u64 = 1024 * 1024;
@@ -107,7 +107,7 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
     let mut input = BufReader::with_capacity(64 * 1024, source);
     let mut out = std::io::BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
     let mut line = Vec::new();
-    let mut number = 0_u64;
+    let (mut number, mut bad) = (0_u64, 0_u64);
     while read_line(&mut input, &mut line)? {
         number += 1;
         let text = String::from_utf8_lossy(&line);
@@ -118,11 +118,20 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
             Input::Lines => {
                 Asked { id: number.into(), text: text.into_owned(), provider: String::new() }
             }
-            Input::Jsonl => serde_json::from_str(&text).map_err(|fault| {
-                Failure::environment(format!(
-                    "{name}, line {number}: {fault}; one object {{\"id\",\"text\"}} a line is wanted"
-                ))
-            })?,
+            Input::Jsonl => match serde_json::from_str(&text) {
+                Ok(asked) => asked,
+                // The others are answered all the same.
+                Err(fault) => {
+                    // The place in the line comes behind; the reader believes that every line is the first.
+                    let (why, column) = (fault.to_string(), fault.column());
+                    let why = why.split(" at line ").next().unwrap_or_default();
+                    output::say(&format!(
+                        "{name}:{number}:{column}: {why}; one object {{\"id\",\"text\"}} a line is wanted"
+                    ));
+                    bad += 1;
+                    continue;
+                }
+            },
         };
         let judged = judge.judge(&Evidence::reply(&asked.text, &asked.provider), &());
         if globals.json() {
@@ -146,7 +155,10 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
         }
     }
     out.flush()?;
-    Ok(Outcome::Fine)
+    match bad {
+        0 => Ok(Outcome::Fine),
+        _ => Err(Failure::environment(format!("{} could not be read", count(bad, "line")))),
+    }
 }
 
 fn answer<'a>(asked: &'a Asked, judged: &'a Judged<'_>) -> Answer<'a> {

@@ -129,6 +129,21 @@ pub enum Limit {
     Recipients,
 }
 
+impl core::fmt::Display for Limit {
+    /// What was not read, for people.
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Octets => write!(out, "what is beyond {} octets", limits::OCTETS_MAXIMUM),
+            Self::Header => write!(out, "a header beyond {} octets", limits::HEADER_MAXIMUM),
+            Self::Fields => write!(out, "header fields beyond {}", limits::FIELDS_MAXIMUM),
+            Self::Depth => write!(out, "parts nested deeper than {}", limits::DEPTH_MAXIMUM),
+            Self::Parts => write!(out, "parts beyond {}", limits::LEAVES_MAXIMUM),
+            Self::Text => write!(out, "text beyond {} octets of a part", limits::TEXT_MAXIMUM),
+            Self::Recipients => write!(out, "recipients beyond {}", limits::RECIPIENTS_MAXIMUM),
+        }
+    }
+}
+
 impl Limit {
     /// Notes the limit once.
     fn note(self, limits: &mut Vec<Self>) {

@@ -518,8 +518,10 @@ fn reader_patience(settings: &ServerSettings) -> u64 {
 fn fault_of(content: &[u8], limits: &ServerLimits) -> Option<&'static str> {
     match content::check_lines(content) {
         Err(BadContent::BareLineEnd) => return Some("550 5.6.11 the message has a bare CR or LF"),
-        Err(BadContent::Nul) => return Some("550 5.6.11 the message has a NUL octet"),
-        Ok(_) => {}
+        Err(BadContent::Nul) if !limits.nul_octets => {
+            return Some("550 5.6.11 the message has a NUL octet");
+        }
+        Err(BadContent::Nul) | Ok(_) => {}
     }
     let mut in_header = true;
     let mut received = 0;

@@ -101,6 +101,11 @@ fn read_mail(from: &mut impl Read, octets: &mut Vec<u8>) -> std::io::Result<()> 
 /// The files under a path in the order of their names; how many paths could not be read.
 fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> u64 {
     if !path.is_dir() {
+        // A pipe that somebody names is meant; one that lies in a folder would be waited for without end.
+        if depth > 0 && path.metadata().is_ok_and(|found| !found.is_file()) {
+            output::say(&format!("{}: no regular file", path.display()));
+            return 1;
+        }
         files.push(path.to_owned());
         return 0;
     }
@@ -134,6 +139,10 @@ fn answer(
     judge: &mut BounceJudge,
 ) -> Result<(), Failure> {
     let mail = incoming::read(octets);
+    if !mail.limits_hit.is_empty() {
+        let left_out: Vec<String> = mail.limits_hit.iter().map(ToString::to_string).collect();
+        output::say(&format!("{file}: left out: {}", left_out.join(", ")));
+    }
     let failed = mail.reports.iter().any(|one| public_kind(one.kind) == "bounce");
     let shown = mail.reports.iter().filter(|one| !(failed && one.kind == MailKind::Delivered));
     let mut none = true;

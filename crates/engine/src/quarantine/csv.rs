@@ -44,7 +44,8 @@ pub fn row(record: &AddressRecord) -> String {
         quoted(&record.address),
         condition.state.to_string(),
         condition.reason.map(|reason| reason.to_string()).unwrap_or_default(),
-        moment(Some(condition.since)),
+        // What never was anything else than valid has no beginning.
+        moment(Some(condition.since).filter(|since| *since != Timestamp::EPOCH)),
         moment(condition.until),
         condition.counts.to_string(),
         moment(condition.last_counted_at),

@@ -20,9 +20,6 @@ use crate::config::{InmailConfig, LmtpAddress};
 use crate::listener::{BindFault, Bounds, Desk, Doors, Peer, one_line, shown};
 use crate::submission::Pressure;
 
-/// Longest line of a mail that is taken. Those who send bounces quote what they got.
-const LONGEST_TEXT_LINE: usize = 1 << 20;
-
 /// The bounds of the listeners that the configuration states.
 pub(super) fn bounds(config: &InmailConfig) -> Bounds {
     Bounds {
@@ -62,7 +59,9 @@ fn settings(config: &InmailConfig, bounds: &Bounds, lmtp: bool) -> ServerSetting
         access: Access::OwnRecipientsOnly,
         limits: ServerLimits {
             message_octets: config.max_message_bytes,
-            text_line_octets: LONGEST_TEXT_LINE,
+            // Those who send bounces quote what they got, and a refused bounce is lost: nobody sends it again.
+            text_line_octets: usize::MAX,
+            nul_octets: true,
             received_fields: 101,
             ..ServerLimits::default()
         },

@@ -283,6 +283,15 @@ fn smuggling_is_refused() {
             "{OPEN}R: a{form}b\\r\\n.\\r\\n\nS: 550 5.6.11 the message has a NUL octet\nC: NOOP\nS: 250 2.0.0 ok"
         ));
     }
+    // Where mail is only read, NUL octets are content like others; a bare line end is refused there too.
+    let any = |script: &str| {
+        let limits = ServerLimits { nul_octets: true, ..settings().limits };
+        check(ServerSettings { limits, ..settings() }, &format!("{HELLO}{OPEN}{script}"));
+    };
+    any("R: a\\0b\\r\\n.\\r\\n\nE: message from <a@c.test> to r@x.test by nobody: a\\x00b\\r\\n");
+    any(
+        "R: a\\0\\nb\nS: 550 5.6.11 the message has a bare CR or LF\nE: closed: bare CR or LF in a message",
+    );
     // A space in front makes an ordinary line.
     check_open(&format!(
         "{OPEN}R: a\\r\\n .\\r\\nb\\r\\n.\\r\\n\nE: message from <a@c.test> to r@x.test by nobody: a\\r\\n .\\r\\nb\\r\\n"

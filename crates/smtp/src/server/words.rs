@@ -25,6 +25,9 @@ pub struct ServerLimits {
     /// Longest line of a message in octets without CR LF (RFC 5321, 4.5.3.1.6); longer ones get 550
     /// 5.6.0.
     pub text_line_octets: usize,
+    /// Whether NUL octets of a message are taken as they are. RFC 5321 forbids them, and no message that is
+    /// to be sent on may have them: 550 5.6.11. What is only read, such as bounces, may be as it is.
+    pub nul_octets: bool,
     /// Recipients of one message; more get 452 4.5.3.
     pub recipients: usize,
     /// `Received` fields of a message from which on it is taken for looping: 554 5.4.6.
@@ -45,6 +48,7 @@ impl Default for ServerLimits {
         Self {
             message_octets: 50 * 1_024 * 1_024,
             text_line_octets: 998,
+            nul_octets: false,
             recipients: 1_000,
             received_fields: 100,
             errors: 20,
@@ -118,7 +122,8 @@ pub struct ReceivedMessage {
     pub sender: String,
     /// Recipients in their normal form, in the order given, repetitions included; at least one.
     pub recipients: Vec<String>,
-    /// Header and body: every line ends with CR LF, no bare CR or LF, no NUL, not dot-stuffed.
+    /// Header and body: every line ends with CR LF, no bare CR or LF, no NUL unless
+    /// [`ServerLimits::nul_octets`] allows it, not dot-stuffed.
     pub content: Vec<u8>,
     /// Whether any octet is above 127.
     pub eight_bit: bool,
