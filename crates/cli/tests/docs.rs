@@ -25,8 +25,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_mailweir");
 /// Longest time that one command, or the start of a node, may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The ports of the guides: name server, MX hosts, submission, HTTP.
-const PORTS: [&str; 4] = ["5353", "2525", "2587", "2580"];
+/// The ports of the guides: name server, MX hosts, submission, HTTP, deliverability instance.
+const PORTS: [&str; 5] = ["5353", "2525", "2587", "2580", "2590"];
 
 struct Fence {
     /// Line of its first line of text.
@@ -175,6 +175,8 @@ impl Run {
         for name in ["MAILWEIR_CONFIG", "MAILWEIR_URL", "MAILWEIR_TOKEN"] {
             command.env_remove(name);
         }
+        // The guide rests on the default, whose port is another one here.
+        command.env("MAILWEIR_INSTANCE", self.with_ports("http://127.0.0.1:2590"));
         command
     }
 
@@ -227,7 +229,8 @@ impl Run {
             assert!(first.contains("\"dns\""), "{place}: {line}\n{first}{}", said());
             return;
         }
-        let http = &self.ports[3].1;
+        let instance = line.starts_with("mailweir deliverability serve");
+        let http = &self.ports[if instance { 4 } else { 3 }].1;
         let began = Instant::now();
         while !is_ready(http) {
             let ended = self.started.last_mut().and_then(|child| child.try_wait().unwrap());
@@ -238,7 +241,7 @@ impl Run {
     }
 }
 
-/// Whether a node says on this port of loopback that it takes mail.
+/// Whether a node or an instance says on this port of loopback that it is ready.
 fn is_ready(port: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut socket = TcpStream::connect(format!("127.0.0.1:{port}"))?;
