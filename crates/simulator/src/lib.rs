@@ -21,6 +21,7 @@ mod log;
 mod node;
 mod plan;
 mod reactions;
+pub mod replay;
 mod sabotage;
 mod shell;
 mod shrink;
@@ -33,6 +34,9 @@ use std::time::Instant;
 
 pub use ahead::{AheadCourse, AheadGroup, AheadInput, AheadReport, Latency, Left, Waiting, ahead};
 pub use plan::Plan;
+pub use replay::{
+    Answer, Demand, DemandBounds, DemandRow, ReplayInput, ReplayReport, Started, send_again,
+};
 pub use sabotage::Sabotage;
 pub use shrink::{Cut, shrink};
 

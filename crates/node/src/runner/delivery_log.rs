@@ -5,7 +5,7 @@
 //! on, the oldest is removed.
 //!
 //! A line has: `at` and `started_at` (RFC 3339, UTC; the latter is the moment that the hourly limits
-//! count), `message`, `delivery`, `recipient`, `source`, `target`, `mx_host`, `rule`, `rules_version`,
+//! count), `due_micros` (since when it might have gone), `message`, `delivery`, `recipient`, `source`, `target`, `mx_host`, `rule`, `rules_version`,
 //! `attempt`, `outcome`, `next_at`, `stage`, `reply`, `note`; of a refusal also `type`, `reason` and `bounce_rule` (with
 //! its version behind `@`): what it was taken for, and `reaction`, where one
 //! began or was renewed by it. The auditor (`mailweir stat audit`) needs nothing else.
@@ -41,6 +41,10 @@ pub struct LogLine {
     /// The same as `started_at`, in microseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub started_micros: Option<u64>,
+    /// Since when it might have gone, in microseconds since the Unix epoch: its acceptance, or the time to which it was put
+    /// off. The start and the waves of its delivery may have come later. Absent in lines of versions before 0.1.0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub due_micros: Option<u64>,
     /// The message.
     pub message: String,
     /// Its delivery.
@@ -106,6 +110,7 @@ impl From<&Attempt> for LogLine {
             at: attempt.ended_at.to_string(),
             started_at: attempt.started_at.as_ref().map(Timestamp::to_string),
             started_micros: attempt.started_at.map(Timestamp::as_micros),
+            due_micros: Some(attempt.message.due.max(attempt.message.accepted_at).as_micros()),
             message: attempt.message.id.to_string(),
             delivery: attempt.message.delivery.to_string(),
             recipient: attempt.message.recipient.to_string(),

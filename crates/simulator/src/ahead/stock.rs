@@ -1,21 +1,43 @@
-//! What waits, in place of a store: counts per domain, delivery and due time.
+//! What waits, in place of a store: counts per domain, delivery and kind.
 //!
 //! Domains have numbers in the order of their names, which serve as the cursor of a scan. Only domains that hold
 //! something are walked, so a page of a scan costs what it returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mail::id::DeliveryId;
+use mail::id::{DeliveryId, SourceId};
 use mail::time::Timestamp;
 
-use super::Waiting;
+/// Messages that nothing tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WaitingLot {
+    /// They may not go before; first, because it orders them.
+    pub(crate) due: Timestamp,
+    /// When they arrived.
+    pub(crate) arrived_at: Timestamp,
+    /// What exchangers will say of them; the world's own number.
+    pub(crate) script: u32,
+    /// Conversations about them so far.
+    pub(crate) tries: u16,
+    /// Attempts that counted.
+    pub(crate) attempts: u16,
+    /// The source that must be used next, if any.
+    pub(crate) pinned_source: Option<SourceId>,
+}
 
-/// How many messages may go from which time on.
-type Portions = BTreeMap<Timestamp, u64>;
+impl WaitingLot {
+    /// Fresh messages that may go from a moment on.
+    pub(crate) const fn at(due: Timestamp) -> Self {
+        Self { due, arrived_at: due, script: 0, tries: 0, attempts: 0, pinned_source: None }
+    }
+}
+
+/// How many messages of each kind, the first to go first.
+type Portions = BTreeMap<WaitingLot, u64>;
 
 /// All that waits and is not held by the engine.
 #[derive(Clone, Debug)]
-pub(super) struct Stock {
+pub(crate) struct Stock {
     names: Vec<Box<str>>,
     /// By number, then by delivery; no portion is empty.
     domains: Vec<BTreeMap<DeliveryId, Portions>>,
@@ -24,60 +46,63 @@ pub(super) struct Stock {
 }
 
 impl Stock {
-    pub(super) fn new(waiting: &[Waiting]) -> Self {
-        let names: BTreeSet<Box<str>> = waiting.iter().map(|one| one.domain.clone()).collect();
-        let names: Vec<Box<str>> = names.into_iter().collect();
+    /// Domain, delivery, kind and how many.
+    pub(crate) fn new<'name>(
+        waiting: impl Iterator<Item = (&'name str, DeliveryId, WaitingLot, u64)> + Clone,
+    ) -> Self {
+        let names: BTreeSet<&str> = waiting.clone().map(|one| one.0).collect();
+        let names: Vec<Box<str>> = names.into_iter().map(Box::from).collect();
         let domains = vec![BTreeMap::new(); names.len()];
         let mut stock = Self { names, domains, stocked: BTreeSet::new() };
-        for one in waiting {
-            if let Some(number) = stock.number(&one.domain) {
-                stock.put(number, one.delivery, one.due, one.count);
+        for (domain, delivery, lot, count) in waiting {
+            if let Some(number) = stock.number(domain) {
+                stock.put(number, delivery, lot, count);
             }
         }
         stock
     }
 
     /// The names of the domains by number.
-    pub(super) fn names(&self) -> &[Box<str>] {
+    pub(crate) fn names(&self) -> &[Box<str>] {
         &self.names
     }
 
-    pub(super) fn number(&self, domain: &str) -> Option<u32> {
+    pub(crate) fn number(&self, domain: &str) -> Option<u32> {
         let place = self.names.binary_search_by(|name| (**name).cmp(domain)).ok()?;
         u32::try_from(place).ok()
     }
 
     /// How many messages there are.
-    pub(super) fn messages(&self) -> u64 {
+    pub(crate) fn messages(&self) -> u64 {
         self.left().iter().sum()
     }
 
     /// How many messages each domain has.
-    pub(super) fn left(&self) -> Vec<u64> {
+    pub(crate) fn left(&self) -> Vec<u64> {
         let count =
             |of: &BTreeMap<DeliveryId, Portions>| of.values().flat_map(Portions::values).sum();
         self.domains.iter().map(count).collect()
     }
 
-    pub(super) fn put(&mut self, number: u32, delivery: DeliveryId, due: Timestamp, count: u64) {
+    pub(crate) fn put(&mut self, number: u32, delivery: DeliveryId, lot: WaitingLot, count: u64) {
         if count > 0 {
             let portions = self.domains[number as usize].entry(delivery).or_default();
-            *portions.entry(due).or_default() += count;
+            *portions.entry(lot).or_default() += count;
             self.stocked.insert(number);
         }
     }
 
-    /// Takes the message of a delivery that has waited longest, if it is due; returns its due time.
-    pub(super) fn take(
+    /// Takes the message of a delivery that has waited longest, if it is due.
+    pub(crate) fn take(
         &mut self,
         number: u32,
         delivery: DeliveryId,
         due_until: Timestamp,
-    ) -> Option<Timestamp> {
+    ) -> Option<WaitingLot> {
         let deliveries = &mut self.domains[number as usize];
         let portions = deliveries.get_mut(&delivery)?;
-        let mut first = portions.first_entry().filter(|first| *first.key() <= due_until)?;
-        let due = *first.key();
+        let mut first = portions.first_entry().filter(|first| first.key().due <= due_until)?;
+        let lot = *first.key();
         *first.get_mut() -= 1;
         if *first.get() == 0 {
             first.remove();
@@ -88,17 +113,38 @@ impl Stock {
                 }
             }
         }
-        Some(due)
+        Some(lot)
+    }
+
+    /// Takes away all messages of a delivery, or those that arrived before a moment; answers how many.
+    pub(crate) fn sweep(&mut self, delivery: DeliveryId, arrived_before: Option<Timestamp>) -> u64 {
+        let mut swept = 0;
+        for number in self.stocked.clone() {
+            let deliveries = &mut self.domains[number as usize];
+            let Some(portions) = deliveries.get_mut(&delivery) else { continue };
+            portions.retain(|lot, count| {
+                let stays = arrived_before.is_some_and(|before| lot.arrived_at >= before);
+                swept += if stays { 0 } else { *count };
+                stays
+            });
+            if portions.is_empty() {
+                deliveries.remove(&delivery);
+                if deliveries.is_empty() {
+                    self.stocked.remove(&number);
+                }
+            }
+        }
+        swept
     }
 
     /// When the next message of a delivery may go.
-    pub(super) fn earliest(&self, number: u32, delivery: DeliveryId) -> Option<Timestamp> {
+    pub(crate) fn earliest(&self, number: u32, delivery: DeliveryId) -> Option<Timestamp> {
         let portions = self.domains[number as usize].get(&delivery)?;
-        portions.first_key_value().map(|(due, _)| *due)
+        portions.first_key_value().map(|(lot, _)| lot.due)
     }
 
     /// At most `limit` domains from number `after` on, each with its earliest due time, and where to go on.
-    pub(super) fn due(
+    pub(crate) fn due(
         &self,
         after: u64,
         limit: usize,
@@ -110,7 +156,8 @@ impl Stock {
             .take(limit)
             .filter_map(|number| {
                 let portions = self.domains[*number as usize].values();
-                let earliest = portions.filter_map(|of| of.first_key_value()).map(|(due, _)| *due);
+                let earliest =
+                    portions.filter_map(|of| of.first_key_value()).map(|(lot, _)| lot.due);
                 Some((self.names[*number as usize].clone(), earliest.min()?))
             })
             .collect();

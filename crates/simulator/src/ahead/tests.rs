@@ -1,7 +1,7 @@
 use engine::{Affinity, Source};
 use mail::id::SourceId;
 use mail::route::MxHost;
-use quota::NodeId;
+use quota::{NodeId, TokenAnswer, TokenRequest};
 use rules::Levels;
 
 use super::*;
