@@ -140,6 +140,11 @@ pub struct BudgetAudit {
     pub messages: u64,
     /// Whether the limit was kept.
     pub held: bool,
+    /// The first message that passed it (RFC 3339); absent: none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_passed: Option<String>,
+    /// Messages that started while the window was fuller than the limit.
+    pub over: u64,
 }
 
 /// A line that could not be judged.
@@ -194,7 +199,9 @@ struct Sweep {
     /// The limit at the time of the maximum.
     limit: Option<u32>,
     busiest: (u64, u64),
-    passed: bool,
+    /// When the limit was first passed.
+    passed_at: Option<u64>,
+    over: u64,
 }
 
 impl Sweep {
@@ -210,7 +217,8 @@ impl Sweep {
             maximum: 0,
             limit: None,
             busiest: (0, 0),
-            passed: false,
+            passed_at: None,
+            over: 0,
         }
     }
 
@@ -254,7 +262,10 @@ impl Sweep {
             }
             let now = self.window.len() as u64;
             let limit = self.limit_at(started);
-            self.passed |= limit.is_some_and(|limit| now > u64::from(limit));
+            if limit.is_some_and(|limit| now > u64::from(limit)) {
+                self.passed_at.get_or_insert(started);
+                self.over += 1;
+            }
             // The fullest window is the one nearest to its own limit, not the largest.
             let fuller = match (limit, self.limit) {
                 (Some(limit), Some(most)) => {
@@ -438,7 +449,9 @@ impl<'rules> Auditor<'rules> {
                 busiest_from: Timestamp::from_micros(sweep.busiest.0).to_string(),
                 busiest_to: Timestamp::from_micros(sweep.busiest.1).to_string(),
                 messages: sweep.messages,
-                held: !sweep.passed,
+                held: sweep.passed_at.is_none(),
+                first_passed: sweep.passed_at.map(|at| Timestamp::from_micros(at).to_string()),
+                over: sweep.over,
             });
         }
         budgets.sort_by(|one, other| {

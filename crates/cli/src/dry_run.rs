@@ -94,7 +94,7 @@ pub fn too_short(
     let days = asked?;
     let from = recorded_from.filter(|from| *from > days_before(now, days))?;
     Some(format!(
-        "{} were asked for, and nothing is recorded before {from}",
+        "less is recorded than was asked for ({}): nothing before {from}",
         count(days.into(), "day")
     ))
 }

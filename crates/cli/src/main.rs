@@ -24,6 +24,7 @@ mod import;
 mod incoming;
 mod init;
 mod lab;
+mod log_lines;
 mod machine;
 mod mx;
 mod output;
@@ -70,7 +71,7 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Send a mailing; list, show, start, pause, resume and cancel deliveries
     Delivery(delivery::DeliveryArguments),
-    /// MX rules: check a file, list them, explain what holds for a domain
+    /// MX rules: check a file, list them, explain what holds for a domain, try them on recorded mail
     Mx(mx::MxArguments),
     /// Rules of ours from the configuration of KumoMTA, PowerMTA or Postfix, with a report
     Import(import::ImportArguments),

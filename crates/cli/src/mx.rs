@@ -14,6 +14,7 @@ use crate::output::{self, count, number, print, print_json};
 mod explain;
 mod level;
 mod live;
+mod simulate;
 mod text;
 
 pub use explain::resolver;
@@ -34,6 +35,9 @@ enum MxCommand {
     /// Which rule holds for a domain's mail exchangers, why, and how much it allows
     #[command(long_about = explain::LONG_ABOUT)]
     Explain(explain::MxExplainArguments),
+    /// Send the mail of the last days again under other rules; nothing is changed
+    #[command(long_about = simulate::LONG_ABOUT)]
+    Simulate(simulate::SimulateArguments),
     /// Levels: how hard the figures are pressed; show, set, history, undo
     Level(level::LevelArguments),
 }
@@ -69,6 +73,7 @@ pub fn run(globals: &Globals, arguments: MxArguments) -> Ended {
         MxCommand::Check(arguments) => check(globals, &arguments),
         MxCommand::List(arguments) => list(globals, &arguments),
         MxCommand::Explain(arguments) => explain::run(globals, &arguments),
+        MxCommand::Simulate(arguments) => simulate::run(globals, &arguments),
         MxCommand::Level(arguments) => level::run(globals, arguments),
     }
 }

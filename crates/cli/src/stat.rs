@@ -1,8 +1,6 @@
 //! `mailweir stat`: budgets of the running node, reload of its rules, audit of the delivery log.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -14,13 +12,12 @@ use crate::audit::{AuditReport, Auditor, Entry, Past};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::{Globals, rule_set};
+use crate::log_lines::{LineIs, LogLines, with_rotated};
 use crate::output::{count, moment, number, print, print_json, printable, say, table};
 use crate::{paths, show};
 
 mod reactions;
 
-/// Longest line of a delivery log that is read; replies are bounded well below.
-const LONGEST_LINE: u64 = 4 << 20;
 /// Budgets in the table of an audit unless all are asked for.
 const MOST_BUDGETS: usize = 40;
 
@@ -373,34 +370,9 @@ fn past_of_node(globals: &Globals, config: &node::config::Config) -> Result<Past
     Ok(past)
 }
 
-/// A delivery log and its rotated files: `log`, `log.1`, `log.2`, ...
-fn with_rotated(log: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
-    for number in (1..=10_000).rev() {
-        let mut name = log.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        let path = PathBuf::from(name);
-        if path.exists() {
-            files.push(path);
-        }
-    }
-    if log.exists() {
-        files.push(log.to_owned());
-    }
-    if files.is_empty() {
-        return Err(Failure::environment(format!(
-            "there is no delivery log {} (has the node sent anything yet?)",
-            log.display()
-        )));
-    }
-    Ok(files)
-}
-
 /// A log on its way to the auditor.
 struct Log {
-    name: String,
-    reader: BufReader<File>,
-    line: u64,
+    lines: LogLines,
     /// The next attempt, with its line.
     next: Option<(u64, Entry)>,
     unfinished: bool,
@@ -408,54 +380,30 @@ struct Log {
 
 impl Log {
     fn open(path: &Path) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let cannot = |why: String| Failure::environment(format!("cannot read {name}: {why}"));
-        let file = File::open(path).map_err(|fault| cannot(fault.to_string()))?;
-        if file.metadata().is_ok_and(|about| about.is_dir()) {
-            return Err(cannot("it is a folder".to_owned()));
-        }
-        let reader = BufReader::with_capacity(256 << 10, file);
-        Ok(Self { name, reader, line: 0, next: None, unfinished: false })
+        Ok(Self { lines: LogLines::open(path)?, next: None, unfinished: false })
     }
 
     /// Reads on to the next attempt; what is none goes to the auditor at once.
     fn advance(&mut self, auditor: &mut Auditor<'_>) -> Result<(), Failure> {
         self.next = None;
         let mut octets = Vec::new();
-        loop {
-            octets.clear();
-            let read = self.reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut octets);
-            let read = read.map_err(|fault| {
-                Failure::environment(format!("cannot read {}: {fault}", self.name))
-            })?;
-            if read == 0 {
-                return Ok(());
-            }
-            self.line += 1;
-            let whole = octets.pop_if(|last| *last == b'\n').is_some();
-            if !whole && octets.len() as u64 == LONGEST_LINE {
-                auditor.malformed(&self.name, self.line, "longer than 4 MiB".to_owned());
-                self.skip_line()?;
+        while let Some(is) = self.lines.next(&mut octets)? {
+            let (name, line) = (&self.lines.name, self.lines.line);
+            if is == LineIs::TooLong {
+                auditor.malformed(name, line, "longer than 4 MiB".to_owned());
                 continue;
             }
             match Entry::read(&octets) {
                 Ok(Some(entry)) => {
-                    self.next = Some((self.line, entry));
+                    self.next = Some((line, entry));
                     return Ok(());
                 }
                 Ok(None) => auditor.not_started(),
-                Err(_) if !whole => self.unfinished = true,
-                Err(why) => auditor.malformed(&self.name, self.line, why),
+                Err(_) if is == LineIs::Unfinished => self.unfinished = true,
+                Err(why) => auditor.malformed(name, line, why),
             }
         }
-    }
-
-    /// Throws the rest of a line away.
-    fn skip_line(&mut self) -> Result<(), Failure> {
-        self.reader
-            .skip_until(b'\n')
-            .map(drop)
-            .map_err(|fault| Failure::environment(format!("cannot read {}: {fault}", self.name)))
+        Ok(())
     }
 }
 
@@ -475,11 +423,11 @@ fn feed(files: &[PathBuf], auditor: &mut Auditor<'_>) -> Result<Vec<String>, Fai
             .min_by_key(|log| log.next.as_ref().map(|(_, entry)| entry.started_micros));
         let Some(log) = earliest else { break };
         if let Some((line, entry)) = log.next.take() {
-            auditor.attempt(&log.name, line, &entry);
+            auditor.attempt(&log.lines.name, line, &entry);
         }
         log.advance(auditor)?;
     }
-    Ok(logs.into_iter().filter(|log| log.unfinished).map(|log| log.name).collect())
+    Ok(logs.into_iter().filter(|log| log.unfinished).map(|log| log.lines.name).collect())
 }
 
 /// `stat audit` for people.

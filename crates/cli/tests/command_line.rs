@@ -61,6 +61,9 @@ fn wrong_usage_and_missing_configuration_are_status_2() {
         (&["qualification", "set", "8d54d1a1ff4b73384faf3ebcce8b625b"], "--reason"),
         (&["qualification", "list", "--url", "http://127.0.0.1:1"], "no node answers"),
         (&["bounce", "simulate"], "--rules"),
+        (&["mx", "simulate"], "--rules"),
+        (&["mx", "simulate", "--level", "turbo"], "a level is one of"),
+        (&["mx", "simulate", "--level", "fast", "--days", "0"], "--days"),
         (&["bounce", "simulate", "--rules", "none.toml"], "none.toml"),
     ] {
         let (status, stdout, stderr) = run(folder.path(), words);
@@ -196,6 +199,10 @@ fn a_dry_run_says_where_a_file_is_wrong_and_what_it_cannot_read() {
         "faulty.toml",
         "schema_version = 1\nversion = \"1\"\n[[rule]]\nname = \"a\"\ncolour = 1\n",
     );
+    write(
+        "mx.toml",
+        "schema_version = 1\n[[rule]]\nname = \"a\"\nmask = \"b\"\nmax_connections = 0\n",
+    );
     write("policy.toml", "[quarantine]\nuser_unknown = { at = 300 }\n");
     write("other.toml", "[limits]\n");
     write("good.toml", "[quarantine]\nuser_unknown = { at = 2 }\n");
@@ -208,8 +215,16 @@ fn a_dry_run_says_where_a_file_is_wrong_and_what_it_cannot_read() {
         (&["--policy", "good.toml"], 2, "--data"),
         (&["--policy", "good.toml", "--data", "nowhere"], 2, "nowhere/mailweir.db"),
         (&["--policy", "good.toml", "--days", "0"], 2, "--days"),
+        (&["mx", "--rules", "mx.toml"], 2, "mx.toml:5"),
+        (&["mx", "--rules", "bundle"], 1, "bundle"),
+        (&["mx", "--level", "fast"], 2, "--data"),
+        (&["mx", "--level", "fast", "--data", "nowhere"], 2, "nowhere/mailweir.db"),
     ] {
-        let all = [&["bounce", "simulate"][..], words].concat();
+        let (noun, words) = match words {
+            ["mx", words @ ..] => ("mx", words),
+            words => ("bounce", words),
+        };
+        let all = [&[noun, "simulate"][..], words].concat();
         let (ended, stdout, stderr) = run(folder.path(), &all);
         assert_eq!((ended, stdout.as_str()), (status, ""), "{words:?}: {stderr}");
         assert!(stderr.contains(wanted), "{words:?}: {stderr}");

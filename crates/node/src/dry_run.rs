@@ -13,16 +13,20 @@ use std::sync::Arc;
 
 use engine::quarantine::{OutageGuard, Policy, Trial, TrialReport};
 use mail::time::Timestamp;
-use rules::bounce::BounceRuleFile;
-use rules::{Level, LevelDecisions, Levels, RuleFile};
+use quota::WarmUpCaps;
+use rules::bounce::{BounceRuleFile, BounceRules};
+use rules::reaction::ReactionRules;
+use rules::{Level, Levels, RuleFile, RuleSet};
 use store::{LedgerReads as _, Reads as _, SqliteReads};
 
 use crate::config::Config;
 use crate::deliverability::{Layer, MxBase};
 use crate::levels::stored_decisions;
-use crate::node::StartFault;
 use crate::node::in_force::{bounce_rules_over, kept_layer, local_bounce_rules, mx_base};
+use crate::node::{StartFault, local_mx_rules, settings_of};
 use crate::nondeliverables::{BounceRulesInForce, chores};
+use crate::reactions;
+use crate::warm_up::{self, TallyBook, WarmUpDesk};
 
 /// Addresses or texts read at a time.
 const PAGE: u32 = 2_000;
@@ -54,6 +58,17 @@ pub struct ProposedBounce {
     pub layer: Option<Layer>,
     /// A policy, in place of the one by which the ledger was judged.
     pub policy: Option<Policy>,
+}
+
+/// The same for MX rules.
+#[derive(Debug, Default)]
+pub struct ProposedMx {
+    /// A file of MX rules, in place of the operator's own.
+    pub file: Option<RuleFile>,
+    /// A bundle, in place of the one in force.
+    pub layer: Option<Layer>,
+    /// A level for everything, in place of those in force.
+    pub level: Option<Level>,
 }
 
 /// What a dry run of bounce rules answers.
@@ -99,21 +114,78 @@ impl Recorded {
         self.config.as_ref()
     }
 
-    /// The decisions about levels.
+    /// MX rules as they are in force, or with some of it replaced.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the operator's own rules have faults.
+    pub fn mx(&self, proposed: &ProposedMx) -> Result<RuleSet, StartFault> {
+        let configured = self.config.as_ref().map(|config| &config.rules);
+        let levels = match proposed.level {
+            Some(level) => Levels::all(level),
+            None => {
+                let configured = configured.map(|rules| rules.levels.clone()).unwrap_or_default();
+                stored_decisions(&self.reads)?.over(&configured, self.now)
+            }
+        };
+        let own = match (&proposed.file, configured.and_then(|rules| rules.mx.as_deref())) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(path)) => Some(local_mx_rules(path)?.0),
+            (None, None) => None,
+        };
+        let below = self.mx_below(proposed.layer.as_ref(), &levels);
+        let file = RuleFile::combine(own.as_ref(), &below);
+        Ok(RuleSet::compile(&file, &levels, 1))
+    }
+
+    /// Bounce and reaction rules as they are in force, or with another bundle below the operator's own.
+    ///
+    /// # Errors
+    /// The operator's own rules have faults.
+    pub fn bounce_and_reactions(
+        &self,
+        other: Option<&Layer>,
+    ) -> Result<(Arc<BounceRules>, Arc<ReactionRules>), StartFault> {
+        let layer = other.unwrap_or(&self.layer);
+        let own = self.own_bounce_rules()?;
+        let bounce = bounce_rules_over(own.as_ref(), layer, String::new());
+        let reactions = match &self.config {
+            Some(config) => reactions::read_rules_over(config, layer)?,
+            None => reactions::read_rules_over_none(layer),
+        };
+        Ok((Arc::clone(bounce.rules()), reactions))
+    }
+
+    /// The engine's settings of the configuration, with a seed that is always the same.
+    #[must_use]
+    pub fn engine_settings(&self) -> engine::Settings {
+        let usual = engine::Settings::default();
+        let seed = usual.seed;
+        self.config
+            .as_ref()
+            .map_or(usual, |config| engine::Settings { seed, ..settings_of(config) })
+    }
+
+    /// The warm-up caps that hold now.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn level_decisions(&self) -> Result<LevelDecisions, StartFault> {
-        Ok(stored_decisions(&self.reads)?)
+    pub fn warm_up_caps(&self) -> Result<WarmUpCaps, StartFault> {
+        let tallies = TallyBook::restore(&self.reads.ledger(warm_up::TALLIES, 0)?);
+        let record = warm_up::stored_record(&self.reads)?;
+        Ok(WarmUpDesk::new(record, Arc::new(tallies)).caps(self.now))
     }
 
     /// MX rules of the layer in force (or of another one) at these levels, below the operator's own.
-    #[must_use]
-    pub fn mx_below(&self, other: Option<&Layer>, levels: &Levels) -> RuleFile {
+    fn mx_below(&self, other: Option<&Layer>, levels: &Levels) -> RuleFile {
         match levels.takes_mx_rules_of_bundles() {
             true => other.unwrap_or(&self.layer).mx_base().file().clone(),
             false => self.mx_held.file().clone(),
         }
+    }
+
+    fn own_bounce_rules(&self) -> Result<Option<BounceRuleFile>, StartFault> {
+        let own = self.config.as_ref().and_then(|config| config.bounce_rules.file.as_deref());
+        Ok(own.map(local_bounce_rules).transpose()?.map(|(file, _)| file))
     }
 
     /// The policy by which the ledger was judged; else that of the configuration, else the usual one.
@@ -136,8 +208,7 @@ impl Recorded {
         proposed: &ProposedBounce,
         since: Timestamp,
     ) -> Result<BounceTrial, StartFault> {
-        let own = self.config.as_ref().and_then(|config| config.bounce_rules.file.as_deref());
-        let own = own.map(local_bounce_rules).transpose()?.map(|(file, _)| file);
+        let own = self.own_bounce_rules()?;
         let now = bounce_rules_over(own.as_ref(), &self.layer, String::new());
         let other_rules = proposed.file.is_some() || proposed.layer.is_some();
         let then = other_rules.then(|| {

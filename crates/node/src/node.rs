@@ -7,7 +7,7 @@
 //! queue, the store is closed. After a kill the next start does the same from what is on disk.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -159,10 +159,7 @@ pub(crate) fn read_rules_over(
     let local = match &config.rules.mx {
         None => None,
         Some(path) => {
-            let bytes = std::fs::read(path)
-                .map_err(|source| StartFault::File { path: path.clone(), source })?;
-            let name = path.display().to_string();
-            let file = rules::parse_local(&name, &bytes).map_err(StartFault::Rules)?;
+            let (file, bytes) = local_mx_rules(path)?;
             fingerprint.push_str(&digest(&bytes));
             Some(file)
         }
@@ -170,6 +167,18 @@ pub(crate) fn read_rules_over(
     fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
     let file = rules::RuleFile::combine(local.as_ref(), base.file());
     Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
+}
+
+/// Reads the operator's own MX rules, and the octets of the file.
+///
+/// # Errors
+/// It cannot be read, or has faults.
+pub(crate) fn local_mx_rules(path: &Path) -> Result<(rules::RuleFile, Vec<u8>), StartFault> {
+    let bytes =
+        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let file =
+        rules::parse_local(&path.display().to_string(), &bytes).map_err(StartFault::Rules)?;
+    Ok((file, bytes))
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -614,7 +623,7 @@ fn open_deliveries(contents: &Contents) -> Result<Vec<engine::work::Delivery>, S
     }
 }
 
-fn settings_of(config: &Config) -> Settings {
+pub(crate) fn settings_of(config: &Config) -> Settings {
     Settings {
         window_messages_max: config.limits.window_messages,
         claim_messages_max: u32::try_from(config.limits.part_messages).unwrap_or(256).min(256),

@@ -29,11 +29,8 @@ pub(crate) fn read_rules_over(
     config: &Config,
     layer: &Layer,
 ) -> Result<Arc<ReactionRules>, StartFault> {
+    let Some(path) = &config.reaction_rules.file else { return Ok(read_rules_over_none(layer)) };
     let published = layer.contents().reaction.as_ref();
-    let Some(path) = &config.reaction_rules.file else {
-        return Ok(published
-            .map_or_else(ReactionRules::shipped, |file| Arc::new(ReactionRules::compile(file))));
-    };
     let bytes =
         std::fs::read(path).map_err(|source| StartFault::File { path: path.clone(), source })?;
     let local = ReactionFile::parse(&path.display().to_string(), &bytes)
@@ -41,6 +38,12 @@ pub(crate) fn read_rules_over(
     let below = published.unwrap_or_else(|| shipped_reactions());
     let file = ReactionFile::combine(Some(&local), below);
     Ok(Arc::new(ReactionRules::compile(&file)))
+}
+
+/// The reaction rules of a bundle, or the shipped ones, where the operator has none of his own.
+pub(crate) fn read_rules_over_none(layer: &Layer) -> Arc<ReactionRules> {
+    let published = layer.contents().reaction.as_ref();
+    published.map_or_else(ReactionRules::shipped, |file| Arc::new(ReactionRules::compile(file)))
 }
 
 /// What an earlier process kept; nothing where it cannot be read any more, which is said in the log: a reaction that is
