@@ -63,6 +63,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "node",
             "control",
             "deliverability",
+            "web",
             "lab",
             "simulator",
         ],

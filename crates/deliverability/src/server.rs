@@ -24,7 +24,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use store::StoreFault;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use web::{Document, Incoming, Listeners, Memory, Problem, Times};
+use web::{Certificate, Document, Incoming, Listeners, Memory, Problem, Times};
 
 use crate::config::Config;
 use crate::instance::{Instance, InstanceFault};
@@ -68,6 +68,7 @@ type Shared = Arc<App>;
 /// An instance that listens, and is not serving yet.
 pub struct Server {
     listeners: Listeners,
+    certificate: Option<Certificate>,
     app: Shared,
 }
 
@@ -77,15 +78,19 @@ impl Server {
     /// # Errors
     /// See [`StartFault`].
     pub fn start(config: Config, clock: Clock) -> Result<Self, StartFault> {
-        let tls = config.tls.as_ref().map(web::acceptor).transpose()?;
+        let certificate = config.tls.clone().map(Certificate::read).transpose()?;
         // Ports first: what is in use is said before anything moves.
         let times = Times { head: config.limits.head, answer_pause: ANSWER_PAUSE };
         let listeners = Listeners::bind(&config.listen, "the configuration")?;
-        let listeners = listeners.with_tls(tls).with_times(times);
+        let listeners = listeners.with_tls(certificate.clone()).with_times(times);
         let frequency = Frequency::new(config.limits.requests_per_minute);
         let instance = Arc::new(Instance::open(config, clock)?);
         let (memory, at_work) = (Memory::new(BODIES_MEMORY), Arc::new(Semaphore::new(AT_WORK)));
-        Ok(Self { listeners, app: Arc::new(App { instance, memory, at_work, frequency }) })
+        Ok(Self {
+            listeners,
+            certificate,
+            app: Arc::new(App { instance, memory, at_work, frequency }),
+        })
     }
 
     /// The addresses that are bound, with the ports that the system chose for port 0.
@@ -94,6 +99,12 @@ impl Server {
     /// The system does not tell.
     pub fn local_addresses(&self) -> std::io::Result<Vec<std::net::SocketAddr>> {
         self.listeners.local_addresses()
+    }
+
+    /// Its certificate, to be read again when it was renewed; `None`: it listens in clear.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.certificate.clone()
     }
 
     /// Serves until `shutdown`, and looks after roll-outs meanwhile.

@@ -19,4 +19,4 @@ pub use bearer::{TokenDigest, bearer_token};
 pub use body::{Document, Incoming, Memory, expect_json, from_json, media_type};
 pub use listening::{Listeners, Times};
 pub use problem::Problem;
-pub use tls::{CertificateFault, TlsFiles, acceptor};
+pub use tls::{Certificate, CertificateFault, TlsFiles};

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::patient::Patient;
+use crate::tls::Certificate;
 
 /// Connections at a time, over all listeners; more wait in the system's backlog.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -47,7 +48,7 @@ const SHUTDOWN_TIME: Duration = Duration::from_secs(30);
 /// Listeners, bound and not yet serving.
 pub struct Listeners {
     bound: Vec<StdListener>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
     times: Times,
 }
 
@@ -76,7 +77,7 @@ impl Listeners {
 
     /// Speaks TLS on all of them.
     #[must_use]
-    pub fn with_tls(self, tls: Option<TlsAcceptor>) -> Self {
+    pub fn with_tls(self, tls: Option<Certificate>) -> Self {
         Self { tls, ..self }
     }
 
@@ -138,7 +139,7 @@ impl Listeners {
 /// One listener at work.
 struct Listening {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificate>,
     times: Times,
     router: Router,
     room: Arc<Semaphore>,
@@ -162,7 +163,11 @@ impl Listening {
                 // The semaphore is never closed.
                 None => return,
                 Some((place, Ok((stream, _)))) => {
-                    let (router, tls, times) = (self.router.clone(), self.tls.clone(), self.times);
+                    let (router, tls, times) = (
+                        self.router.clone(),
+                        self.tls.as_ref().map(Certificate::current),
+                        self.times,
+                    );
                     let (shutdown, end) = (self.shutdown.clone(), self.end.clone());
                     self.connections.spawn(async move {
                         // Small answers should not wait for each other; where the system refuses, they are

@@ -1,7 +1,7 @@
 //! The certificate of a listener: TLS 1.2 and 1.3 by rustls with aws-lc-rs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -27,11 +27,41 @@ pub struct CertificateFault {
     pub why: String,
 }
 
-/// Reads the files.
-///
-/// # Errors
-/// A file cannot be read, holds something else, or key and certificate do not belong together.
-pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, CertificateFault> {
+/// The certificate of listeners, which another one can take the place of while they serve.
+#[derive(Clone)]
+pub struct Certificate {
+    files: TlsFiles,
+    acceptor: Arc<RwLock<TlsAcceptor>>,
+}
+
+impl Certificate {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file cannot be read, holds something else, or key and certificate do not belong together.
+    pub fn read(files: TlsFiles) -> Result<Self, CertificateFault> {
+        let acceptor = Arc::new(RwLock::new(acceptor(&files)?));
+        Ok(Self { files, acceptor })
+    }
+
+    /// Reads the files again, as after a renewal. Connections that are open stay as they are.
+    ///
+    /// # Errors
+    /// As [`Certificate::read`]; then the certificate before stays.
+    pub fn read_again(&self) -> Result<(), CertificateFault> {
+        let new = acceptor(&self.files)?;
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// For the next handshake.
+    pub(crate) fn current(&self) -> TlsAcceptor {
+        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// TLS with what is in the files.
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, CertificateFault> {
     let fault = |path: &PathBuf, why: String| CertificateFault { path: path.clone(), why };
     let chain = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -13,7 +13,7 @@ use clap::Args;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use node::config::Secret;
@@ -192,6 +192,11 @@ impl InstanceClient {
             .header(USER_AGENT, concat!("mailweir/", env!("CARGO_PKG_VERSION")))
             .header(AUTHORIZATION, format!("Bearer {}", self.token.expose()));
         for (name, value) in &asked.fields {
+            // Octets, because a reason may be in any language.
+            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+                let shown = crate::output::printable(value);
+                Failure::environment(format!("`{shown}` is not one line of text"))
+            })?;
             request = request.header(*name, value);
         }
         let request = request.body(Full::new(asked.body)).map_err(broken)?;

@@ -1,4 +1,6 @@
 //! `mailweir deliverability serve` and `token`.
+//!
+//! SIGTERM and SIGINT end an instance in order; SIGHUP has it read its certificate again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use node::config::LogFormat;
 use node::deliverability::keys::write_new;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use web::Certificate;
 
 use super::broken;
 use crate::exit::{Ended, Failure, Outcome};
@@ -78,18 +81,27 @@ async fn run(config: Config) -> Ended {
     }
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let certificate = server.certificate();
     let stop = CancellationToken::new();
     let serving = server.run(stop.clone());
     tokio::pin!(serving);
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        ended = &mut serving => {
-            ended?;
-            return Ok(Outcome::Fine);
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                ended?;
+                return Ok(Outcome::Fine);
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => match certificate.as_ref().map(Certificate::read_again) {
+                None => tracing::info!("there is no certificate to be read again"),
+                Some(Ok(())) => tracing::info!("the certificate was read again"),
+                Some(Err(fault)) => tracing::error!("the certificate before stays: {fault}"),
+            },
         }
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
     tracing::info!("stopping: requests under way are finished");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

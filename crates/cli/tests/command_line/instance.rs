@@ -344,7 +344,7 @@ fn two_clients_follow_an_instance() {
     }
 
     // Back to the content of version 2, for all.
-    let why = ["--why", "3 was too much"];
+    let why = ["--why", "3 war zu groß"];
     let words = ["revert", "2", "--key", "instance.key", "--out", "4.bundle"];
     publisher.does(&[&words[..], &why[..]].concat());
     for client in clients {

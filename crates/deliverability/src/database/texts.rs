@@ -51,10 +51,7 @@ pub struct RecordedText {
 }
 
 fn key_of(row: &Row<'_>, place: usize) -> rusqlite::Result<Key> {
-    let octets: [u8; 16] = row.get(place)?;
-    let digits: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    // Sixteen octets are 32 digits, always.
-    Ok(Key::from_hex(&digits).unwrap_or_else(|| Key::of("")))
+    row.get(place).map(Key::from_octets)
 }
 
 fn recorded(row: &Row<'_>) -> rusqlite::Result<RecordedText> {

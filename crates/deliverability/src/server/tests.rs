@@ -16,6 +16,7 @@ struct Served {
     address: SocketAddr,
     key: TestKey,
     clock: TestClock,
+    certificate: Option<Certificate>,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<std::io::Result<()>>,
     folder: tempfile::TempDir,
@@ -57,9 +58,9 @@ impl Served {
         let (key, clock) = (TestKey::of(1), TestClock::new());
         let server = Server::start(config(folder.path(), &key, lines), clock.clock()).unwrap();
         let address = server.local_addresses().unwrap()[0];
-        let stop = CancellationToken::new();
+        let (stop, certificate) = (CancellationToken::new(), server.certificate());
         let running = tokio::spawn(server.run(stop.clone()));
-        Self { address, key, clock, stop, running, folder }
+        Self { address, key, clock, certificate, stop, running, folder }
     }
 
     async fn ask(&self, line: &str, token: &str, fields: &str, body: &[u8]) -> Answer {
@@ -365,6 +366,17 @@ async fn over_tls() {
     let answer = asked(stream, "GET /v1/rollout", PUBLISHER, "", b"").await;
     assert_eq!((answer.status, answer.json()["clients"].as_u64()), (200, Some(0)));
     assert!(connect(rustls::RootCertStore::empty()).await.is_err());
+    // Renewed: half of it is not taken, all of it is.
+    let renewed = rcgen::generate_simple_self_signed(["rules.example".to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(renewed.cert.der().clone()).unwrap();
+    let (folder, certificate) = (served.folder.path(), served.certificate.as_ref().unwrap());
+    std::fs::write(folder.join("cert.pem"), renewed.cert.pem()).unwrap();
+    assert!(certificate.read_again().is_err());
+    assert!(connect(roots.clone()).await.is_err());
+    std::fs::write(folder.join("key.pem"), renewed.signing_key.serialize_pem()).unwrap();
+    certificate.read_again().unwrap();
+    assert!(connect(roots).await.is_ok());
     // In clear nothing is answered, and a handshake that does not come is given up.
     let mut clear = TcpStream::connect(served.address).await.unwrap();
     clear.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").await.unwrap();

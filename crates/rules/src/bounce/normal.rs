@@ -35,6 +35,12 @@ impl Key {
         &self.0
     }
 
+    /// The key with these octets.
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
+
     /// Reads 32 hexadecimal digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
