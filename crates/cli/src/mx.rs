@@ -40,6 +40,8 @@ enum MxCommand {
     Simulate(simulate::SimulateArguments),
     /// Levels: how hard the figures are pressed; show, set, history, undo
     Level(level::LevelArguments),
+    /// The same as `mailweir warmup`: plan, status, and the planner's proposals about levels
+    Warmup(crate::warmup::WarmupArguments),
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +77,7 @@ pub fn run(globals: &Globals, arguments: MxArguments) -> Ended {
         MxCommand::Explain(arguments) => explain::run(globals, &arguments),
         MxCommand::Simulate(arguments) => simulate::run(globals, &arguments),
         MxCommand::Level(arguments) => level::run(globals, arguments),
+        MxCommand::Warmup(arguments) => crate::warmup::run(globals, arguments),
     }
 }
 

@@ -76,6 +76,28 @@ pub fn fits(rows: &Table, width: Option<u16>) -> bool {
     free.lines().all(|line| line.trim_end().chars().count() <= usize::from(width))
 }
 
+/// A text broken at blanks so that it fits behind `indent` columns; further lines are indented so far.
+#[must_use]
+pub fn behind(indent: usize, text: &str, terminal: Option<u16>) -> String {
+    let Some(width) = terminal.map(usize::from).filter(|width| *width > indent + 20) else {
+        return text.to_owned();
+    };
+    let (mut out, mut used) = (String::new(), indent);
+    for word in text.split(' ') {
+        let long = word.chars().count();
+        if used > indent && used + 1 + long > width {
+            out += &format!("\n{:indent$}", "");
+            used = indent;
+        } else if used > indent {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += long;
+    }
+    out
+}
+
 /// A number with thousands separated: `140,000`.
 #[must_use]
 pub fn number(number: u64) -> String {
@@ -199,6 +221,16 @@ mod tests {
             assert_eq!(moment_ahead(Some(&micros.into()), now), wanted);
         }
         assert_eq!(moment_ahead(None, now), "-");
+    }
+
+    #[test]
+    fn texts_are_broken_at_blanks_behind_their_indent() {
+        let text = "held to 2: a hard figure that no level passes";
+        assert_eq!(behind(4, text, None), text);
+        assert_eq!(behind(4, text, Some(30)), "held to 2: a hard figure\n    that no level passes");
+        let word = "x".repeat(50);
+        assert_eq!(behind(4, &word, Some(30)), word, "a word is never broken");
+        assert_eq!(behind(40, text, Some(30)), text, "no room at all");
     }
 
     #[test]

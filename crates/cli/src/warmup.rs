@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{number, print, print_json, table};
+use crate::output::{behind, number, print, print_json, table, terminal_width};
 use crate::quarantine::text::{second, word};
 
 /// `mailweir warmup`
@@ -215,16 +215,20 @@ fn plan_text(plan: &WarmUpPlan) -> String {
     }
     let reached = schedule.iter().find(|day| day.reaches_goal);
     let reached = reached.map_or_else(|| "never".to_owned(), |day| day.day.to_string());
+    let reached = format!(
+        "{} a day are reached on {reached}, if every day has mail and keeps its guards (complaints under 0.3 %, \
+         put off under 20 %, unknown users under 3 %). After {} days without mail it begins anew.",
+        number(plan.goal_per_day.into()),
+        plan.rewarm_after_days,
+    );
     format!(
-        "source {}: {} an hour times {:.2} a day, from {}\n\n{rows}\n\n{} a day are reached on {reached}, \
-         if every day has mail and keeps its guards\n(complaints under 0.3 %, put off under 20 %, unknown users under 3 %).\n\
-         After {} days without mail it begins anew.\n",
+        "source {}: {} an hour times {:.2} a day, from {}\n\n{rows}\n\n{}\n",
         plan.source.0,
         plan.first_per_hour,
         f64::from(plan.growth_percent) / 100.0,
         plan.start,
-        number(plan.goal_per_day.into()),
-        plan.rewarm_after_days,
+        // A line of more than 100 columns is long in a file too.
+        behind(0, &reached, terminal_width().or(Some(100))),
     )
 }
 
@@ -383,7 +387,7 @@ fn levels_text(levels: &[Value]) -> String {
             text,
             "source {source} at {rule}, level {level}: {} ({sure:.1} % sure)\n  {}",
             word(one, "move"),
-            word(one, "why")
+            behind(2, &word(one, "why"), terminal_width())
         );
     }
     if text.is_empty() { text } else { format!("{text}\n") }

@@ -5,7 +5,7 @@
 //! guard is carried out at once unless it is `"none"`. Every proposal keeps its figures and what became of it.
 //!
 //! **How.** The engine's thread counts attempts per source, rule and day ([`TallyBook`]); a task writes the counts to
-//! the store every ten seconds, sees to the caps, and asks the planner once an hour. Plans and proposals are one
+//! the store every ten seconds, sees to the caps, and asks the planner a minute after the start and once an hour. Plans and proposals are one
 //! value of the store, written whole.
 //!
 //! **What may be lost.** A crash loses at most ten seconds of the planner's counts. No limit rests on them: the
@@ -37,6 +37,8 @@ pub(crate) use tally::{TALLIES, TallyBook};
 
 /// How often counts are stored and caps looked after.
 const ROUND: Duration = Duration::from_secs(10);
+/// How soon after the start the planner is asked.
+const FIRST_ASK: Duration = Duration::from_secs(60);
 /// How often the planner is asked.
 const ASK_EVERY: Duration = Duration::from_secs(3_600);
 /// For so long a raise that was rejected is not proposed again.
@@ -253,7 +255,16 @@ impl Questions {
             subject: LevelSubject::Source(proposal.source),
             rule: Some(proposal.rule.clone()),
         };
-        let change = LevelChange::set(scope, proposal.to, None, self.now());
+        let now = self.now();
+        let until = match proposal.step {
+            Move::Lower => {
+                let here = (proposal.source, proposal.rule.as_str());
+                let decisions = self.level_decisions().await?;
+                decisions.end_of_fall(&self.configured_levels(), here, proposal.to, now)
+            }
+            Move::Raise | Move::Hold => None,
+        };
+        let change = LevelChange::Set { scope, level: proposal.to, until };
         // The figures may be more words than a decision keeps.
         let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
         Ok(self.decide_level(change, who, &why).await?.number)
@@ -405,7 +416,8 @@ pub enum Steering {
 
 /// Sees to counts, caps, ends of levels and proposals for as long as the node lives.
 pub(crate) async fn keep_up(questions: Questions) {
-    let mut ask_at = questions.now() + ASK_EVERY;
+    // Soon after the start, so that a node which starts often asks all the same.
+    let mut ask_at = questions.now() + FIRST_ASK;
     let mut day = Day::of(questions.now());
     loop {
         let now = questions.now();

@@ -408,7 +408,8 @@ impl Ledger {
         Ok(Entered { path, source, source_limit, caps, line })
     }
 
-    /// The line of a source that is warmed up at the provider of a path, made if need be.
+    /// The line of a source that is warmed up at the provider of a path, made if need be. A line that is there goes on
+    /// counting when the source has no caps any more, so that caps which come back within the day find all of it.
     fn enter_line(
         &mut self,
         now: Timestamp,
@@ -416,13 +417,18 @@ impl Ledger {
         source: SourceId,
         mx_host: &str,
     ) -> Result<Option<Arc<str>>, Wait> {
-        if self.days.caps_of(source).is_none() {
+        let warmed = self.days.caps_of(source).is_some();
+        if !warmed && self.days.lines.is_empty() {
             return Ok(None);
         }
         let hosts = &self.accounts.paths.get(path).hosts;
         let Some(host) = hosts.iter().find(|host| &*host.name == mx_host) else { return Ok(None) };
         let rule = Arc::clone(&self.accounts.budgets.get(host.budget).key.rule);
-        if !self.days.lines.contains_key(&(source, Arc::clone(&rule))) {
+        let known = self.days.lines.contains_key(&(source, Arc::clone(&rule)));
+        if !warmed {
+            return Ok(known.then_some(rule));
+        }
+        if !known {
             self.make_room(now, |ledger| (ledger.days.lines.len(), ledger.settings.max_caps))?;
             self.days.open_line(source, &rule, &self.accounts, &mut self.pending);
         }

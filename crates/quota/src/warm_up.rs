@@ -11,8 +11,9 @@
 //!
 //! A day is 145 consecutive ticks of ten minutes: 86,400 s touch at most so many. What a source sends
 //! is counted for every source, with caps or without, so that caps that come later find the
-//! last day. A provider's line is counted while the source has caps, under the name of its rule,
-//! and begins with what the paths of that rule sent in the last hour.
+//! last day. A provider's line is begun while the source has caps, under the name of its rule,
+//! with what the paths of that rule sent in the last hour, and goes on when the caps are gone: those that come
+//! back within the day find all of it.
 //!
 //! # What it does not promise
 //!

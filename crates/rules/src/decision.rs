@@ -23,10 +23,12 @@ use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
-use crate::levels::Levels;
+use crate::levels::{LevelOrigin, Levels};
 
 /// How long [`Level::Boost`] lasts when nothing else is said.
 pub const BOOST_LASTS: Duration = Duration::from_secs(24 * 3_600);
+/// The shortest that a decision with an end may last.
+const LASTS_LEAST: Duration = Duration::from_secs(60);
 /// The longest that a decision with an end may last.
 const LASTS_MOST: Duration = Duration::from_secs(366 * 86_400);
 /// The longest that Boost may last.
@@ -228,7 +230,8 @@ impl LevelDecisions {
         match &change {
             LevelChange::Set { level, until, .. } => {
                 let most = if *level == Level::Boost { BOOST_LASTS_MOST } else { LASTS_MOST };
-                let least = Duration::from_secs(60);
+                // The end was reckoned when the request came, a moment before now.
+                let least = LASTS_LEAST - Duration::from_secs(10);
                 let good = match until {
                     Some(until) => (least..=most).contains(&until.since(now)),
                     None => *level != Level::Boost,
@@ -317,6 +320,51 @@ impl LevelDecisions {
             }
         }
         levels
+    }
+
+    /// When a level to which a source falls at a rule should end by itself; `None`: not before another decision.
+    ///
+    /// It ends with what it takes the place of: otherwise a fall from Boost would outlast Boost, and hold the source
+    /// higher than it was before. But it does not end where a higher level than `to` would come after it, other than
+    /// Custom, for which the operator answers.
+    #[must_use]
+    pub fn end_of_fall(
+        &self,
+        configured: &Levels,
+        (source, rule): (SourceId, &str),
+        to: Level,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let held = self.over(configured, now);
+        let (level, origin) = held.of(rule, source);
+        let mine =
+            |name: &String| held.affinities.get(name).is_some_and(|all| all.contains(&source));
+        let decides = |scope: &LevelScope| {
+            let at = scope.rule.is_some();
+            scope.rule.as_ref().is_none_or(|name| name == rule)
+                && match (&scope.subject, origin) {
+                    (LevelSubject::Source(one), LevelOrigin::SourceAndRule) => at && *one == source,
+                    (LevelSubject::Affinity(name), LevelOrigin::AffinityAndRule) => {
+                        at && mine(name)
+                    }
+                    (LevelSubject::Everything, LevelOrigin::Rule) => at,
+                    (LevelSubject::Source(one), LevelOrigin::Source) => !at && *one == source,
+                    (LevelSubject::Affinity(name), LevelOrigin::Affinity) => !at && mine(name),
+                    (LevelSubject::Everything, LevelOrigin::Default) => !at,
+                    _ => false,
+                }
+        };
+        let ends = self.standings(now).into_iter().filter_map(|(one, state)| match &one.change {
+            LevelChange::Set { scope, level: set, until } if decides(scope) && *set == level => {
+                (state == DecisionStanding::InForce).then_some(*until)?
+            }
+            _ => None,
+        });
+        let end = ends.min()?;
+        let after = self.over(configured, end).of(rule, source).0;
+        let may_end = after <= to || after == Level::Custom;
+        // A decision lasts a minute at least, and one that is nearly over is not worth less.
+        may_end.then(|| end.max(now + LASTS_LEAST))
     }
 
     /// The next moment after `now` at which [`LevelDecisions::over`] may answer otherwise.

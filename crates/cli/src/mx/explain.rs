@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use clap::Args;
 use mail::id::SourceId;
 use node::config::{Config, SourceConfig};
-use rules::{Level, SourceSet};
+use rules::{Level, Levels, SourceSet};
 
 use super::{live, text};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::Globals;
+use crate::globals::{Globals, rule_set};
 use crate::output::{print, print_json};
 
 mod answer;
@@ -172,14 +172,55 @@ fn configured_source(source: &SourceConfig, domain: Option<&str>) -> ExplainedSo
     }
 }
 
+/// The levels of the running node, with what was decided since it started; `None`: no node answers, or the options
+/// say another level. With them comes what is to be said about it.
+///
+/// # Errors
+/// The address of the node cannot be meant.
+async fn levels_in_force(
+    globals: &Globals,
+    arguments: &MxExplainArguments,
+    config: Option<&Config>,
+) -> Result<(Option<Levels>, Vec<String>), Failure> {
+    let listens = config.is_some_and(|config| !config.http.listen.is_empty());
+    let askable = arguments.node.url.is_some() || listens;
+    if arguments.offline || arguments.level.is_some() || !askable {
+        return Ok((None, Vec::new()));
+    }
+    let client = NodeClient::new(globals, &arguments.node)?;
+    let configured = "the levels are those of the configuration, without later decisions";
+    Ok(match client.get_if_running(&["levels"]).await {
+        Ok(None) => (None, Vec::new()),
+        Ok(Some(mut answer)) => {
+            let held = answer.get_mut("in_force").map(serde_json::Value::take).unwrap_or_default();
+            match serde_json::from_value(held) {
+                Ok(levels) => (Some(levels), Vec::new()),
+                Err(fault) => (
+                    None,
+                    vec![format!("the node's levels cannot be read ({fault}): {configured}")],
+                ),
+            }
+        }
+        Err(fault) => (None, vec![format!("{fault}: {configured}")]),
+    })
+}
+
 /// Carries the command out.
 ///
 /// # Errors
 /// Unreadable question, faults in configuration or rules.
 pub fn run(globals: &Globals, arguments: &MxExplainArguments) -> Ended {
     let config = globals.load_without_secrets()?;
-    let rules = super::rules_for(config.as_ref(), arguments.rules.as_deref(), arguments.level)?;
     let runtime = crate::runtime()?;
+    let (held, mut notes) =
+        runtime.block_on(levels_in_force(globals, arguments, config.as_ref()))?;
+    let rules = match held {
+        Some(levels) => {
+            let configured = config.as_ref().and_then(|config| config.rules.mx.as_deref());
+            rule_set(arguments.rules.as_deref().or(configured), &levels)?
+        }
+        None => super::rules_for(config.as_ref(), arguments.rules.as_deref(), arguments.level)?,
+    };
     let found = if arguments.mx_host {
         let (name, _) = name_of(&arguments.what)?;
         Found {
@@ -203,6 +244,7 @@ pub fn run(globals: &Globals, arguments: &MxExplainArguments) -> Ended {
         .zip(config.as_ref())
         .is_some_and(|(domain, config)| config.relay_for(domain).is_some());
     let mut explained = explain(&rules, &sources, found);
+    explained.notes.append(&mut notes);
     if is_relay {
         explained.notes.push("a [[relay]] of the configuration stands in for its MX hosts".into());
     }

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
 use mail::id::SourceId;
-use rules::{Level, Levels};
+use rules::{Level, LevelOrigin, Levels};
 use serde_json::{Map, Value, json};
 
 use crate::client::{CallFault, NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{moment, number, print, print_json, printable, say};
+use crate::output::{behind, moment, number, print, print_json, printable, say, terminal_width};
 use crate::quarantine::text::{second, word};
 
 /// Figures in the table, with their names in 14 columns.
@@ -21,8 +21,12 @@ const FIGURES: [(&str, &str); 5] = [
     ("connections_per_minute", "conn. a minute"),
     ("min_interval", "interval ms"),
 ];
-/// Width of the lists of names.
+/// Width of the table where there is room for it.
 const WIDTH: usize = 98;
+/// Columns for the name of a rule; a longer one has a line of its own.
+const NAME_WIDTH: usize = 20;
+/// Width of the narrower one.
+const NARROW: usize = 79;
 
 /// `mailweir mx level`
 #[derive(Debug, Args)]
@@ -255,8 +259,11 @@ fn show(globals: &Globals, arguments: &ShowArguments) -> Ended {
     let rules = answer.get("rules").and_then(Value::as_array).cloned().unwrap_or_default();
     let held = levels.get("in_force").unwrap_or(&levels);
     match (&arguments.rule, rules.first()) {
-        (Some(_), Some(rule)) => print(&detail_text(rule))?,
-        _ => print(&format!("{}\n{}", levels_text(held), show_text(&rules, arguments.all)))?,
+        (Some(_), Some(rule)) => print(&detail_text(rule, terminal_width()))?,
+        _ => {
+            let text = show_text(&rules, arguments.all, terminal_width());
+            print(&format!("{}\n{text}", levels_text(held)))?;
+        }
     }
     Ok(Outcome::Fine)
 }
@@ -314,10 +321,15 @@ fn inherits_all(rule: &Value) -> bool {
     !own
 }
 
-fn show_text(rules: &[Value], all: bool) -> String {
+fn show_text(rules: &[Value], all: bool, terminal: Option<u16>) -> String {
     let names = Level::ALL.map(Level::word);
-    let mut rows = line("rule", "figure", &names, "from");
-    rows += &format!("{}\n", "─".repeat(WIDTH - 1));
+    let narrow = terminal.is_some_and(|width| usize::from(width) < WIDTH);
+    let width = if narrow { NARROW } else { WIDTH };
+    let mut rows = match narrow {
+        true => narrow_line("rule, figure", &names, "from"),
+        false => line("rule", "figure", &names, "from"),
+    };
+    rows += &format!("{}\n", "─".repeat(width - 1));
     let (mut inheriting, mut held) = (Vec::new(), false);
     for rule in rules {
         let name = word(rule, "rule");
@@ -325,12 +337,19 @@ fn show_text(rules: &[Value], all: bool) -> String {
             inheriting.push(name);
             continue;
         }
-        let mut first = Some(name);
+        let mut first = Some(name.clone());
+        if narrow || name.chars().count() > NAME_WIDTH {
+            let _ = writeln!(rows, "{}", printable(&name));
+            first = None;
+        }
         for figure in rule.get("figures").and_then(Value::as_array).into_iter().flatten() {
             let (levels, from) = row(figure);
             held |= levels.iter().any(|cell| cell.ends_with(['!', '^']));
             let name = first.take().unwrap_or_default();
-            rows += &line(&name, &figure_name(figure), &levels, &from);
+            rows += &match narrow {
+                true => narrow_line(&format!("  {}", figure_name(figure)), &levels, &from),
+                false => line(&name, &figure_name(figure), &levels, &from),
+            };
         }
     }
     let mut text = rows;
@@ -338,34 +357,43 @@ fn show_text(rules: &[Value], all: bool) -> String {
         text += "\n!  held down by a hard or published figure, which no level passes\n";
         text += "^  held down by the 100 connections per source and provider\n";
     }
-    text +=
-        "=  stated for this level; every other figure is multiplied by the level, rounded down\n";
+    let stated =
+        "stated for this level; every other figure is multiplied by the level, rounded down";
+    let _ = writeln!(text, "=  {}", behind(3, stated, terminal));
     if !inheriting.is_empty() {
-        let _ = writeln!(
-            text,
-            "\n{} rules state no figure of their own and have those of the rule default (--all shows them):",
+        let said = format!(
+            "{} rules state no figure of their own and have those of the rule default (--all shows them):",
             number(inheriting.len() as u64)
         );
-        text += &folded(&inheriting);
+        let _ = writeln!(text, "\n{}", behind(0, &said, terminal));
+        text += &folded(&inheriting, width);
     }
     text
 }
 
-/// A line of the table. Its columns have the width of the longest shipped names, so that it fits 100 columns; the
-/// terminal has no say in it.
+/// A line of the table. It fits 100 columns.
 fn line<Cell: AsRef<str>>(rule: &str, figure: &str, levels: &[Cell], from: &str) -> String {
-    let mut text = format!("{rule:<20} {figure:<14}");
+    let mut text = format!("{rule:<NAME_WIDTH$} {figure:<14}");
     for (cell, width) in levels.iter().zip([8, 8, 8, 10, 9, 8]) {
         let _ = write!(text, "{:>width$}", cell.as_ref());
     }
     format!("{text}  {from}\n")
 }
 
-/// Names in lines of [`WIDTH`].
-fn folded(names: &[String]) -> String {
+/// A line of the table for 80 columns, where the name of the rule has a line of its own.
+fn narrow_line<Cell: AsRef<str>>(figure: &str, levels: &[Cell], from: &str) -> String {
+    let mut text = format!("{figure:<16}");
+    for (cell, width) in levels.iter().zip([7, 8, 8, 11, 9, 8]) {
+        let _ = write!(text, "{:>width$}", cell.as_ref());
+    }
+    format!("{text}  {from}\n")
+}
+
+/// Names in lines of this width.
+fn folded(names: &[String], width: usize) -> String {
     let (mut text, mut line) = (String::new(), String::from(" "));
     for name in names {
-        if line.chars().count() + name.chars().count() + 2 > WIDTH {
+        if line.chars().count() + name.chars().count() + 2 > width {
             text += &format!("{line}\n");
             line = String::from(" ");
         }
@@ -402,7 +430,7 @@ fn row(figure: &Value) -> (Vec<String>, String) {
     (cells, from)
 }
 
-fn detail_text(rule: &Value) -> String {
+fn detail_text(rule: &Value, terminal: Option<u16>) -> String {
     let mut text = format!(
         "rule {} ({}), {}, scope {}\n",
         word(rule, "rule"),
@@ -411,20 +439,24 @@ fn detail_text(rule: &Value) -> String {
         word(rule, "scope")
     );
     if let Some(Value::Array(held)) = rule.get("in_force") {
-        let words: Vec<String> = held.iter().map(plain).collect();
-        let _ = writeln!(text, "level in force: {}", words.join(", set for: "));
+        let level = held.first().map(plain).unwrap_or_default();
+        let origin = held.get(1).cloned().unwrap_or_default();
+        let words = serde_json::from_value(origin.clone()).map(LevelOrigin::words);
+        let words = words.map_or_else(|_| plain(&origin), str::to_owned);
+        let _ = writeln!(text, "level in force: {level} ({words})");
     }
     for figure in rule.get("figures").and_then(Value::as_array).into_iter().flatten() {
         let _ = writeln!(text, "\n{}", figure_name(figure));
         for one in figure.get("levels").and_then(Value::as_array).into_iter().flatten() {
             let value = one.get("value").and_then(Value::as_u64).unwrap_or(0);
             let level = word(one, "level");
-            let _ = writeln!(text, "  {level:<10} {:>7}  {}", number(value), word(one, "why"));
+            let why = behind(22, &word(one, "why"), terminal);
+            let _ = writeln!(text, "  {level:<10} {:>7}  {why}", number(value));
         }
     }
     let figures = word(rule, "source_of_figures");
     if figures != "-" && !figures.is_empty() {
-        let _ = writeln!(text, "\nfigures from: {figures}");
+        let _ = writeln!(text, "\nfigures from: {}", behind(14, &figures, terminal));
     }
     text
 }
@@ -442,7 +474,7 @@ mod tests {
     #[test]
     fn the_table_fits_100_columns_and_names_every_rule() {
         let rules = shipped();
-        let text = show_text(&rules, false);
+        let text = show_text(&rules, false, None);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         for rule in &rules {
             assert!(text.contains(&word(rule, "rule")), "{}", word(rule, "rule"));
@@ -455,8 +487,34 @@ mod tests {
         assert_eq!(words, ["orange", "connections", "1", "2", "2", "2!", "2!", "2", "stated"]);
         let words: Vec<&str> = line("default").split_whitespace().collect();
         assert_eq!(words, ["default", "connections", "3", "10", "14", "20", "28", "10", "stated"]);
-        let detail = detail_text(rules.iter().find(|rule| word(rule, "rule") == "orange").unwrap());
+        let orange = rules.iter().find(|rule| word(rule, "rule") == "orange").unwrap();
+        let detail = detail_text(orange, None);
         assert!(detail.contains("a hard figure of this rule that no level passes"), "{detail}");
+    }
+
+    #[test]
+    fn everything_fits_the_terminal() {
+        let rules = shipped();
+        for width in [80, 97, 98, 120] {
+            for text in
+                [show_text(&rules, true, Some(width)), show_text(&rules, false, Some(width))]
+            {
+                let long = text.lines().find(|line| line.chars().count() > usize::from(width));
+                assert_eq!(long, None, "{width}");
+            }
+            for rule in &rules {
+                let text = detail_text(rule, Some(width));
+                let long =
+                    text.lines().skip(1).find(|line| line.chars().count() > usize::from(width));
+                assert_eq!(long, None, "{width}");
+            }
+        }
+        let narrow = show_text(&rules, false, Some(80));
+        let mut lines = narrow.lines().skip_while(|line| *line != "orange").skip(1);
+        let words: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+        assert_eq!(words, ["connections", "1", "2", "2", "2!", "2!", "2", "stated"]);
+        let google = detail_text(&rules[0], None);
+        assert!(google.contains("level in force: normal (the general one)"), "{google}");
     }
 
     #[test]

@@ -126,7 +126,10 @@ pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
         proposal(Move::Hold, evidence.level, guards, confidence, why)
     };
     let Some(next) = above(evidence.level) else {
-        let why = format!("above {} there is only boost, which people set", evidence.level);
+        let why = match evidence.level {
+            Level::Boost => "boost is the highest level, and ends by itself".to_owned(),
+            level => format!("above {level} there is only boost, which people set"),
+        };
         return hold(held, why);
     };
     if let Some(changed) = evidence.changed_at.filter(|changed| *changed + RAISE_PAUSE > now) {

@@ -574,6 +574,10 @@ fn caps_that_come_later_find_the_day_and_survive_a_restart() {
         assert_eq!(granted(ask(&mut ledger, now, path(2, 3), 99)).count, 99);
         ledger.replace_warm_up(now, Arc::default());
         assert_eq!(granted(ask(&mut ledger, now, path(1, 3), 99)).count, 99);
+        // Caps that come back within the day find at the provider what was sent meanwhile.
+        ledger.replace_warm_up(now, warm_up(1, caps.clone()));
+        assert_eq!(ledger.source_days(now)[0].providers[0].used_in_day, 149);
+        assert_eq!(waits(ask(&mut ledger, now, path(1, 3), 1)).used, 149);
     }
 }
 

@@ -51,6 +51,70 @@ fn boost_ends_by_itself_and_falls_back_to_what_held_before() {
     assert_eq!(level(&decisions.as_of(hours(30)), 30), Level::Boost);
 }
 
+/// What a fall takes the place of decides how long it holds.
+#[test]
+fn a_fall_ends_with_boost_unless_something_higher_comes_after_it() {
+    let at_google =
+        LevelScope { subject: LevelSubject::Source(SourceId(3)), rule: Some("google".to_owned()) };
+    for (configured, scope, level, lasts, to, wanted) in [
+        // Boost for a day over normal: the fall is over with it.
+        (Level::Normal, everything(), Level::Boost, Some(24), Level::VeryFast, Some(hours(24))),
+        (Level::Normal, source(3), Level::Boost, Some(24), Level::VeryFast, Some(hours(24))),
+        (
+            Level::Normal,
+            at_google.clone(),
+            Level::Boost,
+            Some(24),
+            Level::VeryFast,
+            Some(hours(24)),
+        ),
+        // Very fast comes after it, from which it fell.
+        (Level::VeryFast, everything(), Level::Boost, Some(24), Level::Fast, None),
+        (Level::VeryFast, everything(), Level::Boost, Some(24), Level::VeryFast, Some(hours(24))),
+        (Level::Custom, everything(), Level::Boost, Some(24), Level::VeryFast, Some(hours(24))),
+        // No end, so there is none for the fall.
+        (Level::Normal, everything(), Level::Fast, None, Level::Normal, None),
+        // Another source's decision says nothing about this one.
+        (Level::Fast, source(4), Level::Boost, Some(24), Level::Normal, None),
+    ] {
+        let mut decisions = LevelDecisions::default();
+        let lasts = lasts.map(|hours| Duration::from_secs(hours * 3_600));
+        let change = LevelChange::set(scope.clone(), level, lasts, START);
+        decisions.decide(change, "ann", "sale", START).unwrap();
+        let configured = Levels::all(configured);
+        let google = (SourceId(3), "google");
+        let found = decisions.end_of_fall(&configured, google, to, START);
+        assert_eq!(found, wanted, "{configured:?} {scope} {level} {to}");
+        // Whatever it says can be decided, and is never higher afterwards than what would hold without the fall.
+        let fall = LevelChange::Set { scope: at_google.clone(), level: to, until: found };
+        let mut fallen = decisions.clone();
+        fallen.decide(fall, "planner", "a guard", START).unwrap();
+        for hour in [0, 12, 24, 99] {
+            let of = |all: &LevelDecisions| {
+                all.over(&configured, hours(hour)).of("google", SourceId(3)).0
+            };
+            assert!(of(&fallen) <= of(&decisions), "{scope} {level} {to} {hour}");
+        }
+    }
+    // Just before its end, a fall holds a minute.
+    let mut decisions = LevelDecisions::default();
+    set(&mut decisions, Level::Boost, Some(1), 0);
+    let late = hours(1) + Duration::ZERO;
+    let almost = Timestamp::from_micros(late.as_micros() - 1_000_000);
+    let end =
+        decisions.end_of_fall(&Levels::default(), (SourceId(1), "google"), Level::VeryFast, almost);
+    assert_eq!(end, Some(almost + Duration::from_secs(60)));
+}
+
+#[test]
+fn a_minute_is_accepted_though_the_request_took_a_moment() {
+    let mut decisions = LevelDecisions::default();
+    let change = LevelChange::set(everything(), Level::Boost, Some(Duration::from_secs(60)), START);
+    assert!(decisions.decide(change, "ann", "a test", START + Duration::from_secs(2)).is_ok());
+    let change = LevelChange::set(everything(), Level::Boost, Some(Duration::from_secs(5)), START);
+    assert!(decisions.decide(change, "ann", "a test", START).is_err());
+}
+
 #[test]
 fn what_is_undone_can_be_redone() {
     let mut decisions = LevelDecisions::default();
@@ -123,7 +187,7 @@ fn what_cannot_be_meant_is_refused() {
         refused(boost(Duration::from_secs(8 * 86_400)), "ann", "x"),
         "boost can be set for a minute to 7 days"
     );
-    refused(boost(Duration::from_secs(59)), "ann", "x");
+    refused(boost(Duration::from_secs(49)), "ann", "x");
     let endless = LevelChange::Set { scope: everything(), level: Level::Boost, until: None };
     refused(endless, "ann", "x");
     assert_eq!(refused(fine(), "ann", "  "), "say why in 1 to 1000 characters, without line ends");
