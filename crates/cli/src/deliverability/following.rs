@@ -148,7 +148,7 @@ fn instance_words(instance: &Value) -> String {
     if let error @ Value::Object(_) = &instance["last_error"] {
         let _ = writeln!(
             words,
-            "NO CONTACT, {} failures: {} ({}, {})",
+            "NO CONTACT ({} in a row): {} ({}, {})",
             instance["failures"],
             text(&error["words"]),
             text(&error["fault"]),

@@ -218,7 +218,7 @@ impl SyncDesk {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut SyncRecord)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut SyncRecord)) {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

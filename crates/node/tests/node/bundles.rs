@@ -129,3 +129,93 @@ async fn reactions_of_a_bundle_come_and_go_with_it() {
     assert_eq!(questions.reactions().await.unwrap().in_force.len(), 1);
     node.shutdown().await;
 }
+
+/// An instance that answers every fetch with these octets, and everything else with 204.
+async fn instance(octets: std::sync::Arc<std::sync::Mutex<std::sync::Arc<[u8]>>>) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 8_192];
+            let read = stream.read(&mut head).await.unwrap_or(0);
+            let mut answer = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec();
+            if head[..read].starts_with(b"GET") {
+                let octets = std::sync::Arc::clone(&octets.lock().unwrap());
+                let fields = "content-type: application/vnd.mailweir.bundle\r\n";
+                let length = octets.len();
+                answer =
+                    format!("HTTP/1.1 200 OK\r\n{fields}content-length: {length}\r\n\r\n").into();
+                answer.extend_from_slice(&octets);
+            }
+            let _ = stream.write_all(&answer).await;
+        }
+    });
+    url
+}
+
+/// A bundle that does not fit on the disk changes nothing, and comes when there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_leaves_the_old_bundle_in_force_until_there_is_room() {
+    use mailweir_node::config::{InstanceConfig, Secret};
+    use mailweir_node::deliverability::{SyncOutcome, Target};
+    let world = World::one(97, Mood::default()).more("[limits]\nfree_disk_bytes = 0\n");
+    let Some(disk) = super::faults::SmallDisk::mount(world.path("data"), 64) else { return };
+    let key = SigningKey::generate().unwrap();
+    let served = std::sync::Arc::new(std::sync::Mutex::new(bundle(&key, 1, 30)));
+    let mut config = world.config();
+    config.rules.levels = rules::Levels::default();
+    config.deliverability.public_keys = vec![key.public()];
+    config.deliverability.instance = Some(InstanceConfig {
+        url: Target::parse_base(&instance(std::sync::Arc::clone(&served)).await).unwrap(),
+        token: Secret::new("a-token-of-this-client"),
+        tls_roots: None,
+        schedule: None,
+        jitter: Duration::ZERO,
+        allow_private: false,
+        share_unknown_texts: false,
+        connect_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(5),
+        total_timeout: Duration::from_secs(20),
+        max_bundle_bytes: 32 << 20,
+    });
+    let node = Node::start(config).unwrap();
+    let questions = node.questions();
+    let sync = async || {
+        let author = Author { who: "test".into(), why: "a full disk".into() };
+        questions.sync_bundle(author, false).await.unwrap()
+    };
+    let in_force = || questions.in_force().layer.published().map(|published| published.version);
+    assert_eq!(sync().await.outcome, SyncOutcome::Applied);
+    // Larger than what the database has left in its files.
+    let spam = |number: u32| format!("{}.spam.example\n", "x".repeat(40) + &number.to_string());
+    let mut domains: Vec<String> = (0..60_000).map(spam).collect();
+    domains.sort_unstable();
+    let sections = BTreeMap::from([(Kind::Suppression, domains.concat())]);
+    *served.lock().unwrap() = sealed(&key, 2, sections);
+    disk.fill();
+    let refused = sync().await;
+    assert_eq!(
+        (refused.outcome, refused.fault),
+        (SyncOutcome::Refused, Some("store")),
+        "{refused:?}"
+    );
+    assert_eq!(in_force(), Some(1));
+    let status = questions.instance().unwrap();
+    assert!(
+        status.failures > 0 && status.last_error.is_none(),
+        "to be asked again soon: {status:?}"
+    );
+    assert_eq!(questions.alerts().await.unwrap()[0].evidence, "store");
+    disk.free();
+    let applied = eventually("room", async || {
+        let synced = sync().await;
+        (synced.outcome == SyncOutcome::Applied).then_some(synced)
+    })
+    .await;
+    assert_eq!((applied.from, applied.to), (Some(1), Some(2)));
+    assert_eq!(in_force(), Some(2));
+    assert!(questions.alerts().await.unwrap().is_empty());
+    node.shutdown().await;
+    drop(disk);
+}

@@ -33,11 +33,11 @@ fn is_root() -> bool {
 }
 
 /// A small disk of its own, unmounted at the end.
-struct SmallDisk(PathBuf);
+pub(super) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None`: this machine does not let us, and the reason is printed.
-    fn mount(path: PathBuf, mebibytes: u32) -> Option<Self> {
+    pub(super) fn mount(path: PathBuf, mebibytes: u32) -> Option<Self> {
         if !is_root() {
             println!("skipped: a small disk can be mounted by root only");
             return None;
@@ -57,7 +57,7 @@ impl SmallDisk {
     }
 
     /// Fills it to the last octet.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         use std::io::Write as _;
         let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
         let mut piece = vec![7_u8; 1 << 20];
@@ -68,7 +68,7 @@ impl SmallDisk {
         }
     }
 
-    fn free(&self) {
+    pub(super) fn free(&self) {
         std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn stored_record(reads: &dyn Reads) -> Result<SyncRecord, StoreFault>
 
 impl SyncRecord {
     /// The record of the instance with this URL: another one begins anew.
-    pub(super) fn of(self, url: &str, now: Timestamp) -> Self {
+    pub(in crate::deliverability) fn of(self, url: &str, now: Timestamp) -> Self {
         match self.url == url {
             true => self,
             false => Self { url: url.to_owned(), since: Some(now), ..Self::default() },
@@ -60,27 +60,27 @@ impl SyncRecord {
     }
 
     /// The instance has answered as it should.
-    pub(super) fn contacted(&mut self, now: Timestamp) {
+    pub(in crate::deliverability) fn contacted(&mut self, now: Timestamp) {
         self.history.contacted(now);
         self.last_error = None;
     }
 
     /// It has not.
-    pub(super) fn failed(&mut self, now: Timestamp, fault: &FetchFault) {
+    pub(in crate::deliverability) fn failed(&mut self, now: Timestamp, fault: &FetchFault) {
         self.history.failed(now, fault.retry_after());
         let (fault, words) = (fault.name().to_owned(), fault.to_string());
         self.last_error = Some(Trouble { at: now, fault, words });
     }
 
     /// It has answered, and for reasons of this node it is to be asked again soon.
-    pub(super) fn put_off(&mut self, now: Timestamp) {
+    pub(in crate::deliverability) fn put_off(&mut self, now: Timestamp) {
         self.last_error = None;
         self.history.failed(now, None);
         self.history.last_contact = Some(now);
     }
 
     /// A report is to be sent. What it says about the same bundle in place of an earlier one replaces that.
-    pub(super) fn wait(&mut self, report: Report) {
+    pub(in crate::deliverability) fn wait(&mut self, report: Report) {
         self.reports.retain(|one| (one.bundle, one.state) != (report.bundle, report.state));
         self.reports.push(report);
         let surplus = self.reports.len().saturating_sub(MOST_REPORTS);
@@ -88,7 +88,7 @@ impl SyncRecord {
     }
 
     /// How this node fares with the bundle in force.
-    pub(super) fn fares(&mut self, version: u64) {
+    pub(in crate::deliverability) fn fares(&mut self, version: u64) {
         let report = match &self.alarmed {
             Some((of, words)) if *of == version => Report::new(version, ReportState::Alarm, words),
             _ => Report::new(version, ReportState::Well, ""),
@@ -96,7 +96,7 @@ impl SyncRecord {
         self.wait(report);
     }
 
-    pub(super) fn status(
+    pub(in crate::deliverability) fn status(
         self,
         config: &InstanceConfig,
         next_at: Option<Timestamp>,

@@ -433,6 +433,43 @@ async fn an_alert_that_rules_can_cause_is_reported_as_an_alarm() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_instance_and_an_expired_bundle_raise_alerts_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let this = client_version();
+    let instance = FakeInstance::start(|_| answer("204 No Content", "", b"")).await;
+    let node = start(here, &following(&instance, ON_DEMAND));
+    let questions = node.questions();
+    let alerts = async || {
+        questions.look_after_bundle().await;
+        let all = questions.alerts().await.unwrap();
+        all.into_iter().map(|alert| alert.code).collect::<Vec<_>>()
+    };
+    // It ends soon after it came.
+    instance.turn(serving(1, &at(here, 1, 4 - 86_400, this)));
+    assert_eq!(sync(&questions).await.outcome, SyncOutcome::Applied);
+    eventually("its end", async || alerts().await == ["bundle-expired"]).await;
+    let published = questions.in_force().layer.published().copied();
+    assert_eq!(published.unwrap().version, 1, "it stays in force");
+    // Silence is counted from the last contact, and not told before two days have passed.
+    let heard = |ago: u64| {
+        let moment = questions.now().saturating_sub(Duration::from_secs(ago));
+        questions.sync.change(|record| record.contacted(moment));
+    };
+    heard(2 * 86_400 - 60);
+    assert_eq!(alerts().await, ["bundle-expired"]);
+    heard(2 * 86_400);
+    let mut codes = alerts().await;
+    codes.sort_unstable();
+    assert_eq!(codes, ["bundle-expired", "instance-unreachable"]);
+    // The next contact and the next bundle end both.
+    instance.turn(serving(2, &bundle(here, 2)));
+    assert_eq!(sync(&questions).await.to, Some(2));
+    assert_eq!(alerts().await, [""; 0]);
+    node.shutdown().await;
+}
+
 /// The folder and the step of a process that is to crash.
 const CRASH: &str = "MAILWEIR_TEST_CRASH_IN_SYNC";
 
