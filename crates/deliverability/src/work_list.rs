@@ -14,7 +14,7 @@ use mail::time::Timestamp;
 use rules::bounce::{BounceRules, Evidence, Key, Qualification};
 
 pub use proposal::{Contradiction, Effect, Proposal, Suggestion, rules_file};
-use skeleton::{Skeleton, folded, groups};
+use skeleton::{Skeleton, Words, folded, groups};
 
 use crate::database::RecordedText;
 
@@ -32,6 +32,7 @@ const MOST_PROVIDERS: usize = 5;
 struct Known {
     text: String,
     skeleton: Skeleton,
+    words: Words,
     qualification: Qualification,
 }
 
@@ -80,16 +81,17 @@ impl WorkList {
         let known: Vec<Known> = said
             .values()
             .take(MOST_KNOWN)
-            .map(|(text, qualification)| Known {
-                text: text.clone(),
-                skeleton: Skeleton::of(text),
-                qualification: *qualification,
+            .map(|(text, qualification)| {
+                let skeleton = Skeleton::of(text);
+                let words = Words::of(&skeleton);
+                Known { text: text.clone(), skeleton, words, qualification: *qualification }
             })
             .collect();
         let mut texts = recorded;
         texts.retain(|text| !said.contains_key(&text.key));
         texts.truncate(MOST_LOOKED_AT as usize);
         let skeletons: Vec<Skeleton> = texts.iter().map(|text| Skeleton::of(&text.text)).collect();
+        let words: Vec<Words> = skeletons.iter().map(Words::of).collect();
         let folded_texts: Vec<String> = texts.iter().map(|text| folded(&text.text)).collect();
         let shipped = BounceRules::shipped();
         let mut found = groups(&skeletons, |number| {
@@ -114,8 +116,7 @@ impl WorkList {
             members.sort_by_key(|text| (core::cmp::Reverse(text.occurrences), text.key));
             let id = id_of(&group.skeleton);
             let suggestion = proposal::suggestion(&members[0].text, &group.skeleton, &known);
-            let proposal =
-                proposal::proposal(&id, &group.skeleton, &group.texts, &texts, &skeletons);
+            let proposal = proposal::proposal(&id, &group.skeleton, &group.texts, &texts, &words);
             let reason = suggestion.as_ref().map(|suggestion| suggestion.reason);
             let effect = match &proposal {
                 Ok((rule, compiled)) => {

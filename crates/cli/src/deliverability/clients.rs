@@ -129,11 +129,11 @@ fn list(globals: &Globals, instance: &InstanceArguments) -> Ended {
         };
         let program = text("program");
         table.add_row([
-            text("name").chars().take(32).collect(),
+            text("name").chars().take(26).collect(),
             version(&client["in_force"]),
             next,
             asked,
-            program.chars().take(12).collect(),
+            program.chars().take(9).collect(),
             said,
         ]);
     }

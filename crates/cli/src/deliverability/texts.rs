@@ -15,7 +15,7 @@ use crate::globals::Globals;
 use crate::output::{self, count, number, print, print_json, printable};
 
 /// Characters of a text in a table.
-const SHOWN: usize = 50;
+const SHOWN: usize = 36;
 
 #[derive(Debug, Args)]
 pub(super) struct TextsArguments {

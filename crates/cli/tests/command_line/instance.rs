@@ -93,16 +93,20 @@ struct Publisher {
 
 impl Publisher {
     fn start() -> Self {
+        Self::start_with("", |_| ())
+    }
+
+    fn start_with(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
+        prepare(here);
         json(here, &["deliverability", "keygen", "instance.key"]);
         json(here, &["deliverability", "token", "publisher.token"]);
-        std::fs::write(
-            here.join("instance.toml"),
+        let text = format!(
             "listen = [\"127.0.0.1:0\"]\ndata_dir = \"data\"\npublic_keys = [\"instance.key.pub\"]\n\
-             [[publisher]]\nname = \"anna\"\ntoken_file = \"publisher.token\"\n",
-        )
-        .unwrap();
+             [[publisher]]\nname = \"anna\"\ntoken_file = \"publisher.token\"\n{lines}"
+        );
+        std::fs::write(here.join("instance.toml"), text).unwrap();
         let words = ["deliverability", "serve", "--config", "instance.toml"];
         let instance = Process::start(here, &words, "listens");
         std::fs::create_dir(here.join("rules")).unwrap();
@@ -368,4 +372,61 @@ fn two_clients_follow_an_instance() {
         assert!(lines.contains(&wanted), "{wanted}: {lines:#?}");
     }
     drop(lab.stop());
+}
+
+#[test]
+fn publishers_speak_tls_and_believe_only_their_roots() {
+    let lines = "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
+    let publisher = Publisher::start_with(lines, |folder| {
+        for name in ["cert", "other"] {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            std::fs::write(folder.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+            let key = if name == "cert" { "key.pem" } else { "other-key.pem" };
+            std::fs::write(folder.join(key), made.signing_key.serialize_pem()).unwrap();
+        }
+    });
+    let here = publisher.folder.path();
+    let secure = publisher.instance.url.replace("http://", "https://");
+    let list = |url: &str, more: &[&str]| {
+        let mut words =
+            vec!["deliverability", "clients", "list", "--token-file", "publisher.token"];
+        words.extend(["--instance", url]);
+        words.extend(more);
+        super::run(here, &words)
+    };
+    let (status, out, fault) = list(&secure, &["--ca-file", "cert.pem"]);
+    assert_eq!(status, 0, "{out}{fault}");
+    for (url, more, wanted) in [
+        (secure.as_str(), &["--ca-file", "other.pem"][..], "certificate"),
+        (secure.as_str(), &["--ca-file", "key.pem"], "no certificate in PEM form"),
+        (publisher.instance.url.as_str(), &[], "cannot be asked"),
+        ("http://rules.example.net", &[], "use https://"),
+        ("ftp://127.0.0.1", &[], "no URL of an instance"),
+        ("http://127.0.0.1:1", &[], "cannot be asked"),
+    ] {
+        let (status, _, fault) = list(url, more);
+        assert_eq!(status, 2, "{url}: {fault}");
+        assert!(fault.contains(wanted), "{url}: {fault}");
+    }
+    // A token that is none.
+    std::fs::write(here.join("publisher.token"), "another-token-altogether").unwrap();
+    let (status, _, fault) = list(&secure, &["--ca-file", "cert.pem"]);
+    assert_eq!(status, 1, "{fault}");
+    assert!(fault.contains("refused (401)") && fault.contains("--token-file"), "{fault}");
+}
+
+#[test]
+fn a_faulty_configuration_is_named_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "listen = [\"0.0.0.0:2590\"]\ndata_dir = \"data\"\npublic_keys = []\n";
+    std::fs::write(folder.path().join("instance.toml"), text).unwrap();
+    let words = ["deliverability", "serve", "--check", "--config", "instance.toml"];
+    let (status, _, fault) = super::run(folder.path(), &words);
+    assert_eq!(status, 2, "{fault}");
+    for wanted in ["instance.toml:1:11", "instance.toml:3:15", "there is no publisher"] {
+        assert!(fault.contains(wanted), "{wanted}: {fault}");
+    }
+    let (status, _, fault) = super::run(folder.path(), &["deliverability", "serve"]);
+    assert_eq!(status, 2, "{fault}");
+    assert!(fault.contains("--config instance.toml"), "{fault}");
 }

@@ -4,7 +4,6 @@
 //! of linear time, read and tried by the same checks as every rule. What it would take is counted over all recorded
 //! texts before anybody accepts it.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use mail::failure::{FailureType, Reason};
@@ -16,7 +15,7 @@ use rules::bounce::{
 use serde::Serialize;
 
 use super::Known;
-use super::skeleton::{Part, Skeleton, folded};
+use super::skeleton::{Part, Skeleton, Words, folded};
 use crate::database::RecordedText;
 
 /// Octets of a pattern; rules allow 500.
@@ -135,10 +134,10 @@ pub(super) fn suggestion(text: &str, skeleton: &Skeleton, known: &[Known]) -> Op
 
 /// What people have said of the text that is most like these.
 fn alike(skeleton: &Skeleton, known: &[Known]) -> Option<Suggestion> {
-    let words: BTreeSet<&str> = skeleton.words().collect();
+    let words = Words::of(skeleton);
     let alike = known.iter().filter(|one| one.skeleton.class == skeleton.class).filter_map(|one| {
-        let other: BTreeSet<&str> = one.skeleton.words().collect();
-        let (shared, all) = (words.intersection(&other).count(), words.union(&other).count());
+        let shared = words.shared(&one.words);
+        let all = words.len() + one.words.len() - shared;
         let alike = (shared * 100).checked_div(all)?;
         (alike >= ALIKE && shared >= LEAST_WORDS).then_some((alike, one))
     });
@@ -154,7 +153,7 @@ pub(super) fn proposal(
     skeleton: &Skeleton,
     members: &[usize],
     texts: &[RecordedText],
-    skeletons: &[Skeleton],
+    all_words: &[Words],
 ) -> Result<(Proposal, BounceRules), String> {
     let parts = trimmed(&skeleton.parts);
     let words: Vec<&str> = skeleton.words().collect();
@@ -185,7 +184,8 @@ pub(super) fn proposal(
             .is_none_or(|class| codes_in(text).0.map(|code| code / 100) == Some(class));
         same_class && expression.is_match(folded(text).as_bytes())
     };
-    proposal.counter_examples = counter_examples(&words, members, texts, skeletons, matches);
+    proposal.counter_examples =
+        counter_examples(&Words::of(skeleton), members, texts, all_words, matches);
     let compiled = proposal.compiled()?;
     let missed = members.iter().find(|one| !takes(&compiled, &proposal.name, &texts[**one].text));
     match missed {
@@ -242,19 +242,15 @@ fn pattern_of(parts: &[Part]) -> (String, String) {
 /// Texts that are most like those of the cluster and that the rule does not take; where there are none, examples of
 /// the shipped rules.
 fn counter_examples(
-    words: &[&str],
+    words: &Words,
     members: &[usize],
     texts: &[RecordedText],
-    skeletons: &[Skeleton],
+    all_words: &[Words],
     matches: impl Fn(&str) -> bool,
 ) -> Vec<String> {
-    let words: BTreeSet<&str> = words.iter().copied().collect();
     let mut others: Vec<(core::cmp::Reverse<usize>, usize)> = (0..texts.len())
         .filter(|number| members.binary_search(number).is_err())
-        .map(|number| {
-            let shared = skeletons[number].words().filter(|word| words.contains(word)).count();
-            (core::cmp::Reverse(shared), number)
-        })
+        .map(|number| (core::cmp::Reverse(all_words[number].shared(words)), number))
         .collect();
     // Only the first few are needed, and a list of thousands need not be in order.
     if others.len() > COUNTER_EXAMPLES * 8 {

@@ -119,6 +119,41 @@ impl Skeleton {
     }
 }
 
+/// The words of a skeleton as numbers, to be compared with those of thousands of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Words(Vec<u64>);
+
+impl Words {
+    /// Those of a skeleton, each once.
+    pub(super) fn of(skeleton: &Skeleton) -> Self {
+        let number = |word: &str| {
+            let mut hasher = DefaultHasher::new();
+            word.hash(&mut hasher);
+            hasher.finish()
+        };
+        let mut numbers: Vec<u64> = skeleton.words().map(number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self(numbers)
+    }
+
+    /// How many they are.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many of them the others have, too.
+    pub(super) fn shared(&self, other: &Self) -> usize {
+        let mut others = other.0.iter().peekable();
+        let mut shared = 0;
+        for number in &self.0 {
+            while others.next_if(|other| *other < number).is_some() {}
+            shared += usize::from(others.next_if(|other| *other == number).is_some());
+        }
+        shared
+    }
+}
+
 /// Texts that belong together, by their numbers in rising order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Group {

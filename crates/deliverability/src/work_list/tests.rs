@@ -156,6 +156,43 @@ fn shipped_rules_suggest_what_their_guesses_say() {
     assert!(suggestion.because.contains("shipped rules"), "{}", suggestion.because);
 }
 
+/// As many texts as are looked at, all of them different: the cost must not grow with their square. `--ignored` with
+/// `--release` tells the time that counts.
+#[test]
+#[ignore = "a measurement"]
+fn twenty_thousand_texts() {
+    let words = ["box", "tower", "wizard", "gate", "spring", "paint", "elephant", "window", "lamp"];
+    let texts: Vec<RecordedText> = (0..MOST_LOOKED_AT as usize)
+        .map(|number| {
+            let word = |place: usize| words[number / 9_usize.pow(place as u32) % 9];
+            let said = format!(
+                "550 the {} of {} near the {} {} x{} is not for {} {}",
+                word(0),
+                word(1),
+                word(2),
+                word(3),
+                number % 400,
+                word(4),
+                number / 59_049
+            );
+            let occurrences = 1 + number as u64 % 97;
+            recorded(&[(&said, occurrences)]).remove(0)
+        })
+        .collect();
+    let known: BTreeMap<Key, (String, Qualification)> = recorded(&[("550 no", 1)])
+        .into_iter()
+        .map(|text| {
+            let (reason, failure_type) = (Reason::Refused, FailureType::Soft);
+            let status = QualificationStatus::Keep;
+            (text.key, (text.text, Qualification { reason, failure_type, status }))
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    let list = WorkList::of(texts, &known);
+    println!("{} texts, {} clusters: {:?}", list.texts, list.all_clusters, begun.elapsed());
+    assert_eq!(list.clusters.len(), MOST_CLUSTERS);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
