@@ -76,8 +76,7 @@ fn courses(answer: &Answer) -> String {
         "course", ">in time", ">after", "first", "last", ">half", ">95 %", ">longest", ">1 h+",
     ]);
     let all = &answer.all;
-    for (name, told) in
-        [("recorded", &all.recorded), ("rules in force", &all.now), ("tried", &all.then)]
+    for (name, told) in [("recorded", &all.recorded), ("in force", &all.now), ("tried", &all.then)]
     {
         let Told { mail_froms, in_window, first_at, last_at, waited, .. } = told;
         rows.add_row([
@@ -106,10 +105,10 @@ fn providers(answer: &Answer) -> String {
         ">recorded",
         ">in force",
         ">tried",
-        "last in force",
+        "last",
         "last tried",
-        ">95 % in force",
-        ">tried",
+        ">95 %",
+        ">95 % tried",
     ]);
     for one in answer.providers.iter().take(ROWS) {
         let courses = &one.courses;
