@@ -116,8 +116,10 @@ struct Repeated<'text> {
     code: &'text str,
     /// `5.1.1`
     status: &'text str,
-    /// The code stood alone at the beginning of a line, and the status may follow.
+    /// The code stood alone where a line of the reply begins, and the status may follow.
     after_code: bool,
+    /// More lines of the reply are to come: its last one began with the code and a hyphen.
+    continues: bool,
     words: usize,
 }
 
@@ -127,6 +129,7 @@ impl<'text> Repeated<'text> {
         self.words = 1;
         let Some((code, rest)) = split_code(word) else { return word };
         self.code = code;
+        self.continues = word.len() > code.len();
         out.push_str(code);
         self.note_status(rest);
         rest
@@ -157,15 +160,17 @@ impl<'text> Repeated<'text> {
             return word;
         }
         let joined = word.len() > code.len();
-        if rest.is_empty() {
-            // A code alone in the middle of a line is a word like any other unless lines were joined.
-            self.after_code = start_of_line;
-            return if start_of_line { "" } else { word };
+        let repeats_status = !rest.is_empty() && rest == self.status;
+        // In the middle of a line the code is a word like any other, unless the lines of a reply were
+        // joined, as a report does that has only one line for them.
+        let begins_line = start_of_line || self.continues || joined && repeats_status;
+        if !begins_line {
+            return word;
         }
-        if rest == self.status && joined {
-            return "";
-        }
-        if start_of_line { rest } else { word }
+        // The code without a hyphen begins the last line of a reply.
+        self.continues = joined;
+        self.after_code = rest.is_empty();
+        if repeats_status { "" } else { rest }
     }
 }
 

@@ -14,7 +14,7 @@ use core::ops::Range;
 /// 550 no such user` from `550` on. The whole text where nothing is quoted, and where the words before
 /// the quotation say that it is about the sender, because that is the point then.
 pub(super) fn heart(folded: &str) -> Range<usize> {
-    const SENDER: [&str; 7] = [
+    const SENDER: [&str; 15] = [
         "after mail from",
         "sender address",
         "sender was rejected",
@@ -22,6 +22,14 @@ pub(super) fn heart(folded: &str) -> Range<usize> {
         "sender verif",
         "verifying sender",
         "for sender",
+        "of the sender",
+        "callout to",
+        "callback",
+        "verify <*",
+        "verify *",
+        "return path",
+        "return-path",
+        "reverse path",
     ];
     /// What the reporting server adds behind the quotation.
     const BEHIND: [&str; 4] =
@@ -124,6 +132,14 @@ mod tests {
             (
                 "sender address rejected: host said: 550 no such user",
                 "sender address rejected: host said: 550 no such user",
+            ),
+            (
+                "cannot verify <*>: remote said 550 no such user",
+                "cannot verify <*>: remote said 550 no such user",
+            ),
+            (
+                "verification of the sender failed: 550 no such user",
+                "verification of the sender failed: 550 no such user",
             ),
             ("rejected for 550 reasons of ours", "rejected for 550 reasons of ours"),
             ("said: 550 no", "said: 550 no"),

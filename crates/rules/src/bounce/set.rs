@@ -143,7 +143,7 @@ impl Body<'_> {
 struct Said {
     /// The server only deferred, by its reply.
     deferred: bool,
-    /// It may work later, by any code.
+    /// It may work later, by any code, or by the reply that is quoted.
     hopeful: bool,
     /// See [`Decided::by_diagnostic`].
     by_diagnostic: bool,
@@ -445,6 +445,9 @@ impl BounceRules {
         let mut trial = Trial { question: &question, candidates, said, found: &mut found };
         let [seen, seen_linkless, seen_body, seen_linkless_body] = seen;
         let all = Looked::at(&self.search, folded, heart(folded), seen);
+        // What was quoted may have been a deferral that was given up in the end: `time exceeded, last
+        // reply: 450 user unknown`.
+        trial.said.hopeful |= all.heart.start > 0 && all.text[all.heart.clone()].starts_with('4');
         let linkless = without_links(linkless, folded)
             .then(|| Looked::at(&self.search, linkless, heart(linkless), seen_linkless));
         if self.ask_diagnostic(&all, linkless.as_ref(), false, &mut trial) {
@@ -475,9 +478,11 @@ impl BounceRules {
         last_resort: bool,
         trial: &mut Trial<'_, impl FnMut(usize) -> bool>,
     ) -> bool {
-        let codes = Asking { last_resort, of_codes: true, text: all.text, sight: &all.seen.whole };
+        let words = linkless.unwrap_or(all);
+        let codes =
+            Asking { last_resort, of_codes: true, text: words.text, sight: &words.seen.whole };
         // Rules for the subject or header of a mail are asked even where it has no other text.
-        self.ask_text(linkless.unwrap_or(all), last_resort, trial)
+        self.ask_text(words, last_resort, trial)
             || self.ask(&codes, &self.of_codes, trial)
             || linkless.is_some() && self.ask_text(all, last_resort, trial)
     }

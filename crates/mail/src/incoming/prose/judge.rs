@@ -109,7 +109,14 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         let foreign = number > 0
             && after.trim_matches(['>', ' ', '\t', '"']).is_empty()
             && label_above(lines[number - 1]).is_some_and(|label| judge_label(&label).is_none());
-        return if foreign { (None, "") } else { judge_leading(before, after) };
+        if foreign {
+            return (None, "");
+        }
+        return if continues_reason(lines, number) {
+            (Some(TOLD), line)
+        } else {
+            judge_leading(before, after)
+        };
     }
     let mut lower = String::with_capacity(before.len().min(200));
     let mut from = before.len().saturating_sub(200);
@@ -166,6 +173,36 @@ fn judge<'a>(lines: &[&'a str], number: usize, found: Found, first: bool) -> (Op
         return (Some(TOLD), line);
     }
     (Some(MENTIONED), "")
+}
+
+/// Lines above an address that are looked through for the recipient whose reason they continue.
+const CONTINUED_MAXIMUM: usize = 8;
+
+/// Whether an indented line that begins with an address is a part of the reason of the recipient above
+/// it, and its address not one more recipient: of `<ann@example.com>: host said: 550-Verification
+/// failed for`, then `    <news@example.net> 550 no such user`, only the first failed.
+fn continues_reason(lines: &[&str], number: usize) -> bool {
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    let deep = indent(lines[number]);
+    let mut above = lines[..number].iter().rev().take(CONTINUED_MAXIMUM);
+    if deep == 0 || above.clone().next().is_some_and(|line| line.trim_end().ends_with([':', ','])) {
+        return false;
+    }
+    let Some(start) = above.find(|line| indent(line) < deep || leading(line).is_some()) else {
+        return false;
+    };
+    // A paragraph of its own, or an address in the same column, is another entry.
+    let reason = leading(start).filter(|_| indent(start) < deep);
+    reason.is_some_and(|rest| {
+        rest.strip_prefix(':').is_some_and(|words| words.chars().any(char::is_alphabetic))
+    })
+}
+
+/// What stands behind the address with which a line begins.
+fn leading(line: &str) -> Option<&str> {
+    let found = address::next(line, 0)?;
+    let is_first = line[..found.start].trim_matches(BULLETS).is_empty();
+    is_first.then(|| line[found.end..].trim_start_matches(['>', '"', '\'']))
 }
 
 /// The label that a line consists of, in lower case.

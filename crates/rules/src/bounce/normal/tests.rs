@@ -59,6 +59,7 @@ fn what_changes_from_mail_to_mail_is_replaced() {
             "554 5.4.14 Hop count exceeded ATTR34 [TY0PEP000000000.JPNP255.PROD.OUTLOOK.COM 2025-01-06T03:22:22.000Z 00000564B00B940B]",
             "554 5.4.14 Hop count exceeded ATTR34 [#DOMAIN# #xxx# #xxx#]",
         ),
+        ("550 error 550 happened", "550 error 550 happened"),
         ("522_mailbox_full;size=3", "522_mailbox_full;size=#xxx#"),
         (
             "550 5.1.1 resolver.adr.recipnotfound; x.adr.example",
@@ -73,6 +74,26 @@ fn what_changes_from_mail_to_mail_is_replaced() {
         ("", ""),
     ] {
         assert_eq!(normalise(text), want, "{text}");
+    }
+}
+
+#[test]
+fn a_reply_has_one_key_however_its_lines_are_joined() {
+    for lines in [
+        "550-5.1.1 The email account that you tried\n550-5.1.1 to reach is none. Please try\n550 5.1.1 unnecessary spaces.",
+        "550-Verification failed for <jane@example.com>\n550-No such user here\n550 Sender verify failed",
+        "550-5.1.1 no\n550-5.1.1 such user\n550 5.1.1 jane@example.com at 550 Elm Street",
+        "552-5.2.2 full\n552 5.2.2 of mail",
+    ] {
+        let want = normalise(lines);
+        assert_eq!(
+            want.matches(&lines[..3]).count(),
+            1 + usize::from(lines.contains("Elm")),
+            "{want}"
+        );
+        for joint in [" ", "\r\n", "\r\n\t", "  "] {
+            assert_eq!(normalise(&lines.replace('\n', joint)), want, "{joint:?}");
+        }
     }
 }
 
