@@ -13,7 +13,7 @@ use super::{broken, read_bundle};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{self, moment, print, print_json, printable};
+use crate::output::{self, moment, print, print_json, printable, span};
 
 pub(super) const SYNC_ABOUT: &str = "\
 Asks the deliverability instance of `[deliverability] url` for its bundle, checks it, and puts it in force in the
@@ -87,10 +87,11 @@ pub(super) fn status(globals: &Globals, arguments: &StatusArguments) -> Ended {
         bundle => {
             let _ = writeln!(
                 words,
-                "rules in force: bundle {} since {}\nmade {}, {} {}, signed by key {}{}",
+                "rules in force: bundle {} since {}\nmade {} ({} ago), {} {}, signed by key {}{}",
                 bundle["version"],
                 moment(answer.get("since")),
                 moment(bundle.get("created_at")),
+                span(Duration::from_secs(bundle["age_secs"].as_u64().unwrap_or(0))),
                 if bundle["expired"] == true { "EXPIRED" } else { "expires" },
                 moment(bundle.get("expires_at")),
                 text(&bundle["key"]),

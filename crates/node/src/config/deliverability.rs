@@ -61,6 +61,26 @@ pub struct RecipientRulesConfig {
     pub file: Option<PathBuf>,
 }
 
+impl InstanceConfig {
+    /// An instance with the defaults of everything but its place and the token.
+    #[must_use]
+    pub fn new(url: Target, token: Secret) -> Self {
+        Self {
+            url,
+            token,
+            tls_roots: None,
+            schedule: Some(Time::constant(6, 0, 0, 0)),
+            jitter: 30 * MINUTE,
+            allow_private: false,
+            share_unknown_texts: false,
+            connect_timeout: 10 * SECOND,
+            read_timeout: 30 * SECOND,
+            total_timeout: 2 * MINUTE,
+            max_bundle_bytes: LARGEST_BUNDLE as u64,
+        }
+    }
+}
+
 /// Reads `[domain_rules]` or `[format_rules]`.
 pub(super) fn read_recipient_rules(section: Section<'_>, folder: &Path) -> RecipientRulesConfig {
     let config = RecipientRulesConfig { file: read_existing_file(&section, "file", folder) };
@@ -101,38 +121,45 @@ fn read_instance(section: &Section<'_>, folder: &Path) -> Option<InstanceConfig>
             section.faults().add(&token.at, "a token has at least 16 visible ASCII characters");
         }
     }
-    let tls_roots = read_existing_file(section, "tls_roots", folder);
-    let schedule = section.parsed("schedule", read_time);
-    let schedule = schedule.map_or(Some(Time::constant(6, 0, 0, 0)), |found| found.value);
-    let jitter = section.duration_or("jitter", Duration::ZERO..=720 * MINUTE, 30 * MINUTE);
-    let allow_private = section.flag_or("allow_private", false);
-    let share_unknown_texts = section.flag_or("share_unknown_texts", false);
-    let connect_timeout = section.duration_or("connect_timeout", SECOND..=5 * MINUTE, 10 * SECOND);
-    let read_timeout = section.duration_or("read_timeout", SECOND..=5 * MINUTE, 30 * SECOND);
-    let total_timeout = section.duration_or("total_timeout", SECOND..=60 * MINUTE, 2 * MINUTE);
-    let largest = LARGEST_BUNDLE as u64;
-    let max_bundle_bytes = section.number_or("max_bundle_bytes", 1_024..=largest, largest);
+    // Until both are there, something must stand in their place for the rest to be read.
+    let stand_in = Target::parse_base("https://localhost");
+    let place = url.as_ref().map(|found| found.value.clone()).or(stand_in.ok())?;
+    let secret = token.as_ref().map_or_else(|| Secret::new(""), |found| found.value.clone());
+    let usual = InstanceConfig::new(place, secret);
+    let at_most = |most: Duration| SECOND..=most;
+    let config = InstanceConfig {
+        tls_roots: read_existing_file(section, "tls_roots", folder),
+        schedule: section.parsed("schedule", read_time).map_or(usual.schedule, |found| found.value),
+        jitter: section.duration_or("jitter", Duration::ZERO..=720 * MINUTE, usual.jitter),
+        allow_private: section.flag_or("allow_private", usual.allow_private),
+        share_unknown_texts: section.flag_or("share_unknown_texts", usual.share_unknown_texts),
+        connect_timeout: section.duration_or(
+            "connect_timeout",
+            at_most(5 * MINUTE),
+            usual.connect_timeout,
+        ),
+        read_timeout: section.duration_or("read_timeout", at_most(5 * MINUTE), usual.read_timeout),
+        total_timeout: section.duration_or(
+            "total_timeout",
+            at_most(60 * MINUTE),
+            usual.total_timeout,
+        ),
+        max_bundle_bytes: section.number_or(
+            "max_bundle_bytes",
+            1_024..=usual.max_bundle_bytes,
+            usual.max_bundle_bytes,
+        ),
+        ..usual
+    };
     let url = url?;
-    if !url.value.is_secure() && !url.value.means_this_machine() && !allow_private {
+    if !url.value.is_secure() && !url.value.means_this_machine() && !config.allow_private {
         section.faults().add_with_help(
             &url.at,
             "`deliverability.url` without TLS leads to another machine",
             "write https://; or allow_private = true where the network between the two is your own",
         );
     }
-    Some(InstanceConfig {
-        url: url.value,
-        token: token?.value,
-        tls_roots,
-        schedule,
-        jitter,
-        allow_private,
-        share_unknown_texts,
-        connect_timeout,
-        read_timeout,
-        total_timeout,
-        max_bundle_bytes,
-    })
+    token.map(|_| config)
 }
 
 /// `06:00`, or `never`.

@@ -166,19 +166,9 @@ async fn a_full_disk_leaves_the_old_bundle_in_force_until_there_is_room() {
     let mut config = world.config();
     config.rules.levels = rules::Levels::default();
     config.deliverability.public_keys = vec![key.public()];
-    config.deliverability.instance = Some(InstanceConfig {
-        url: Target::parse_base(&instance(std::sync::Arc::clone(&served)).await).unwrap(),
-        token: Secret::new("a-token-of-this-client"),
-        tls_roots: None,
-        schedule: None,
-        jitter: Duration::ZERO,
-        allow_private: false,
-        share_unknown_texts: false,
-        connect_timeout: Duration::from_secs(5),
-        read_timeout: Duration::from_secs(5),
-        total_timeout: Duration::from_secs(20),
-        max_bundle_bytes: 32 << 20,
-    });
+    let url = Target::parse_base(&instance(std::sync::Arc::clone(&served)).await).unwrap();
+    let following = InstanceConfig::new(url, Secret::new("a-token-of-this-client"));
+    config.deliverability.instance = Some(InstanceConfig { schedule: None, ..following });
     let node = Node::start(config).unwrap();
     let questions = node.questions();
     let sync = async || {

@@ -17,17 +17,11 @@ const TOKEN: &str = "a-token-of-this-client";
 
 fn config(url: &str) -> InstanceConfig {
     InstanceConfig {
-        url: Target::parse_base(url).unwrap(),
-        token: Secret::new(TOKEN),
-        tls_roots: None,
-        schedule: None,
-        jitter: Duration::ZERO,
-        allow_private: false,
-        share_unknown_texts: false,
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_millis(400),
         total_timeout: Duration::from_millis(1_200),
         max_bundle_bytes: 100_000,
+        ..InstanceConfig::new(Target::parse_base(url).unwrap(), Secret::new(TOKEN))
     }
 }
 
