@@ -450,7 +450,11 @@ fn audit_text(report: &AuditReport, files: usize, all: bool) -> String {
             rows.add_row([
                 printable(&budget.rule),
                 budget.key.clone(),
-                number(u64::from(budget.limit_per_hour)),
+                match budget.limit_per_hour {
+                    // No cap held when the window was fullest.
+                    u32::MAX => "-".to_owned(),
+                    limit => number(u64::from(limit)),
+                },
                 number(budget.maximum),
                 budget.busiest_from.clone(),
                 budget.busiest_to.clone(),

@@ -326,6 +326,7 @@ fn status_text(answer: &Value) -> String {
     }
     text += &levels_text(list(answer, "levels"));
     text += &proposals_text(list(answer, "proposals"));
+    text += &changes_text(list(answer, "changes"));
     if text.is_empty() {
         text = "no plan, nothing sent within a day, nothing proposed\n".to_owned();
     }
@@ -391,6 +392,22 @@ fn levels_text(levels: &[Value]) -> String {
         );
     }
     if text.is_empty() { text } else { format!("{text}\n") }
+}
+
+/// Who did what with plans, the latest first.
+fn changes_text(changes: &[Value]) -> String {
+    let mut text = String::new();
+    for one in changes.iter().rev().take(5) {
+        let _ = writeln!(
+            text,
+            "{}  plan of source {} {} by {}",
+            second(one, "at"),
+            word(one, "source"),
+            word(one, "what"),
+            word(one, "who")
+        );
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 fn proposals_text(proposals: &[Value]) -> String {

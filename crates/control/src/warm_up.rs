@@ -96,7 +96,11 @@ fn day(text: &str) -> Result<Day, Problem> {
 }
 
 /// `POST /api/v1/warm-up/plans`
-pub(crate) async fn plan(State(app): State<Shared>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn plan(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     expect_json(&parts.headers)?;
     let document = app.read(body, SMALL_DOCUMENT).await?;
@@ -112,35 +116,48 @@ pub(crate) async fn plan(State(app): State<Shared>, request: Request) -> Result<
     plan.providers = wanted.providers.unwrap_or(plan.providers);
     plan.check().map_err(|fault| Problem::invalid(fault.to_string()))?;
     if wanted.apply {
-        stored(app.questions.apply_plan(plan.clone())).await?;
+        stored(app.questions.apply_plan(plan.clone(), caller.who())).await?;
     }
     let schedule = plan.schedule();
     shown(&json!({ "applied": wanted.apply, "plan": plan, "schedule": schedule }))
 }
 
 /// `POST /api/v1/warm-up/plans/{source}/pause`
-pub(crate) async fn pause(app: State<Shared>, source: Segment) -> Result<Response, Problem> {
-    steer(app, source, Steering::Pause).await
+pub(crate) async fn pause(
+    app: State<Shared>,
+    caller: Extension<Caller>,
+    source: Segment,
+) -> Result<Response, Problem> {
+    steer(app, caller, source, Steering::Pause).await
 }
 
 /// `POST /api/v1/warm-up/plans/{source}/resume`
-pub(crate) async fn resume(app: State<Shared>, source: Segment) -> Result<Response, Problem> {
-    steer(app, source, Steering::Resume).await
+pub(crate) async fn resume(
+    app: State<Shared>,
+    caller: Extension<Caller>,
+    source: Segment,
+) -> Result<Response, Problem> {
+    steer(app, caller, source, Steering::Resume).await
 }
 
 /// `POST /api/v1/warm-up/plans/{source}/end`
-pub(crate) async fn end(app: State<Shared>, source: Segment) -> Result<Response, Problem> {
-    steer(app, source, Steering::End).await
+pub(crate) async fn end(
+    app: State<Shared>,
+    caller: Extension<Caller>,
+    source: Segment,
+) -> Result<Response, Problem> {
+    steer(app, caller, source, Steering::End).await
 }
 
 async fn steer(
     State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Segment(source): Segment,
     how: Steering,
 ) -> Result<Response, Problem> {
     let source = source.trim_start_matches('s').parse();
     let source = source.map_err(|_| Problem::not_found("a source is a number such as 3"))?;
-    stored(app.questions.steer_plan(SourceId(source), how)).await?;
+    stored(app.questions.steer_plan(SourceId(source), how, caller.who())).await?;
     shown(&stored(app.questions.warm_up()).await?)
 }
 

@@ -31,7 +31,7 @@ use crate::levels::LevelFault;
 use crate::node::Questions;
 use crate::runner::{Input, ask};
 pub(crate) use record::stored_record;
-pub use record::{PastCaps, ProposalState, StoredProposal, WarmUpRecord};
+pub use record::{PastCaps, PlanChange, ProposalState, StoredProposal, WarmUpRecord};
 pub use tally::DAYS_KEPT;
 pub(crate) use tally::{TALLIES, TallyBook};
 
@@ -71,6 +71,8 @@ pub struct WarmUpShown {
     pub proposals: Vec<StoredProposal>,
     /// The caps that were in force, oldest first.
     pub past_caps: Vec<PastCaps>,
+    /// What people did with plans, oldest first.
+    pub changes: Vec<PlanChange>,
 }
 
 /// A plan with where it stands.
@@ -139,6 +141,7 @@ impl Questions {
             levels: self.judgements(now, &record.proposals).await?,
             proposals: record.proposals,
             past_caps: record.past_caps,
+            changes: record.changes,
         })
     }
 
@@ -163,11 +166,11 @@ impl Questions {
         Ok(answer)
     }
 
-    /// Puts a plan in force; the one that its source had is replaced.
+    /// Puts a plan in force; the one that its source had is replaced, and kept with the note of who did it.
     ///
     /// # Errors
     /// Its figures cannot be meant, or there is no such source.
-    pub async fn apply_plan(&self, plan: WarmUpPlan) -> Result<(), WarmUpFault> {
+    pub async fn apply_plan(&self, plan: WarmUpPlan, who: &str) -> Result<(), WarmUpFault> {
         plan.check().map_err(|fault| WarmUpFault::Refused(fault.to_string()))?;
         if !self.config().sources.iter().any(|one| one.id == plan.source) {
             return Err(WarmUpFault::Refused(format!("there is no source {}", plan.source.0)));
@@ -177,7 +180,9 @@ impl Questions {
         {
             return Err(WarmUpFault::Refused(format!("there is no rule {unknown:?}")));
         }
+        let now = self.now();
         self.change_warm_up(|record| {
+            record.note(plan.source, "applied", who, now);
             record.plans.insert(plan.source, plan);
             Ok(())
         })
@@ -189,9 +194,18 @@ impl Questions {
     ///
     /// # Errors
     /// The source has no plan.
-    pub async fn steer_plan(&self, source: SourceId, how: Steering) -> Result<(), WarmUpFault> {
-        let today = Day::of(self.now());
+    pub async fn steer_plan(
+        &self,
+        source: SourceId,
+        how: Steering,
+        who: &str,
+    ) -> Result<(), WarmUpFault> {
+        let now = self.now();
+        let today = Day::of(now);
         self.change_warm_up(|record| {
+            if record.plans.contains_key(&source) {
+                record.note(source, how.word(), who, now);
+            }
             let none = || WarmUpFault::Refused(format!("source {} has no plan", source.0));
             let plan = record.plans.get_mut(&source).ok_or_else(none)?;
             match how {
@@ -412,6 +426,17 @@ pub enum Steering {
     Resume,
     /// There is no plan and no cap any more.
     End,
+}
+
+impl Steering {
+    /// What was done, in a word.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "paused",
+            Self::Resume => "resumed",
+            Self::End => "ended",
+        }
+    }
 }
 
 /// Sees to counts, caps, ends of levels and proposals for as long as the node lives.

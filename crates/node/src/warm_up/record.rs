@@ -17,6 +17,8 @@ const RECORD: &str = "warm_up";
 const RECORD_MOST: usize = 900 << 10;
 /// Proposals that are kept.
 const PROPOSALS_MOST: usize = 500;
+/// Changes of plans that are kept.
+const CHANGES_MOST: usize = 200;
 /// Changes of the caps that are kept, for the auditor.
 const CAPS_MOST: usize = 400;
 
@@ -32,6 +34,23 @@ pub struct WarmUpRecord {
     pub past_caps: Vec<PastCaps>,
     /// The number of the last proposal.
     pub last_number: u64,
+    /// What people did with plans, oldest first.
+    pub changes: Vec<PlanChange>,
+}
+
+/// Something that a person did with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChange {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// Whose plan.
+    pub source: SourceId,
+    /// What was done: `applied`, `paused`, `resumed` or `ended`.
+    pub what: String,
+    /// The plan of the source before; `None`: it had none. Applied again, it undoes the change.
+    pub plan: Option<WarmUpPlan>,
 }
 
 /// The caps from a moment on.
@@ -120,6 +139,13 @@ impl StoredProposal {
 }
 
 impl WarmUpRecord {
+    /// Notes what `who` does with the plan of a source, before it is done.
+    pub(super) fn note(&mut self, source: SourceId, what: &str, who: &str, at: Timestamp) {
+        let plan = self.plans.get(&source).cloned();
+        let (who, what) = (who.to_owned(), what.to_owned());
+        self.changes.push(PlanChange { at, who, source, what, plan });
+    }
+
     /// Adds proposals and gives them their numbers; forgets the oldest that need no answer.
     pub(super) fn add(&mut self, new: Vec<StoredProposal>) {
         for mut one in new {
@@ -144,6 +170,9 @@ impl WarmUpRecord {
 
     /// The record as the store takes it, shortened where it would be too long.
     pub(super) fn write(&mut self) -> Write {
+        if self.changes.len() > CHANGES_MOST {
+            self.changes.drain(..self.changes.len() - CHANGES_MOST);
+        }
         if self.past_caps.len() > CAPS_MOST {
             self.past_caps.drain(..self.past_caps.len() - CAPS_MOST);
         }

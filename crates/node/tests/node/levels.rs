@@ -120,7 +120,7 @@ async fn a_warm_up_plan_caps_its_source_in_this_life_and_the_next() {
             providers: std::collections::BTreeMap::new(),
             ..engine::warm_up::WarmUpPlan::new(mail::id::SourceId(source), today, 100_000)
         };
-        questions.apply_plan(plan).await.unwrap();
+        questions.apply_plan(plan, "ann").await.unwrap();
     }
     let intake = node.intake();
     let (id, first) =
@@ -140,7 +140,16 @@ async fn a_warm_up_plan_caps_its_source_in_this_life_and_the_next() {
     assert_eq!(node.intake().counters(id).await.unwrap().sent, 40);
     // The planner has counted what became of them.
     assert_eq!(shown.levels[0].tally.sent, 20);
-    questions.steer_plan(mail::id::SourceId(1), Steering::End).await.unwrap();
+    let first = mail::id::SourceId(1);
+    questions.steer_plan(first, Steering::End, "bob").await.unwrap();
+    // Who did it is kept, with the plan that held before: applied again, it is in force again.
+    let changes = questions.warm_up().await.unwrap().changes;
+    let said: Vec<(&str, &str, bool)> =
+        changes.iter().map(|one| (&*one.who, &*one.what, one.plan.is_some())).collect();
+    assert_eq!(
+        said,
+        [("ann", "applied", false), ("ann", "applied", false), ("bob", "ended", true)]
+    );
     assert_eq!(settled(&node.intake(), id).await.sent, 200);
     world.end(node).await;
 }
