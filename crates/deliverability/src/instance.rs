@@ -188,6 +188,9 @@ impl Instance {
         // What it says now is newer than what is noted.
         if let Some(own) = standings.iter_mut().find(|one| one.name == client) {
             own.has = own.has.max(asking.in_force);
+            // Whoever has been given anything says what it was, or what is in force.
+            let is_new = asking.in_force == 0 && asking.has.is_empty();
+            own.remembers = if is_new { 0 } else { own.has };
         }
         let program: Option<ClientVersion> = asking.program.parse().ok();
         let offered = offer(&stages, &standings, client, program, now);

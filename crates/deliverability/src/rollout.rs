@@ -10,7 +10,8 @@
 //! # What a client is given
 //!
 //! The newest bundle that is neither halted nor expired, that its program can apply, and whose stage covers it; else
-//! the one that it was given last. Never an older one than it has: clients do not go down by a fetch.
+//! the one that it was given last. Never an older one than that: clients refuse whatever is older than what they have
+//! seen, also after a roll-back. Only one that remembers nothing, as after a new installation, begins anew.
 //!
 //! # When a roll-out stops or goes on
 //!
@@ -91,8 +92,10 @@ pub struct Stage {
 pub struct Standing {
     /// Its name.
     pub name: String,
-    /// The newest bundle that it was given or that it said is in force; 0: none.
+    /// The newest bundle that it was given or that it said is in force; 0: none. It is counted among those that have it.
     pub has: u64,
+    /// The newest one that it remembers: it refuses all that are older. 0: it remembers none.
+    pub remembers: u64,
 }
 
 /// Where a client stands among those that wait for a bundle: the smaller, the sooner.
@@ -144,17 +147,18 @@ pub fn offers(
     program: impl Fn(usize) -> Option<ClientVersion>,
     now: Timestamp,
 ) -> Vec<Option<u64>> {
-    let kept = |has: u64| stages.iter().map(|stage| stage.version).find(|one| *one == has);
-    let mut offers: Vec<Option<u64>> = clients.iter().map(|client| kept(client.has)).collect();
+    let kept = |version: u64| stages.iter().map(|stage| stage.version).find(|one| *one == version);
+    let mut offers: Vec<Option<u64>> =
+        clients.iter().map(|client| kept(client.remembers)).collect();
     let mut open: Vec<&Stage> =
         stages.iter().filter(|stage| !stage.halted && stage.expires > now).collect();
     open.sort_unstable_by_key(|stage| core::cmp::Reverse(stage.version));
     let mut waiting: Vec<bool> = vec![true; clients.len()];
     for stage in open {
-        // Whoever has this one has the older ones too.
+        // Whoever remembers this one is given none that is older.
         let mut left = false;
         for (waits, client) in waiting.iter_mut().zip(clients) {
-            *waits &= client.has < stage.version;
+            *waits &= client.remembers < stage.version;
             left |= *waits;
         }
         if !left {

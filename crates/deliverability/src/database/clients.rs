@@ -35,7 +35,8 @@ impl ClientFacts {
     /// As a roll-out sees it.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        Standing { name: self.name.clone(), has: self.given.max(self.in_force) }
+        let has = self.given.max(self.in_force);
+        Standing { name: self.name.clone(), has, remembers: has }
     }
 }
 
@@ -113,8 +114,10 @@ impl Database {
         self.ask(|connection| {
             let all = "SELECT name, MAX(given, in_force) FROM client ORDER BY name";
             let mut rows = connection.prepare_cached(all)?;
-            let standing =
-                |row: &Row<'_>| Ok(Standing { name: row.get(0)?, has: count(row.get(1)?) });
+            let standing = |row: &Row<'_>| {
+                let has = count(row.get(1)?);
+                Ok(Standing { name: row.get(0)?, has, remembers: has })
+            };
             rows.query_map([], standing)?.collect()
         })
     }

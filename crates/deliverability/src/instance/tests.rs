@@ -42,7 +42,7 @@ impl Bench {
     }
 
     fn fetch(&self, client: &str, has: &str) -> Given {
-        let has = vec![has.to_owned()];
+        let has = if has.is_empty() { Vec::new() } else { vec![has.to_owned()] };
         let asking = Asking { program: "0.1.0".to_owned(), has, compressed: false, in_force: 0 };
         self.instance.fetch(client, &asking).unwrap()
     }

@@ -21,7 +21,9 @@ fn stage(version: u64, percent: u8) -> Stage {
 }
 
 fn fleet(size: usize) -> Vec<Standing> {
-    (0..size).map(|number| Standing { name: format!("client-{number}"), has: 0 }).collect()
+    (0..size)
+        .map(|number| Standing { name: format!("client-{number}"), has: 0, remembers: 0 })
+        .collect()
 }
 
 fn names(covers: &[bool], clients: &[Standing]) -> Vec<String> {
@@ -84,7 +86,7 @@ proptest! {
                     if let Some(given) = given.filter(|given| *given > before) {
                         let stage = stages.iter().find(|stage| stage.version == given).unwrap();
                         prop_assert!(!stage.halted);
-                        clients[who].has = given;
+                        (clients[who].has, clients[who].remembers) = (given, given);
                     }
                 }
             }
@@ -117,7 +119,7 @@ fn a_new_client_takes_nothing_away() {
         client.has = if *covers { 3 } else { 2 };
     }
     for number in 0..40 {
-        clients.push(Standing { name: format!("new-{number}"), has: 0 });
+        clients.push(Standing { name: format!("new-{number}"), has: 0, remembers: 0 });
         let now = covered(3, Share(10), &clients);
         for (covers, before) in now.iter().zip(&before) {
             assert!(!before || *covers);
@@ -129,7 +131,7 @@ fn a_new_client_takes_nothing_away() {
 fn what_is_given() {
     let clients = |has: u64| {
         let mut clients = fleet(3);
-        clients[0].has = has;
+        (clients[0].has, clients[0].remembers) = (has, has);
         clients
     };
     let old = Some(ClientVersion(0, 1, 0));
@@ -151,6 +153,11 @@ fn what_is_given() {
         let given = offer(&stages, &clients(has), "client-0", old, at(1));
         assert_eq!(given, wanted, "{what}");
     }
+    // It was given the newer one and has lost everything: halted it is not for this client either.
+    let mut lost = fleet(1);
+    (lost[0].has, lost[0].remembers) = (2, 0);
+    let both = |newer: Stage| offer(&[stage(1, 100), newer], &lost, "client-0", old, at(1));
+    assert_eq!((both(halted(stage(2, 5))), both(stage(2, 5))), (Some(1), Some(2)));
     assert_eq!(offer(&[stage(1, 100)], &fleet(1), "stranger", None, at(1)), None);
     assert_eq!(offer(&[newer(stage(1, 100))], &fleet(1), "client-0", None, at(1)), Some(1));
 }
