@@ -75,6 +75,23 @@ pub(super) struct DraftRecipients {
     pub(super) directives: Vec<DirectiveId>,
 }
 
+impl DraftRecipients {
+    /// Whether what `other` says is not said here yet.
+    pub(super) fn can_take(&self, other: &Self) -> bool {
+        (self.relay.is_empty() || other.relay.is_empty())
+            && (self.tls.is_none() || other.tls.is_none())
+            && (self.sign.is_none() || other.sign.is_none())
+    }
+
+    /// Says it too.
+    pub(super) fn take(&mut self, other: Self) {
+        self.relay.extend(other.relay);
+        self.tls = self.tls.or(other.tls);
+        self.sign = self.sign.or(other.sign);
+        self.directives.extend(other.directives);
+    }
+}
+
 /// A reaction rule.
 #[derive(Clone, Debug)]
 pub(super) struct DraftReaction {
@@ -275,6 +292,12 @@ impl<'o> Draft<'o> {
         besides: &[String],
     ) {
         let mut differences = besides.to_vec();
+        if rate.is_below_one_an_hour() {
+            differences.push(format!(
+                "{} is fewer than one an hour, which no rule can say: 1 an hour, up to 24 a day, is MORE than stated; use a cap of warm-up",
+                rate.words()
+            ));
+        }
         match rate.period {
             3_600 => {
                 differences

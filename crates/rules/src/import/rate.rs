@@ -31,6 +31,11 @@ impl Rate {
         self.in_seconds(3_600).max(1)
     }
 
+    /// Whether [`Rate::per_hour`] had to round up.
+    pub(super) fn is_below_one_an_hour(self) -> bool {
+        self.in_seconds(3_600) == 0
+    }
+
     /// In so many seconds, rounded down.
     fn in_seconds(self, seconds: u64) -> u64 {
         let many = u128::from(self.count) * u128::from(seconds) / u128::from(self.period);
@@ -122,6 +127,10 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 fn unit_seconds(unit: &str) -> Option<u64> {
+    if unit == "M" {
+        // A month in KumoMTA, a minute to some: nobody should guess.
+        return None;
+    }
     Some(match unit.to_ascii_lowercase().as_str() {
         "s" | "sec" | "secs" | "second" | "seconds" => 1,
         "m" | "min" | "mins" | "minute" | "minutes" => 60,
@@ -183,6 +192,8 @@ mod tests {
             ("-1/s", None),
             ("1.5/s", None),
             ("100/fortnight", None),
+            ("100/M", None),
+            ("100/m", Some((100, 60))),
             ("100/0s", None),
             ("100/s,burst=3", None),
             (",1/s", None),

@@ -164,7 +164,15 @@ fn write_all<T>(heading: String, items: &[T], write: impl Fn(&T) -> String) -> (
 // ---------------------------------------------------------------- domain rules
 
 fn domain_rules(draft: &mut Draft<'_>) -> Option<String> {
-    let mut rules: Vec<DraftRecipients> = core::mem::take(&mut draft.recipients);
+    let mut rules: Vec<DraftRecipients> = Vec::new();
+    for rule in core::mem::take(&mut draft.recipients) {
+        // What several directives say of the same domains is one rule, as long as they say different things.
+        let same = rules.iter_mut().find(|one| one.masks == rule.masks && one.can_take(&rule));
+        match same {
+            Some(one) => one.take(rule),
+            None => rules.push(rule),
+        }
+    }
     // Exact names first, then the longer mask: the particular before the general.
     rules.sort_by_key(|rule| {
         let widest =

@@ -480,6 +480,10 @@ fn transports(draft: &mut Draft<'_>, machine: &Machine) {
         }
         if groups.is_empty() {
             let why = match rows.is_empty() {
+                true if transport == "smtp" => {
+                    "the service smtp carries all other mail: state it in main.cf to have it imported"
+                        .to_owned()
+                }
                 true => format!("no line of a transport table uses {transport}"),
                 false => unknown_hosts(&unknown),
             };

@@ -259,3 +259,26 @@ proptest! {
         prop_assert_eq!(found, wanted, "{}", text);
     }
 }
+
+#[test]
+fn what_is_said_of_one_domain_becomes_one_rule() {
+    let text = "<domain corp.example>\n  use-starttls yes\n  require-starttls yes\n  dkim-sign no\n  \
+                route relay.example\n  max-msg-rate 5/d\n</domain>\n";
+    let found = imported(Dialect::Powermta, &[file("config", text)]);
+    let domains = found.domains.as_deref().unwrap();
+    assert_eq!(domains.matches("[[rule]]").count(), 1, "{domains}");
+    for wanted in ["relay = ", "sign = false"] {
+        assert!(domains.contains(wanted), "{domains}");
+    }
+    let all = lines(&found);
+    assert!(!all.iter().any(|line| line.contains("another directive")), "{all:#?}");
+    // Ours are limits per hour: what is fewer than one an hour is more here, and the report says so.
+    let words = &found
+        .report
+        .entries
+        .iter()
+        .find(|one| one.directive.contains("max-msg-rate"))
+        .unwrap()
+        .words;
+    assert!(words.contains("MORE than stated"), "{words}");
+}
