@@ -184,14 +184,22 @@ impl Instance {
         let mut database = self.database();
         let bundles = database.bundles()?;
         let stages: Vec<Stage> = bundles.iter().map(|facts| facts.stage).collect();
-        let mut standings = database.standings()?;
+        let Some(mut own) = database.standing(client)? else { return Ok(Given::Nothing) };
         // What it says now is newer than what is noted.
-        if let Some(own) = standings.iter_mut().find(|one| one.name == client) {
-            own.has = own.has.max(asking.in_force);
-            // Whoever has been given anything says what it was, or what is in force.
-            let is_new = asking.in_force == 0 && asking.has.is_empty();
-            own.remembers = if is_new { 0 } else { own.has };
-        }
+        own.has = own.has.max(asking.in_force);
+        // Whoever has been given anything says what it was, or what is in force.
+        let is_new = asking.in_force == 0 && asking.has.is_empty();
+        own.remembers = if is_new { 0 } else { own.has };
+        // The others matter only where a share of them is to be chosen.
+        let is_shared = |stage: &Stage| {
+            stage.version > own.remembers && stage.share < Share::ALL && !stage.halted
+        };
+        let mut standings = match stages.iter().any(is_shared) {
+            true => database.standings()?,
+            false => Vec::new(),
+        };
+        standings.retain(|other| other.name != own.name);
+        standings.push(own);
         let program: Option<ClientVersion> = asking.program.parse().ok();
         let offered = offer(&stages, &standings, client, program, now);
         let offered =

@@ -92,6 +92,13 @@ fn facts(row: &Row<'_>) -> rusqlite::Result<ClientFacts> {
     })
 }
 
+const STANDING: &str = "SELECT name, MAX(given, in_force) FROM client";
+
+fn standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
+    let has = count(row.get(1)?);
+    Ok(Standing { name: row.get(0)?, has, remembers: has })
+}
+
 impl Database {
     /// Every client, by name.
     ///
@@ -112,13 +119,19 @@ impl Database {
     /// The database cannot be read.
     pub fn standings(&self) -> Result<Vec<Standing>, StoreFault> {
         self.ask(|connection| {
-            let all = "SELECT name, MAX(given, in_force) FROM client ORDER BY name";
-            let mut rows = connection.prepare_cached(all)?;
-            let standing = |row: &Row<'_>| {
-                let has = count(row.get(1)?);
-                Ok(Standing { name: row.get(0)?, has, remembers: has })
-            };
+            let mut rows = connection.prepare_cached(&format!("{STANDING} ORDER BY name"))?;
             rows.query_map([], standing)?.collect()
+        })
+    }
+
+    /// One client as a roll-out sees it.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn standing(&self, name: &str) -> Result<Option<Standing>, StoreFault> {
+        self.ask(|connection| {
+            let mut one = connection.prepare_cached(&format!("{STANDING} WHERE name = ?1"))?;
+            one.query_row([name], standing).optional()
         })
     }
 
