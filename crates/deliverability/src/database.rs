@@ -21,7 +21,7 @@ use store::StoreFault;
 use store::sqlite_file::{self, Layout};
 
 pub use bundles::{BundleFacts, NewBundle, PushStep, StageTotals};
-pub use clients::{ClientFacts, LastReport, Said};
+pub use clients::{ClientFacts, Fetch, LastReport, Said};
 pub use texts::{MOST_TEXTS, MOST_TEXTS_OF_CLIENT, RecordedText, StatedText};
 
 use crate::config::KeepConfig;

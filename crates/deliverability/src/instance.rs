@@ -21,7 +21,8 @@ use web::TokenDigest;
 use crate::Clock;
 use crate::config::{Config, NAME_HELP, is_name};
 use crate::database::{
-    Author, BundleFacts, ClientFacts, Database, NewBundle, Said, StageTotals, TrailLine,
+    Author, BundleFacts, ClientFacts, Database, Fetch, LastReport, NewBundle, Said, StageTotals,
+    TrailLine,
 };
 use crate::rollout::{ReportState, Share, Stage, may_advance, must_halt, offer};
 use crate::work_list::WorkList;
@@ -500,6 +501,15 @@ impl Instance {
         let names = names_of(&database.clients()?);
         *self.clients.write().unwrap_or_else(PoisonError::into_inner) = names;
         Ok(())
+    }
+
+    /// What a client fetched and what it said, the newest first; also of one that was removed.
+    pub(crate) fn history_of_client(
+        &self,
+        name: &str,
+        limit: u32,
+    ) -> Result<(Vec<Fetch>, Vec<LastReport>), InstanceFault> {
+        Ok(self.database().history_of_client(name, limit)?)
     }
 
     /// The newest lines of the audit trail.

@@ -20,7 +20,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, get, post};
 use store::StoreFault;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -161,7 +161,10 @@ fn router(app: Shared) -> Router {
         .route("/v1/bundles/{version}", publisher(get(publishers::bundle)))
         .route("/v1/rollout", publisher(get(publishers::rollout).post(publishers::guide)))
         .route("/v1/clients", publisher(get(publishers::clients).post(publishers::add_client)))
-        .route("/v1/clients/{name}", publisher(delete(publishers::remove_client)))
+        .route(
+            "/v1/clients/{name}",
+            publisher(get(publishers::client).delete(publishers::remove_client)),
+        )
         .route("/v1/texts/export", publisher(get(publishers::export_texts)))
         .route("/v1/texts/rules", publisher(get(publishers::export_rules)))
         .route("/v1/texts/{key}", publisher(get(publishers::text).post(publishers::qualify)))

@@ -26,6 +26,16 @@ enum ClientsCommand {
         #[command(flatten)]
         instance: InstanceArguments,
     },
+    /// What one client fetched and when, and what it said
+    Show {
+        #[command(flatten)]
+        instance: InstanceArguments,
+        /// Its name
+        name: String,
+        /// Lines of each shown, the newest first
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
     /// Add a client; its token is told once
     Add {
         #[command(flatten)]
@@ -63,6 +73,7 @@ pub(super) struct AuditArguments {
 pub(super) fn run(globals: &Globals, arguments: &ClientsArguments) -> Ended {
     match &arguments.command {
         ClientsCommand::List { instance } => list(globals, instance),
+        ClientsCommand::Show { instance, name, limit } => show(globals, instance, name, *limit),
         ClientsCommand::Add { instance, name, token_out, why } => {
             let client = InstanceClient::new(instance)?;
             if let Some(path) = token_out.as_ref().filter(|path| path.exists()) {
@@ -95,6 +106,45 @@ pub(super) fn run(globals: &Globals, arguments: &ClientsArguments) -> Ended {
             Ok(Outcome::Fine)
         }
     }
+}
+
+fn show(globals: &Globals, instance: &InstanceArguments, name: &str, limit: u32) -> Ended {
+    let asked = ["clients", name];
+    let answer = InstanceClient::new(instance)?.ask(Asked::get(&asked).limited(limit))?;
+    if globals.json() {
+        print_json(&answer)?;
+        return Ok(Outcome::Fine);
+    }
+    let version = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        version => version.to_string(),
+    };
+    let mut fetches = output::table(&["asked", ">in force then", "answer", ">bundle", "program"]);
+    for fetch in answer["fetches"].as_array().into_iter().flatten() {
+        let words = match fetch["status"].as_u64() {
+            Some(200) => "given",
+            Some(304) => "has it",
+            _ => "nothing",
+        };
+        let program = printable(fetch["program"].as_str().unwrap_or_default());
+        fetches.add_row([
+            short(&fetch["at"]),
+            version(&fetch["in_force"]),
+            words.to_owned(),
+            version(&fetch["bundle"]),
+            program.chars().take(20).collect(),
+        ]);
+    }
+    let mut words = format!("{fetches}\n");
+    for said in answer["reports"].as_array().into_iter().flatten() {
+        let text = |key: &str| printable(said[key].as_str().unwrap_or_default());
+        words += &format!("{}  bundle {} {}\n", short(&said["at"]), said["bundle"], text("state"));
+        if !text("reason").is_empty() {
+            words += &format!("    {}\n", text("reason"));
+        }
+    }
+    print(&words)?;
+    Ok(Outcome::Fine)
 }
 
 fn list(globals: &Globals, instance: &InstanceArguments) -> Ended {

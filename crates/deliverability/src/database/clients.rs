@@ -53,6 +53,21 @@ pub struct LastReport {
     pub reason: String,
 }
 
+/// A fetch of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// When.
+    pub at: Timestamp,
+    /// The bundle that the answer was about; 0: none.
+    pub version: u64,
+    /// 200: it was given; 304: it had it already; 204: none.
+    pub status: u16,
+    /// What the client had in force; 0: none.
+    pub in_force: u64,
+    /// The version of its program; empty: it has not said.
+    pub program: String,
+}
+
 /// A report of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said<'a> {
@@ -226,6 +241,45 @@ impl Database {
             let mut rows = connection.prepare_cached(question)?;
             let row = |row: &Row<'_>| Ok((row.get(0)?, count(row.get(1)?)));
             rows.query_map([column(since)], row)?.collect()
+        })
+    }
+
+    /// What a client fetched, the newest first, and what it said. Empty where nothing is kept any more.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn history_of_client(
+        &self,
+        name: &str,
+        limit: u32,
+    ) -> Result<(Vec<Fetch>, Vec<LastReport>), StoreFault> {
+        self.ask(|connection| {
+            let question = "SELECT at, version, status, in_force, program FROM fetch \
+                            WHERE client = ?1 ORDER BY id DESC LIMIT ?2";
+            let mut rows = connection.prepare_cached(question)?;
+            let fetch = |row: &Row<'_>| {
+                Ok(Fetch {
+                    at: moment(row.get(0)?),
+                    version: count(row.get(1)?),
+                    status: row.get(2)?,
+                    in_force: count(row.get(3)?),
+                    program: row.get(4)?,
+                })
+            };
+            let fetches = rows.query_map(params![name, limit], fetch)?.collect::<Result<_, _>>()?;
+            let question = "SELECT at, bundle, state, reason FROM report \
+                            WHERE client = ?1 ORDER BY id DESC LIMIT ?2";
+            let mut rows = connection.prepare_cached(question)?;
+            let said = |row: &Row<'_>| {
+                Ok(LastReport {
+                    at: moment(row.get(0)?),
+                    bundle: count(row.get(1)?),
+                    state: row.get(2)?,
+                    reason: row.get(3)?,
+                })
+            };
+            let reports = rows.query_map(params![name, limit], said)?.collect::<Result<_, _>>()?;
+            Ok((fetches, reports))
         })
     }
 

@@ -44,6 +44,8 @@ CREATE TABLE fetch (
     program TEXT NOT NULL
 );
 
+CREATE INDEX fetch_of_client ON fetch (client, id);
+
 CREATE TABLE report (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,

@@ -14,7 +14,7 @@ use web::{Problem, expect_json, from_json};
 use super::access::Caller;
 use super::for_clients::BUNDLE_TYPE;
 use super::{Shared, json};
-use crate::database::{Author, BundleFacts, ClientFacts, RecordedText};
+use crate::database::{Author, BundleFacts, ClientFacts, Fetch, LastReport, RecordedText};
 use crate::instance::{Qualify, RolloutAction};
 use crate::rollout::Share;
 use crate::work_list::{Cluster, MOST_CLUSTERS};
@@ -180,14 +180,7 @@ pub(super) async fn clients(State(app): State<Shared>) -> Result<Response, Probl
     let clients = app.ask(|instance| instance.clients()).await?;
     let version = |version: u64| (version > 0).then_some(version);
     let shown = |(client, offered): &(ClientFacts, Option<u64>)| {
-        let said = client.last_report.as_ref().map(|said| {
-            json!({
-                "at": said.at.to_string(),
-                "bundle": said.bundle,
-                "state": said.state,
-                "reason": said.reason,
-            })
-        });
+        let said = client.last_report.as_ref().map(said_shown);
         json!({
             "name": client.name,
             "added_at": client.added_at.to_string(),
@@ -201,6 +194,42 @@ pub(super) async fn clients(State(app): State<Shared>) -> Result<Response, Probl
         })
     };
     Ok(json(json!({ "clients": clients.iter().map(shown).collect::<Vec<_>>() })))
+}
+
+/// `GET /v1/clients/{name}`
+pub(super) async fn client(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let limit = limit_in(query.as_deref(), 50, 1_000)?;
+    let asked = name.clone();
+    let (fetches, reports) =
+        app.ask(move |instance| instance.history_of_client(&asked, limit)).await?;
+    let version = |version: u64| (version > 0).then_some(version);
+    let fetched = |fetch: &Fetch| {
+        json!({
+            "at": fetch.at.to_string(),
+            "bundle": version(fetch.version),
+            "status": fetch.status,
+            "in_force": version(fetch.in_force),
+            "program": fetch.program,
+        })
+    };
+    Ok(json(json!({
+        "name": name,
+        "fetches": fetches.iter().map(fetched).collect::<Vec<_>>(),
+        "reports": reports.iter().map(said_shown).collect::<Vec<_>>(),
+    })))
+}
+
+fn said_shown(said: &LastReport) -> Value {
+    json!({
+        "at": said.at.to_string(),
+        "bundle": said.bundle,
+        "state": said.state,
+        "reason": said.reason,
+    })
 }
 
 /// The body of `POST /v1/clients`.

@@ -146,6 +146,10 @@ async fn a_client_fetches_what_was_pushed() {
     let clients = served.ask("GET /v1/clients", PUBLISHER, "", b"").await.json();
     assert_eq!(clients["clients"][0]["in_force"], 1, "{clients}");
     assert_eq!(clients["clients"][0]["program"], "0.1.0");
+    let name = clients["clients"][0]["name"].as_str().unwrap();
+    let one = served.ask(&format!("GET /v1/clients/{name}"), PUBLISHER, "", b"").await.json();
+    assert_eq!(one["fetches"][0]["program"], "0.1.0", "{one}");
+    assert!(one["fetches"].as_array().unwrap().iter().any(|fetch| fetch["status"] == 200), "{one}");
     let kept = served.ask("GET /v1/bundles/1", PUBLISHER, "", b"").await;
     assert_eq!(kept.body, octets);
     served.end().await;
@@ -164,6 +168,7 @@ async fn every_role_has_its_own_doors() {
         "POST /v1/rollout",
         "GET /v1/clients",
         "POST /v1/clients",
+        "GET /v1/clients/one",
         "DELETE /v1/clients/one",
         "GET /v1/texts",
         "GET /v1/texts/export",
