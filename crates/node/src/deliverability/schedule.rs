@@ -1,7 +1,9 @@
 //! When a client asks its instance: daily at a local time, and sooner again after a failure.
 //!
 //! **Promise.** [`SyncSchedule::next`] is a function of what it is given: no clock, no chance. Whatever the clock did
-//! between two calls, the next moment is at most two days and the jitter away, so a client never falls asleep.
+//! between two calls, the next moment is at most two days and the jitter away, and it comes while the clock goes on:
+//! a moment still to come that was written before the clock was set back counts as long ago. So a client never falls
+//! asleep.
 //!
 //! **How.** The daily moment is that of the machine's time zone; where it does not exist (clocks go forward) the same
 //! time after the gap, where it exists twice the first. To it comes a delay that is always the same for one client
@@ -78,13 +80,15 @@ impl SyncSchedule {
     #[must_use]
     pub fn next(&self, now: Timestamp, history: &SyncHistory) -> Option<Timestamp> {
         let time = self.at?;
-        // What lies in the future was written before the clock was set back.
-        let past = |moment: Option<Timestamp>| moment.map(|moment| moment.min(now));
-        let failed = past(history.last_failure).filter(|_| history.failures > 0);
-        let next = match (past(history.last_contact), failed) {
-            (None, None) => now,
+        let failed = history.last_failure.filter(|_| history.failures > 0);
+        // After a failure only that counts.
+        let last = failed.or(history.last_contact);
+        let next = match (last, failed) {
+            (None, _) => now,
+            // It was written before the clock was set back. To ask now writes a moment that can be counted from.
+            (Some(last), _) if last > now => now,
             (Some(contact), None) => self.daily_after(time, contact),
-            (_, Some(failed)) => {
+            (Some(_), Some(failed)) => {
                 let again = failed + self.pause(history.failures);
                 let wanted = again.min(self.daily_after(time, failed));
                 let quiet = history.not_before.unwrap_or(Timestamp::EPOCH);

@@ -104,18 +104,22 @@ fn a_clock_that_was_set_does_not_put_a_client_to_sleep() {
     let mut failed = SyncHistory::default();
     failed.failed(at("2031-01-01T00:00:00Z"), Some(DAY));
     for (name, history, latest) in [
-        ("contact in the future", contact("2031-01-01T00:00:00Z"), DAY),
-        ("failure in the future", failed, DAY),
+        ("contact in the future", contact("2031-01-01T00:00:00Z"), Duration::ZERO),
+        ("failure in the future", failed, Duration::ZERO),
         ("contact long ago", contact("2020-01-01T00:00:00Z"), Duration::ZERO),
         (
             "the end of time",
             SyncHistory { last_contact: Some(Timestamp::NEVER), ..SyncHistory::default() },
-            DAY,
+            Duration::ZERO,
         ),
     ] {
         let next = schedule.next(now, &history).unwrap();
         assert!(next <= now + latest, "{name}: {next}");
     }
+    // Asked without an answer while the last contact is still to come: with pauses, not without end.
+    let mut history = contact("2031-01-01T00:00:00Z");
+    history.failed(now, None);
+    assert_eq!(schedule.next(now, &history), Some(now + Duration::from_secs(60)));
     let never = SyncSchedule { at: None, ..schedule };
     assert_eq!(never.next(now, &SyncHistory::default()), None);
 }
@@ -157,6 +161,10 @@ proptest! {
         };
         let next = schedule.next(now, &history).unwrap();
         prop_assert!(next <= now + DAY * 2 + schedule.jitter, "{next}");
+        // And it comes while the clock goes on, as a client looks at it.
+        let looks = (0..=51 * 60).map(|minutes| now + Duration::from_secs(minutes * 60));
+        let mut due = looks.filter(|at| schedule.next(*at, &history).unwrap() <= *at);
+        prop_assert!(due.next().is_some(), "never asked: {history:?}");
         let mut after = history.clone();
         after.failed(now, None);
         prop_assert!(schedule.next(now, &after).unwrap() > now);
