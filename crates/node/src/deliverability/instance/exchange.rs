@@ -263,7 +263,7 @@ struct Begun {
 /// Whether this address may be connected to for this target.
 ///
 /// This machine is meant only where the operator wrote it as that; a redirection or DNS leads there only with
-/// `allow_private`.
+/// `allow_private`. Without TLS the token is told to nobody beyond this machine, or with `allow_private` beyond private networks.
 pub(super) fn permitted(
     config: &InstanceConfig,
     target: &Target,
@@ -283,7 +283,9 @@ pub(super) fn permitted(
         };
         FetchFault::Forbidden { host: host.clone(), address, kind }
     })?;
-    if !target.is_secure() && !loopback && !config.allow_private {
+    let inside = TargetPolicy { only_targets: Vec::new(), allow_private_targets: false };
+    let own_network = config.allow_private && !inside.allows(address);
+    if !target.is_secure() && !loopback && !own_network {
         let kind = "another machine, and there is no TLS";
         return Err(FetchFault::Forbidden { host, address, kind });
     }

@@ -331,4 +331,7 @@ fn only_what_may_be_is_connected_to() {
     // Without TLS only here, or where the operator says so.
     assert!(!check("http://8.8.8.8", "http://8.8.8.8", "8.8.8.8", false));
     assert!(check("http://10.0.0.1", "http://10.0.0.1", "10.0.0.1", true));
+    for address in ["8.8.8.8", "2600::1", "::ffff:8.8.8.8"] {
+        assert!(!check("http://rules.example", "http://rules.example", address, true), "{address}");
+    }
 }
