@@ -1,5 +1,7 @@
 //! Every reason to refuse a bundle, by name.
 
+use core::time::Duration;
+
 use mail::time::Timestamp;
 
 use super::keys::KeyId;
@@ -63,22 +65,26 @@ pub enum BundleFault {
         key: KeyId,
     },
     /// It is past its end.
-    #[error("the bundle of version {version} has expired on {expired}")]
+    #[error("the bundle of version {version} has expired on {expired}; the clock here says {now}")]
     Expired {
         /// Its version.
         version: u64,
         /// Its end.
         expired: Timestamp,
+        /// What the clock here says.
+        now: Timestamp,
     },
     /// It was made later than now: the publisher's clock or ours is wrong.
     #[error(
-        "the bundle of version {version} was made at {created}, which is still to come: one of the two clocks is wrong"
+        "the bundle of version {version} was made at {created}, which is still to come: the clock here says {now}, {} behind; correct whichever clock is wrong", span_words(.created.since(*.now))
     )]
     FromTheFuture {
         /// Its version.
         version: u64,
         /// When it says it was made.
         created: Timestamp,
+        /// What the clock here says.
+        now: Timestamp,
     },
     /// It is older than the one in force.
     #[error(
@@ -151,6 +157,16 @@ fn faults_words(faults: &[Diagnostic]) -> String {
     }
 }
 
+/// A span in its two largest units.
+fn span_words(span: Duration) -> String {
+    let minutes = span.as_secs() / 60;
+    match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
 fn first_words(faults: &[Diagnostic]) -> String {
     faults.first().map_or_else(String::new, ToString::to_string)
 }
@@ -159,6 +175,31 @@ impl BundleFault {
     /// A [`BundleFault::Malformed`] in these words.
     pub(super) fn malformed(what: impl Into<String>) -> Self {
         Self::Malformed { what: what.into() }
+    }
+
+    /// Whether every client would say the same, so that the bundle itself is to blame. Else it is what this client has: its
+    /// clock, its configuration, its program, what it has applied before, or a transfer.
+    #[must_use]
+    pub const fn blames_bundle(&self) -> bool {
+        match self {
+            Self::TooLarge { .. }
+            | Self::BadSignature { .. }
+            | Self::BadStatement { .. }
+            | Self::RetiredKey { .. }
+            | Self::Malformed { .. }
+            | Self::TooMany { .. }
+            | Self::Rules { .. }
+            | Self::ShadowsAll { .. } => true,
+            Self::Truncated { .. }
+            | Self::NotABundle
+            | Self::NewerSchema { .. }
+            | Self::UnknownKey { .. }
+            | Self::Expired { .. }
+            | Self::FromTheFuture { .. }
+            | Self::Older { .. }
+            | Self::SameVersion { .. }
+            | Self::NewerClient { .. } => false,
+        }
     }
 
     /// The name by which logs, alerts and statistics know the reason; it does not change.

@@ -142,45 +142,80 @@ impl KeyStatement {
     }
 }
 
+/// One key has named the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Succession {
+    old: PublicKey,
+    new: PublicKey,
+}
+
 /// Whom a client believes: what its operator has configured, and what followed from it.
 ///
-/// It is kept with what is in force ([`Trust::learnt`], [`Trust::retired`]), because a key that was
-/// replaced must not come back when later bundles do not carry its statement any more.
+/// A key that a statement has named is believed for as long as the chain of statements begins at a configured key:
+/// an operator who takes the first key out of the configuration ends the trust in all that followed from it.
+///
+/// It is kept with what is in force, because a key that was replaced must not come back when later bundles do not
+/// carry its statement any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "StoredTrust")]
 pub struct Trust {
     /// What the operator has configured. Not stored: the configuration decides at every start.
     #[serde(skip)]
     configured: Vec<PublicKey>,
-    /// Keys that statements have named.
+    /// Every statement that was followed, in their order.
+    successions: Vec<Succession>,
+}
+
+/// How a trust is stored: also in the form without the origin of a key.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StoredTrust {
+    successions: Vec<Succession>,
     learnt: Vec<PublicKey>,
-    /// Keys that statements have replaced.
     retired: Vec<PublicKey>,
 }
 
+impl From<StoredTrust> for Trust {
+    fn from(stored: StoredTrust) -> Self {
+        let StoredTrust { mut successions, learnt, retired } = stored;
+        // Which key has named which is not known any more: each may have been named by every one that is replaced.
+        for old in retired {
+            successions.extend(learnt.iter().map(|new| Succession { old, new: *new }));
+        }
+        Self { configured: Vec::new(), successions }
+    }
+}
+
 impl Trust {
-    /// Believes these keys, and what `before` has learnt.
+    /// Believes these keys, and what followed from them by the statements that `before` knows.
     #[must_use]
     pub fn new(configured: impl IntoIterator<Item = PublicKey>, before: Self) -> Self {
         Self { configured: configured.into_iter().collect(), ..before }
     }
 
-    /// Keys that statements have named.
-    #[must_use]
-    pub fn learnt(&self) -> &[PublicKey] {
-        &self.learnt
-    }
-
-    /// Keys that statements have replaced.
-    #[must_use]
-    pub fn retired(&self) -> &[PublicKey] {
-        &self.retired
+    /// Whether a statement has replaced this key. It never comes back.
+    fn is_retired(&self, key: &PublicKey) -> bool {
+        self.successions.iter().any(|succession| succession.old == *key)
     }
 
     /// The keys that are believed now.
-    pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
-        let all = self.configured.iter().chain(&self.learnt);
-        all.filter(|key| !self.retired.contains(key))
+    #[must_use]
+    pub fn keys(&self) -> Vec<PublicKey> {
+        let mut reached = self.configured.clone();
+        let mut at = 0;
+        // A replaced key never comes back, so the chains have no loop; and no key is looked at twice.
+        while let Some(key) = reached.get(at).copied() {
+            at += 1;
+            let named = self.successions.iter().filter(|succession| succession.old == key);
+            for Succession { new, .. } in named {
+                if !reached.contains(new) {
+                    reached.push(*new);
+                }
+            }
+        }
+        reached.retain(|key| !self.is_retired(key));
+        reached
     }
 
     /// The key with this name, if it is believed.
@@ -188,10 +223,10 @@ impl Trust {
     /// # Errors
     /// [`BundleFault::RetiredKey`] or [`BundleFault::UnknownKey`].
     pub fn find(&self, id: KeyId) -> Result<PublicKey, BundleFault> {
-        if let Some(key) = self.keys().find(|key| key.id() == id) {
-            return Ok(*key);
+        if let Some(key) = self.keys().into_iter().find(|key| key.id() == id) {
+            return Ok(key);
         }
-        match self.retired.iter().any(|key| key.id() == id) {
+        match self.successions.iter().any(|succession| succession.old.id() == id) {
             true => Err(BundleFault::RetiredKey { key: id }),
             false => Err(BundleFault::UnknownKey { key: id }),
         }
@@ -214,14 +249,10 @@ impl Trust {
                 return Err(BundleFault::BadStatement { key: statement.old });
             }
             // A key that was replaced once never comes back, not even by a loop of statements.
-            if old == statement.new || self.retired.contains(&statement.new) {
+            if old == statement.new || self.is_retired(&statement.new) {
                 continue;
             }
-            self.learnt.retain(|key| *key != old);
-            self.retired.push(old);
-            if !self.learnt.contains(&statement.new) {
-                self.learnt.push(statement.new);
-            }
+            self.successions.push(Succession { old, new: statement.new });
         }
         Ok(())
     }

@@ -252,10 +252,10 @@ impl Manifest {
             return Err(BundleFault::NewerClient { version, wanted, have: client });
         }
         if self.created_at() > now + FUTURE_TOLERANCE {
-            return Err(BundleFault::FromTheFuture { version, created: self.created_at() });
+            return Err(BundleFault::FromTheFuture { version, created: self.created_at(), now });
         }
         if self.expires_at() <= now {
-            return Err(BundleFault::Expired { version, expired: self.expires_at() });
+            return Err(BundleFault::Expired { version, expired: self.expires_at(), now });
         }
         Ok(Admission::New)
     }

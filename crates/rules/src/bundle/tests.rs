@@ -114,7 +114,7 @@ fn what_was_sealed_reads_back() {
     let bytes = sealed_by(&draft(), &key("one"));
     let sealed = Sealed::split(&bytes).expect("splits");
     let (by, after) = sealed.verify(&trust(&["one"]), &check).expect("verifies");
-    assert_eq!((by, after.keys().count()), (key("one"), 1));
+    assert_eq!((by, after.keys()), (key("one"), vec![key("one")]));
     assert_eq!(sealed.admit(NOW, ClientVersion(0, 1, 0), None), Ok(Admission::New));
     let contents = sealed.contents().expect("reads");
     assert_eq!(contents.mx.expect("has MX rules").rules().len(), 2);
@@ -289,6 +289,27 @@ fn versions_only_grow() {
     assert_eq!(ask(in_force(43, [0; 32])), Err(BundleFault::Older { version: 42, in_force: 43 }));
 }
 
+/// Only what every client would say is told against a bundle; and a clock that is wrong is named with how far it is.
+#[test]
+fn what_only_this_client_has_blames_no_bundle() {
+    let bytes = sealed_by(&draft(), &key("one"));
+    let sealed = Sealed::split(&bytes).expect("splits");
+    let created = sealed.manifest().created_at();
+    let ask = |now| sealed.admit(now, ClientVersion(9, 0, 0), None).expect_err("refused");
+    for (now, words) in [
+        (created + Duration::from_secs(400 * 86_400), "has expired on"),
+        (Timestamp::from_secs(created.as_secs() - 7_500), "2 h 5 min behind"),
+        (Timestamp::from_secs(created.as_secs() - 3 * 86_400 - 3_600), "3 d 1 h behind"),
+    ] {
+        let fault = ask(now);
+        assert!(!fault.blames_bundle(), "{fault}");
+        let text = fault.to_string();
+        assert!(text.contains(words) && text.contains(&now.to_string()), "{text}");
+    }
+    assert!(!BundleFault::UnknownKey { key: key("one").id() }.blames_bundle());
+    assert!(BundleFault::BadSignature { key: key("one").id() }.blames_bundle());
+}
+
 #[test]
 fn a_key_names_the_next_and_is_believed_no_more() {
     let [one, two, three] = ["one", "two", "three"].map(key);
@@ -301,7 +322,7 @@ fn a_key_names_the_next_and_is_believed_no_more() {
     let chain = [statement(&one, &two), statement(&two, &three)];
     let (by, after) = verify(&signed(&chain, &three), &trust(&["one"])).expect("the chain holds");
     assert_eq!(by, three);
-    assert_eq!(after.keys().collect::<Vec<_>>(), [&three]);
+    assert_eq!(after.keys(), [three]);
     // A client that slept through one change only needs the other.
     assert!(verify(&signed(&chain, &three), &trust(&["two"])).is_ok());
     // Later bundles need not carry the chain, and the old keys stay out, over a restart too.
@@ -321,8 +342,43 @@ fn a_key_names_the_next_and_is_believed_no_more() {
     let forged = KeyStatement { old: three.id(), ..statement(&evil, &evil) };
     let fault = verify(&signed(&[forged], &evil), &kept).expect_err("forged");
     assert_eq!(fault, BundleFault::BadStatement { key: three.id() });
-    // An operator who configures a new key has the last word: so a lost key is mended.
-    assert!(verify(&signed(&[], &evil), &Trust::new([evil], kept)).is_ok());
+    // An operator who configures a new key has the last word: so a lost key is mended, and a stolen one is believed no more.
+    let mended = Trust::new([evil], kept);
+    assert!(verify(&signed(&[], &evil), &mended).is_ok());
+    let unknown = |key: PublicKey| BundleFault::UnknownKey { key: key.id() };
+    let stolen = |keys: &[KeyStatement], by: &PublicKey| verify(&signed(keys, by), &mended);
+    assert_eq!(stolen(&[], &three).expect_err("not in the configuration"), unknown(three));
+    let four = key("four");
+    let fault = stolen(&[statement(&three, &four)], &four).expect_err("nor what it names");
+    assert_eq!(fault, unknown(four));
+}
+
+/// A key that was learnt is believed while the chain to it begins at a configured key, wherever that stands in it.
+#[test]
+fn a_learnt_key_is_believed_while_its_chain_begins_at_a_configured_one() {
+    let [one, two, three, four] = ["one", "two", "three", "four"].map(key);
+    let mut before = Trust::new([one], Trust::default());
+    before.follow(&[statement(&one, &two), statement(&two, &three)], &check).expect("holds");
+    let cases: [(&[PublicKey], &[PublicKey]); 6] = [
+        (&[one], &[three]),
+        (&[two], &[three]),
+        (&[three], &[three]),
+        (&[one, four], &[four, three]),
+        (&[four], &[four]),
+        (&[], &[]),
+    ];
+    for (configured, wanted) in cases {
+        let trust = Trust::new(configured.iter().copied(), before.clone());
+        assert_eq!(trust.keys(), wanted, "{configured:?}");
+        let text = serde_json::to_string(&trust).expect("plain data");
+        let kept: Trust = serde_json::from_str(&text).expect("reads back");
+        assert_eq!(Trust::new(configured.iter().copied(), kept), trust);
+    }
+    // As it was stored before keys had an origin.
+    let old = format!(r#"{{"learnt":["{three}"],"retired":["{one}","{two}"]}}"#);
+    let old: Trust = serde_json::from_str(&old).expect("reads");
+    assert_eq!(Trust::new([one], old.clone()).keys(), [three]);
+    assert_eq!(Trust::new([four], old).keys(), [four]);
 }
 
 #[test]
