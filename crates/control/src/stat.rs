@@ -90,7 +90,7 @@ pub(crate) async fn reload(
     let reload = tokio::time::timeout(RELOAD_TIME, app.questions.reload_rules());
     let rules = reload
         .await
-        .map_err(|_| Problem::try_later("reading the rules takes too long; those in force stay"))?
+        .map_err(|_| Problem::try_later("reading the rules takes more than a minute and goes on; `mailweir stat show` names the version in force"))?
         .map_err(unusable_rules)?;
     Ok(answer(json!({
         "rules_version": rules.version(),

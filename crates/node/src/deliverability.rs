@@ -23,6 +23,7 @@ mod schedule;
 mod sharing;
 mod sync;
 
+pub(crate) use applying::to_the_end;
 pub use applying::{Applied, ApplyFault, ApplyStep, DeliverabilityStatus};
 pub(crate) use following::Following;
 pub use following::{RulesInForce, Trouble};

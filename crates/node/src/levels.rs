@@ -18,6 +18,7 @@ use rules::{
 use serde::Serialize;
 use store::{Reads, StoreFault, Write};
 
+use crate::deliverability::to_the_end;
 use crate::intake::IntakeFault;
 use crate::node::Questions;
 
@@ -152,11 +153,22 @@ impl Questions {
         self.config().rules.levels.clone()
     }
 
-    /// Takes a decision. When it is answered it is durable and in force.
+    /// Takes a decision. When it is answered it is durable and in force. It goes on to its end when whoever asked goes away.
     ///
     /// # Errors
     /// It is refused, or cannot be stored; then nothing has changed.
     pub async fn decide_level(
+        &self,
+        change: LevelChange,
+        who: &str,
+        why: &str,
+    ) -> Result<Decided, LevelFault> {
+        let questions = self.clone();
+        let (who, why) = (who.to_owned(), why.to_owned());
+        to_the_end(async move { questions.decide_level_alone(change, &who, &why).await }).await?
+    }
+
+    async fn decide_level_alone(
         &self,
         change: LevelChange,
         who: &str,

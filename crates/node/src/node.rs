@@ -266,7 +266,7 @@ impl Node {
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
         let mut store = SqliteStore::open(&config.data_dir, options)?;
         let incarnation = store.incarnation();
-        let Kept { layer, trust, since, trouble } = kept_layer(store.reads())?;
+        let Kept { layer, trust, pointer, since, trouble } = kept_layer(store.reads())?;
         let bounce_rules = read_bounce_rules_over(&config, &layer)?;
         let reaction_rules = reactions::read_rules_over(&config, &layer)?;
         let (domain_rules, format_rules) = read_recipient_rules_over(&config, &layer)?;
@@ -301,6 +301,7 @@ impl Node {
                 layer: Arc::new(layer),
                 since,
                 trust,
+                pointer,
                 mx: Arc::clone(&rules),
                 mx_base: Arc::new(mx_base),
                 bounce: Arc::clone(&bounce_rules),

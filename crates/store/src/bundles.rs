@@ -38,6 +38,8 @@ pub struct BundleChange {
     pub to: Option<u64>,
     /// The bundle, where it is not kept already. Its version is `to`.
     pub bundle: Option<KeptBundle>,
+    /// The bundle takes the place of the one in force under its own version, because that one cannot be used any more.
+    pub mends: bool,
     /// A version that is kept however old it is, besides the one in force.
     pub keep: Option<u64>,
     /// Whom this node trusts from now on, in the words of whoever asks.
@@ -52,6 +54,13 @@ pub struct BundleChange {
     pub difference: Box<str>,
     /// When.
     pub at: Timestamp,
+}
+
+impl BundleChange {
+    /// Whether a bundle that is kept under this version may be replaced. A version has one bundle for ever otherwise.
+    pub(crate) fn mends(&self, version: u64) -> bool {
+        self.mends && self.expected == Some(version) && self.to == Some(version)
+    }
 }
 
 /// What is in force.

@@ -5,7 +5,11 @@
 //!
 //! **How.** Verify, read and check everything; make the new sets; one transaction of the store that keeps the octets and
 //! moves the pointer, and only if the pointer stands where it stood when the work began; then the running node takes the
-//! new sets, which cannot fail. One at a time. After a crash the start reads the pointer.
+//! new sets, which cannot fail. One at a time, and to its end even where whoever asked has gone: a change that is durable
+//! is told to everybody. After a crash the start reads the pointer.
+//!
+//! **A bundle in force that cannot be used any more** (a damaged disk, stricter checks) leaves the pointer where it is, and
+//! the shipped rules in its place. Every later change starts from the pointer, and the same version may come again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +24,7 @@ use serde::Serialize;
 use store::{BundleApplication, BundleChange, KeptBundle, RefusedWrite, Write};
 
 use super::client_version;
-use super::following::{RulesInForce, Trouble};
+use super::following::{Origin, RulesInForce, Trouble};
 use super::instance::{Report, ReportState};
 use super::keys::holds;
 use super::layer::{Layer, MxBase, Published};
@@ -103,6 +107,20 @@ impl ApplyStep {
 
 /// Told of every step that was taken. For tests; production passes what does nothing.
 pub(crate) type Witness<'a> = &'a (dyn Fn(ApplyStep) + Sync);
+
+/// The same for what goes on when whoever asked has gone.
+pub(crate) type LastingWitness = Arc<dyn Fn(ApplyStep) + Send + Sync>;
+
+/// Does something to its end, even when nobody waits for it any more: a caller that goes away must not leave the store
+/// and the running node apart.
+///
+/// # Errors
+/// It panicked, or the runtime ends.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, IntakeFault> {
+    tokio::spawn(work).await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))
+}
 
 /// What became of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -242,7 +260,7 @@ impl Questions {
         self.intake().read(move |reads| reads.bundle_applications(limit)).await
     }
 
-    /// Puts a bundle in force.
+    /// Puts a bundle in force. It goes on to its end when whoever asked goes away.
     ///
     /// # Errors
     /// Why not; the rules in force stay, and an alert is raised.
@@ -251,13 +269,28 @@ impl Questions {
         octets: Arc<[u8]>,
         author: Author,
     ) -> Result<Applied, ApplyFault> {
-        self.apply_bundle_watched(octets, author, &|_| {}).await
+        self.apply_bundle_to_the_end(octets, author, Arc::new(|_| {})).await
     }
 
+    pub(crate) async fn apply_bundle_to_the_end(
+        &self,
+        octets: Arc<[u8]>,
+        author: Author,
+        witness: LastingWitness,
+    ) -> Result<Applied, ApplyFault> {
+        let questions = self.clone();
+        to_the_end(async move {
+            questions.apply_bundle_watched(octets, author, Origin::Here, &*witness).await
+        })
+        .await?
+    }
+
+    /// The same as long as it is waited for.
     pub(crate) async fn apply_bundle_watched(
         &self,
         octets: Arc<[u8]>,
         author: Author,
+        origin: Origin,
         witness: Witness<'_>,
     ) -> Result<Applied, ApplyFault> {
         let outcome = {
@@ -266,12 +299,16 @@ impl Questions {
         };
         self.note_for_instance(Report::of(&octets, &outcome)).await;
         match &outcome {
+            // What is kept and was taken back says nothing about the one in force that cannot be used.
+            Ok(applied) if !applied.changed && self.in_force().unusable().is_some() => {}
+            Ok(applied) if !applied.changed && origin == Origin::Instance => {
+                self.following.note_instance_well();
+            }
             Ok(_) => self.following.note(None),
-            Err(fault) => self.following.note(Some(Trouble {
-                at: self.now(),
-                fault: fault.name().to_owned(),
-                words: fault.to_string(),
-            })),
+            Err(fault) => {
+                let (fault, words) = (fault.name().to_owned(), fault.to_string());
+                self.following.note(Some((Trouble { at: self.now(), fault, words }, origin)));
+            }
         }
         outcome
     }
@@ -310,7 +347,9 @@ impl Questions {
             return Err(ApplyFault::NoKey);
         };
         let kept = KeptBundle { version: published.version, key: published.key.0, octets };
-        let change = self.change(from, Some(published.version), Some(kept), &checked, &author)?;
+        let mut change =
+            self.change(from, Some(published.version), Some(kept), &checked, &author)?;
+        change.mends = self.in_force().unusable() == Some(published.version);
         self.finish(checked, change, witness).await
     }
 
@@ -324,16 +363,18 @@ impl Questions {
         let trust = Trust::new(keys.iter().copied(), before.trust.clone());
         // After a roll-back the versions above the one in force were seen already.
         let newest = self.newest_seen().await?;
-        let now = self.now();
+        let (now, unusable) = (self.now(), before.unusable());
         let verifying = (Arc::clone(octets), trust);
         let verified = blocking(move || {
             let (octets, trust) = verifying;
             let sealed = Sealed::split(&octets)?;
             let (_, trust) = sealed.verify(&trust, &holds)?;
+            // What cannot be used is not there: its version may come again.
+            let newest = newest.filter(|_| unusable != Some(sealed.manifest().version));
             Ok((sealed.admit(now, client_version(), newest)?, trust))
         })
         .await?;
-        let from = before.layer.published().map(|published| published.version);
+        let from = before.pointer;
         let (admission, trust) = verified;
         if admission == Admission::InForce {
             let rules_version = before.mx.version();
@@ -344,13 +385,37 @@ impl Questions {
         Ok(Believed::New { from, trust })
     }
 
-    /// Puts a version in force that is kept, or (`None`) the rules shipped with the program.
+    /// Puts a version in force that is kept, or (`None`) the rules shipped with the program. It goes on to its end when
+    /// whoever asked goes away.
     ///
     /// # Errors
     /// Why not; the rules in force stay.
     pub async fn roll_back(&self, to: Option<u64>, author: Author) -> Result<Applied, ApplyFault> {
+        self.roll_back_to_the_end(to, author, Arc::new(|_| {})).await
+    }
+
+    pub(crate) async fn roll_back_to_the_end(
+        &self,
+        to: Option<u64>,
+        author: Author,
+        witness: LastingWitness,
+    ) -> Result<Applied, ApplyFault> {
+        let questions = self.clone();
+        to_the_end(async move { questions.roll_back_watched(to, author, &*witness).await }).await?
+    }
+
+    async fn roll_back_watched(
+        &self,
+        to: Option<u64>,
+        author: Author,
+        witness: Witness<'_>,
+    ) -> Result<Applied, ApplyFault> {
         let why = author.why.clone();
-        let applied = self.roll_back_alone(to, author).await?;
+        let unusable = self.in_force().unusable();
+        let applied = self.roll_back_alone(to, author, witness).await?;
+        if applied.changed && unusable.is_some() {
+            self.following.note(None);
+        }
         if let Some(from) = applied.from.filter(|_| applied.changed) {
             self.note_for_instance(Some(Report::new(from, ReportState::RolledBack, &why))).await;
         }
@@ -361,11 +426,12 @@ impl Questions {
         &self,
         to: Option<u64>,
         author: Author,
+        witness: Witness<'_>,
     ) -> Result<Applied, ApplyFault> {
         let _one_at_a_time = self.intake().reloading().await;
         let before = self.in_force();
-        let from = before.layer.published().map(|published| published.version);
-        if from == to {
+        let from = before.pointer;
+        if from == to && before.unusable().is_none() {
             let rules_version = before.mx.version();
             let difference = Difference::default();
             return Ok(Applied { changed: false, from, to, difference, rules_version });
@@ -385,7 +451,7 @@ impl Questions {
             }
         };
         let change = self.change(from, to, None, &checked, &author)?;
-        self.finish(checked, change, &|_| {}).await
+        self.finish(checked, change, witness).await
     }
 
     /// The newest version that was ever applied and is kept.
@@ -399,8 +465,9 @@ impl Questions {
             .await?;
         let Some(newest) = newest else { return Ok(None) };
         let digest = blocking(move || Ok(*Sealed::split(&newest.octets)?.digest())).await;
-        // What the disk has changed does not stop a new one from coming.
-        Ok(digest.ok().map(|digest| InForce { version: newest.version, digest }))
+        // What the disk has changed has no digest that a bundle could have; its version was seen all the same.
+        let digest = digest.unwrap_or_default();
+        Ok(Some(InForce { version: newest.version, digest }))
     }
 
     /// Reads and checks every section.
@@ -467,6 +534,7 @@ impl Questions {
             expected,
             to,
             bundle,
+            mends: false,
             keep: None,
             trust: serde_json::to_string(&checked.trust).map_err(unwritable)?.into(),
             settings: Vec::new(),
@@ -516,6 +584,10 @@ impl Questions {
             layer,
             since,
             trust,
+            pointer: match &change {
+                Some(change) => change.to,
+                None => self.in_force().pointer,
+            },
             mx: Arc::clone(&rules),
             mx_base: Arc::clone(&mx_base),
             bounce: Arc::clone(&bounce),

@@ -23,6 +23,8 @@ pub struct RulesInForce {
     pub since: Timestamp,
     /// Whom this node trusts, besides its configuration.
     pub(crate) trust: Trust,
+    /// The version that the store's pointer names: that of the layer, but for one that cannot be used any more.
+    pub(crate) pointer: Option<u64>,
     /// MX rules with levels.
     pub mx: Arc<RuleSet>,
     /// What they have below the operator's own.
@@ -35,6 +37,22 @@ pub struct RulesInForce {
     pub domain: Arc<DomainRules>,
     /// Format rules.
     pub format: Arc<FormatRules>,
+}
+
+impl RulesInForce {
+    /// The version that the store says is in force and that cannot be used any more; the shipped rules are in its place.
+    pub(crate) fn unusable(&self) -> Option<u64> {
+        self.pointer.filter(|_| self.layer.published().is_none())
+    }
+}
+
+/// Who brought a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The instance.
+    Instance,
+    /// A person, or the store at the start.
+    Here,
 }
 
 /// What went wrong, and when: a bundle that was refused, an instance that did not answer.
@@ -53,14 +71,14 @@ pub struct Trouble {
 pub(crate) struct Following {
     in_force: ArcSwap<RulesInForce>,
     alerts: Alerts,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: Mutex<Option<(Trouble, Origin)>>,
 }
 
 impl Following {
     pub(crate) fn new(in_force: RulesInForce, alerts: Alerts, trouble: Option<Trouble>) -> Self {
         let in_force = ArcSwap::from_pointee(in_force);
         let following = Self { in_force, alerts, trouble: Mutex::new(None) };
-        following.note(trouble);
+        following.note(trouble.map(|trouble| (trouble, Origin::Here)));
         following
     }
 
@@ -73,10 +91,10 @@ impl Following {
     }
 
     /// A bundle was refused, and the alert stands; or one was applied, and it is over.
-    pub(crate) fn note(&self, trouble: Option<Trouble>) {
+    pub(crate) fn note(&self, trouble: Option<(Trouble, Origin)>) {
         // The newest reason is the one to look at.
         self.alerts.clear(BUNDLE_REFUSED, BUNDLE_REFUSED);
-        if let Some(Trouble { at, fault, words }) = trouble.clone() {
+        if let Some((Trouble { at, fault, words }, _)) = trouble.clone() {
             self.alerts.raise(Alert {
                 code: BUNDLE_REFUSED.into(),
                 key: BUNDLE_REFUSED.into(),
@@ -88,7 +106,19 @@ impl Following {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    /// What the instance has now is not refused. What a person has brought, or the disk has changed, stays told.
+    pub(crate) fn note_instance_well(&self) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if trouble.is_some_and(|(_, origin)| origin == Origin::Instance) {
+            self.note(None);
+        }
+    }
+
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .map(|(trouble, _)| trouble)
     }
 }

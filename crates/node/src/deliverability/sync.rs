@@ -27,6 +27,7 @@ use store::Write;
 use tokio::sync::Notify;
 
 use super::applying::{Applied, ApplyFault, ApplyStep};
+use super::following::Origin;
 use super::instance::{FetchFault, Fetched, Instance, Report, ReportState, TextsTaken};
 use super::schedule::SyncSchedule;
 use super::sharing::{SharedText, requests, shared};
@@ -321,8 +322,10 @@ impl Questions {
     ) -> Synced {
         let desk = &self.sync;
         let in_force = self.in_force().layer.published().map(|published| published.version);
-        // A dry run is to show what a bundle changes, even one that was fetched and taken back.
-        let etag = desk.record().etag.filter(|_| !dry_run);
+        // A dry run is to show what a bundle changes, even one that was fetched and taken back; and one that cannot be used
+        // any more is fetched again.
+        let unusable = self.in_force().unusable().is_some();
+        let etag = desk.record().etag.filter(|_| !dry_run && !unusable);
         let fetched = followed.instance.bundle(etag.as_deref(), in_force.unwrap_or(0)).await;
         witness(SyncStep::Fetched);
         let now = self.now();
@@ -340,7 +343,8 @@ impl Questions {
             Fetched::Unchanged | Fetched::Nothing => {
                 if !dry_run {
                     desk.change(|record| record.contacted(now));
-                    self.nothing_to_refuse();
+                    // What it has is in force, or was taken back by a person.
+                    self.following.note_instance_well();
                 }
                 let outcome = match fetched {
                     Fetched::Unchanged => SyncOutcome::Unchanged,
@@ -356,7 +360,7 @@ impl Questions {
             };
         }
         let watched = |step| witness(SyncStep::Applying(step));
-        let outcome = self.apply_bundle_watched(octets, author, &watched).await;
+        let outcome = self.apply_bundle_watched(octets, author, Origin::Instance, &watched).await;
         desk.change(|record| match &outcome {
             Ok(_) => {
                 record.contacted(now);
@@ -369,13 +373,6 @@ impl Questions {
         match outcome {
             Ok(applied) => Synced::applied(applied, false),
             Err(fault) => Synced::refused(&fault, false, in_force),
-        }
-    }
-
-    /// The instance has nothing that was refused: what it has is in force, or was taken back by a person.
-    fn nothing_to_refuse(&self) {
-        if self.in_force().layer.published().is_some() {
-            self.following.note(None);
         }
     }
 
@@ -513,7 +510,7 @@ impl Report {
                 Some(Self::new(applied.to?, ReportState::Applied, ""))
             }
             Ok(_) => None,
-            Err(ApplyFault::Bundle(fault)) => {
+            Err(ApplyFault::Bundle(fault)) if fault.blames_bundle() => {
                 let sealed = Sealed::split(octets).ok()?;
                 let reason = format!("{}: {fault}", fault.name());
                 Some(Self::new(sealed.manifest().version, ReportState::Refused, &reason))

@@ -13,6 +13,7 @@ use store::{Reads, SqliteStore, Store as _, StoreFault, Write};
 use super::{StartFault, digest};
 use crate::config::Config;
 use crate::deliverability::{Layer, MxBase, Trouble};
+use crate::levels::unreadable;
 use crate::nondeliverables::BounceRulesInForce;
 
 /// Reads and checks the bounce rules of a configuration, over others.
@@ -99,14 +100,28 @@ pub fn check_bounce_rules(config: &Config) -> Result<Option<usize>, StartFault> 
 pub(crate) struct Kept {
     pub(crate) layer: Layer,
     pub(crate) trust: Trust,
+    /// The version that the store's pointer names, usable or not.
+    pub(crate) pointer: Option<u64>,
     pub(crate) since: Timestamp,
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// Reads the pointer. A bundle that cannot be used any more is told, and the shipped rules are in force: mail goes on.
+///
+/// # Errors
+/// The store cannot be read, or what it holds of trusted keys cannot: without it keys that were replaced would be
+/// believed again.
 pub(crate) fn kept_layer(reads: &dyn Reads) -> Result<Kept, StoreFault> {
     let kept = reads.bundle_in_force()?;
-    let trust = serde_json::from_str(&kept.trust).unwrap_or_default();
+    let trust = match &*kept.trust {
+        "" => Trust::default(),
+        text => serde_json::from_str(text).map_err(|fault| {
+            unreadable(format!(
+                "the keys that bundles may be signed with (bundle_in_force.trust) cannot be read: {fault}; restore the database from a backup, or start the version that wrote it"
+            ))
+        })?,
+    };
+    let pointer = kept.bundle.as_ref().map(|bundle| bundle.version);
     let (since, mut trouble) = (kept.since, None);
     let layer = match kept.bundle.as_ref().map(Layer::kept) {
         None => Layer::default(),
@@ -119,7 +134,7 @@ pub(crate) fn kept_layer(reads: &dyn Reads) -> Result<Kept, StoreFault> {
             Layer::default()
         }
     };
-    Ok(Kept { layer, trust, since, trouble })
+    Ok(Kept { layer, trust, pointer, since, trouble })
 }
 
 /// Name of the store's setting with the bundle whose MX rules are in force.

@@ -4,6 +4,7 @@
 //! says that the node is ending. Nothing here changes a message.
 
 use super::*;
+use crate::deliverability::to_the_end;
 
 /// The chain that answers "why is this mail waiting?" for one message.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -250,11 +251,20 @@ impl Questions {
     }
 
     /// Reads the MX, bounce and reaction rules of the configuration again and puts them in force; the ledger loses
-    /// no count, and addresses are judged anew where other bounce rules say otherwise.
+    /// no count, and addresses are judged anew where other bounce rules say otherwise. It goes on to its end when whoever
+    /// asked goes away.
     ///
     /// # Errors
     /// Faulty rules: those in force stay.
     pub async fn reload_rules(&self) -> Result<Arc<RuleSet>, StartFault> {
+        let questions = self.clone();
+        let system = |fault: crate::intake::IntakeFault| {
+            StartFault::System(std::io::Error::other(fault.to_string()))
+        };
+        to_the_end(async move { questions.reload_rules_alone().await }).await.map_err(system)?
+    }
+
+    async fn reload_rules_alone(&self) -> Result<Arc<RuleSet>, StartFault> {
         let _one_at_a_time = self.intake.reloading().await;
         let now = self.following.in_force();
         let (layer, trust) = (Arc::clone(&now.layer), now.trust.clone());

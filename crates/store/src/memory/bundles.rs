@@ -29,7 +29,9 @@ impl MemoryStore {
             return Err(RefusedWrite::OtherBundle { in_force, expected: change.expected });
         }
         match (&change.bundle, change.to) {
-            (Some(bundle), _) if bundles.kept.contains_key(&bundle.version) => {
+            (Some(bundle), _)
+                if bundles.kept.contains_key(&bundle.version) && !change.mends(bundle.version) =>
+            {
                 return Err(RefusedWrite::OtherBundle { in_force, expected: change.to });
             }
             (None, Some(version)) if !bundles.kept.contains_key(&version) => {

@@ -24,7 +24,7 @@ impl Batch<'_> {
                 .exists([column(version)])
         };
         match (&change.bundle, change.to) {
-            (Some(bundle), _) if known(bundle.version)? => {
+            (Some(bundle), _) if known(bundle.version)? && !change.mends(bundle.version) => {
                 return Err(RefusedWrite::OtherBundle { in_force, expected: change.to }.into());
             }
             (None, Some(version)) if !known(version)? => {
@@ -34,7 +34,10 @@ impl Batch<'_> {
         }
         if let Some(bundle) = &change.bundle {
             self.connection
-                .prepare_cached("INSERT INTO bundle (version, key, octets) VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    "INSERT INTO bundle (version, key, octets) VALUES (?1, ?2, ?3) \
+                     ON CONFLICT (version) DO UPDATE SET key = ?2, octets = ?3",
+                )?
                 .execute(params![column(bundle.version), bundle.key, &*bundle.octets])?;
         }
         let to = change.to.map(column);

@@ -15,6 +15,7 @@ fn change(expected: Option<u64>, to: Option<u64>, bundle: Option<KeptBundle>) ->
         to,
         bundle,
         keep: None,
+        mends: false,
         trust: format!("trust {to:?}").into(),
         settings: vec![("rules_version".into(), format!("{to:?}").into())],
         who: "jane".into(),
@@ -81,6 +82,25 @@ fn of_two_changes_at_once_one_wins() {
         assert_eq!(subject.reads().bundle_in_force().unwrap().bundle, Some(kept(3)));
         assert_eq!(subject.reads().bundle_applications(9).unwrap().len(), 1);
         assert_eq!(subject.reads().bundle_versions().unwrap(), [3]);
+    });
+}
+
+/// One that cannot be used any more is replaced under its own version; no other one is.
+#[test]
+fn the_one_in_force_can_be_mended() {
+    each(|mut subject| {
+        let mending = |expected: u64, to: u64, mut bundle: KeptBundle| {
+            bundle.octets = b"mended".as_slice().into();
+            BundleChange { mends: true, ..change(Some(expected), Some(to), Some(bundle)) }
+        };
+        assert_eq!(apply(&mut subject, change(None, Some(3), Some(kept(3)))), Written::Done);
+        assert_eq!(apply(&mut subject, mending(3, 3, kept(3))), Written::Done);
+        let octets = subject.reads().bundle_in_force().unwrap().bundle.unwrap().octets;
+        assert_eq!(&*octets, b"mended");
+        assert_eq!(apply(&mut subject, change(Some(3), Some(4), Some(kept(4)))), Written::Done);
+        let other = RefusedWrite::OtherBundle { in_force: Some(4), expected: Some(3) };
+        assert_eq!(apply(&mut subject, mending(4, 3, kept(3))), Written::Refused(other));
+        assert_eq!(subject.reads().bundle_versions().unwrap(), [4, 3]);
     });
 }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 use engine::quarantine::Author;
 use mail::id::SourceId;
 use rules::{Level, LevelChange, LevelScope, LevelSubject};
+use store::{BundleChange, BundleInForce, SqliteOptions, SqliteStore, Store as _, Write};
 
 use super::*;
 use crate::config::Config;
+use crate::deliverability::following::Origin;
 use crate::deliverability::{ApplyFault, ApplyStep};
 use crate::node::{Node, Questions};
 
@@ -23,6 +25,10 @@ pub(super) fn author() -> Author {
 
 /// A node with a key of its own instance, in a folder.
 pub(super) fn start(folder: &Path, more: &str) -> Node {
+    Node::start(config(folder, more)).unwrap()
+}
+
+fn config(folder: &Path, more: &str) -> Config {
     let text = format!(
         "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.42\"\n\
          helo = \"m1.sender.example\"\n[dns]\nservers = [\"127.0.0.1:9\"]\n\
@@ -30,7 +36,7 @@ pub(super) fn start(folder: &Path, more: &str) -> Node {
          [http]\nlisten = []\n[deliverability]\npublic_keys = [\"{}\"]\n{more}",
         key(folder).public()
     );
-    Node::start(Config::parse(&text, "test.toml", folder).unwrap()).unwrap()
+    Config::parse(&text, "test.toml", folder).unwrap()
 }
 
 /// The instance's key.
@@ -321,6 +327,155 @@ async fn a_level_decided_at_run_time_holds_the_mx_rules_that_were_in_force() {
     node.shutdown().await;
 }
 
+/// What is in force by the store of a node that is down becomes something else.
+fn damage(folder: &Path, change: impl FnOnce(&mut BundleChange)) {
+    let mut store = SqliteStore::open(&folder.join("data"), SqliteOptions::default()).unwrap();
+    let BundleInForce { bundle, trust, .. } = store.reads().bundle_in_force().unwrap();
+    let version = bundle.as_ref().map(|bundle| bundle.version);
+    let mut write = BundleChange {
+        expected: version,
+        to: version,
+        bundle,
+        mends: true,
+        keep: None,
+        trust,
+        settings: Vec::new(),
+        who: "disk".into(),
+        why: String::new().into(),
+        difference: "{}".into(),
+        at: Timestamp::from_secs(1),
+    };
+    change(&mut write);
+    let written = store.apply(&[Write::ChangeBundle(Box::new(write))]).unwrap();
+    assert_eq!(written, [store::Written::Done]);
+}
+
+/// One octet of the bundle in force becomes another one.
+fn flip(change: &mut BundleChange) {
+    let bundle = change.bundle.as_mut().unwrap();
+    let mut octets = bundle.octets.to_vec();
+    let place = octets.windows(4).position(|four| four == b"hour").unwrap();
+    octets[place] ^= 1;
+    bundle.octets = octets.into();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_bundle_that_cannot_be_used_blocks_no_other() {
+    for (by_hand, wanted) in [(true, Some(2)), (true, Some(3)), (false, Some(1)), (false, None)] {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let node = start(here, "");
+        for version in [1, 2] {
+            node.questions().apply_bundle(bundle(here, version), author()).await.unwrap();
+        }
+        node.shutdown().await;
+        damage(here, flip);
+        let node = start(here, "");
+        let questions = node.questions();
+        assert_eq!(in_force(&questions).await, None, "the shipped rules");
+        let alerts = async |questions: &Questions| questions.alerts().await.unwrap().len();
+        assert_eq!(alerts(&questions).await, 1);
+        // Neither an older one nor what does not change anything ends that.
+        let older = questions.apply_bundle(bundle(here, 1), author()).await.unwrap_err();
+        assert_eq!(older.name(), "older");
+        questions.roll_back(Some(2), author()).await.unwrap_err();
+        questions.reload_rules().await.unwrap();
+        assert_eq!(alerts(&questions).await, 1);
+        let applied = match wanted.filter(|_| by_hand) {
+            Some(version) => questions.apply_bundle(bundle(here, version), author()).await,
+            None => questions.roll_back(wanted, author()).await,
+        };
+        let applied = applied.unwrap();
+        assert_eq!((applied.changed, applied.from, applied.to), (true, Some(2), wanted));
+        assert_eq!(alerts(&questions).await, 0);
+        assert_eq!(in_force(&questions).await, wanted);
+        node.shutdown().await;
+        let node = start(here, "");
+        assert_eq!(in_force(&node.questions()).await, wanted);
+        assert_eq!(alerts(&node.questions()).await, 0);
+        node.shutdown().await;
+    }
+}
+
+/// The newest version that was seen counts, whatever the disk has made of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_newest_bundle_opens_no_way_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let node = start(here, "");
+    for version in [1, 5] {
+        node.questions().apply_bundle(bundle(here, version), author()).await.unwrap();
+    }
+    node.shutdown().await;
+    damage(here, |change| change.bundle.as_mut().unwrap().octets = b"?".as_slice().into());
+    damage(here, |change| (change.to, change.bundle) = (Some(1), None));
+    let node = start(here, "");
+    let questions = node.questions();
+    for (version, wanted) in [(4, "older"), (5, "same-version")] {
+        let fault = questions.apply_bundle(bundle(here, version), author()).await.unwrap_err();
+        assert_eq!(fault.name(), wanted);
+    }
+    assert_eq!(in_force(&questions).await, Some(1));
+    questions.apply_bundle(bundle(here, 6), author()).await.unwrap();
+    assert_eq!(in_force(&questions).await, Some(6));
+    node.shutdown().await;
+}
+
+/// Without the keys that were replaced they would be believed again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_keys_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    node.questions().apply_bundle(bundle(folder.path(), 1), author()).await.unwrap();
+    node.shutdown().await;
+    damage(folder.path(), |change| change.trust = r#"{"retired":[7]}"#.into());
+    let Err(fault) = Node::start(config(folder.path(), "")) else { panic!("it has started") };
+    let words = fault.to_string();
+    assert!(words.contains("trust") && words.contains("backup"), "{words}");
+}
+
+/// Who asked goes away when the store has the change: everybody else is told of it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_goes_away_leaves_store_and_node_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let node = start(here, "");
+    let questions = node.questions();
+    for (back, wanted) in [(false, 1), (false, 2), (true, 1)] {
+        let (stored, mut is_stored) = tokio::sync::mpsc::unbounded_channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let may_go_on = std::sync::Mutex::new(may_go_on);
+        let witness = Arc::new(move |step| {
+            if step == ApplyStep::Stored {
+                stored.send(()).unwrap();
+                // Until the caller has gone.
+                let _ = may_go_on.lock().unwrap().recv();
+            }
+        });
+        let asked = async {
+            match back {
+                false => {
+                    let octets = bundle(here, wanted);
+                    questions.apply_bundle_to_the_end(octets, author(), witness).await
+                }
+                true => questions.roll_back_to_the_end(Some(wanted), author(), witness).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = is_stored.recv() => {}
+            answer = asked => panic!("answered before it was told: {answer:?}"),
+        }
+        drop(go_on);
+        // Whatever comes next waits for the change.
+        questions.reload_rules().await.unwrap();
+        assert_eq!(in_force(&questions).await, Some(wanted));
+    }
+    questions.apply_bundle(bundle(here, 3), author()).await.unwrap();
+    assert_eq!(in_force(&questions).await, Some(3));
+    node.shutdown().await;
+}
+
 /// The process that crashes: nothing unless it was started by the test below.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_crashes_when_told() {
@@ -333,7 +488,8 @@ async fn a_process_that_crashes_when_told() {
             std::process::abort();
         }
     };
-    let outcome = node.questions().apply_bundle_watched(octets, author(), &crash).await;
+    let outcome =
+        node.questions().apply_bundle_watched(octets, author(), Origin::Here, &crash).await;
     panic!("it should have crashed: {outcome:?}");
 }
 

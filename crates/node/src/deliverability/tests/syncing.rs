@@ -203,16 +203,17 @@ async fn whatever_an_instance_has_the_old_bundle_stays() {
     let mut flipped = newer.to_vec();
     let place = newer.windows(4).position(|four| four == b"hour").unwrap();
     flipped[place] = b'H';
+    // Told to the instance is only what every client would say: this one's clock or keys halt no fleet.
     let cases: Vec<(&str, Arc<[u8]>, bool)> = vec![
         ("truncated", newer[..newer.len() / 2].into(), false),
         ("not-a-bundle", b"<html>sign in</html>"[..].into(), false),
-        ("older", bundle(here, 4), true),
-        ("same-version", with(here, 5, Kind::Suppression, "other.example\n"), true),
-        ("from-the-future", at(here, 6, 2 * 3_600, this), true),
-        ("expired", at(here, 6, -2 * 86_400, this), true),
-        ("newer-client", at(here, 6, 0, ClientVersion(this.0 + 1, 0, 0)), true),
+        ("older", bundle(here, 4), false),
+        ("same-version", with(here, 5, Kind::Suppression, "other.example\n"), false),
+        ("from-the-future", at(here, 6, 2 * 3_600, this), false),
+        ("expired", at(here, 6, -2 * 86_400, this), false),
+        ("newer-client", at(here, 6, 0, ClientVersion(this.0 + 1, 0, 0)), false),
         // The instance lost its key and made a new one without a statement of the old.
-        ("unknown-key", bundle(stranger.path(), 6), true),
+        ("unknown-key", bundle(stranger.path(), 6), false),
         ("bad-signature", flipped.into(), true),
         ("faulty-rules", unchecked(here, 6, bounce("text = [\"((a{1000}){1000}){1000}\"]")), true),
         ("faulty-rules", unchecked(here, 6, bounce("text = [\"(\"]")), true),
@@ -248,6 +249,35 @@ async fn whatever_an_instance_has_the_old_bundle_stays() {
     assert_eq!(sync(&questions).await.to, Some(7));
     assert_eq!(in_force(&questions).await, Some(7));
     assert!(questions.alerts().await.unwrap().is_empty());
+    node.shutdown().await;
+}
+
+/// A bundle that a person brought stays told, whatever the instance has; one of the instance until it has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_with_nothing_new_does_not_hide_what_a_person_brought() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let good = bundle(here, 5);
+    let instance = FakeInstance::start(serving(5, &good)).await;
+    let node = start(here, &following(&instance, ON_DEMAND));
+    let questions = node.questions();
+    assert_eq!(sync(&questions).await.to, Some(5));
+    let trouble = async || {
+        let trouble = questions.deliverability().await.unwrap().trouble;
+        assert_eq!(trouble.is_some(), !questions.alerts().await.unwrap().is_empty());
+        trouble.map(|trouble| trouble.fault)
+    };
+    questions.apply_bundle(bundle(here, 4), author()).await.unwrap_err();
+    assert_eq!(sync(&questions).await.outcome, SyncOutcome::Unchanged);
+    assert_eq!(trouble().await.as_deref(), Some("older"), "after 304");
+    instance.turn(serving(7, &good));
+    assert_eq!(sync(&questions).await.outcome, SyncOutcome::Unchanged);
+    assert_eq!(trouble().await.as_deref(), Some("older"), "after the same bundle");
+    instance.turn(serving(8, &bundle(here, 3)));
+    assert_eq!(sync(&questions).await.outcome, SyncOutcome::Refused);
+    instance.turn(serving(7, &good));
+    assert_eq!(sync(&questions).await.outcome, SyncOutcome::Unchanged);
+    assert_eq!(trouble().await, None, "the instance has taken it away");
     node.shutdown().await;
 }
 
