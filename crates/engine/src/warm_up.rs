@@ -24,4 +24,4 @@ mod tests;
 
 pub use evidence::{Day, GuardKind, GuardReading, GuardVerdict, Guards, PooledComplaints, Tally};
 pub use plan::{DayNote, PlanFault, ScheduledDay, WarmUpPlan, WarmUpState};
-pub use proposal::{FALL_MEMORY, LevelEvidence, Move, Proposal, RAISE_PAUSE, propose};
+pub use proposal::{FALL_MEMORY, LastChange, LevelEvidence, Move, Proposal, RAISE_PAUSE, propose};

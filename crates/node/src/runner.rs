@@ -445,7 +445,7 @@ impl Runner {
         let mode = |attempt: &Attempt| self.engine.mode_of(attempt.message.delivery);
         let heard = attempts.iter().filter_map(|attempt| heard(attempt, mode(attempt)));
         self.heard.extend(heard);
-        self.tallies.count(&attempts, mode);
+        self.tallies.count(&attempts, self.engine.rules(), mode);
         self.log.record(attempts);
     }
 

@@ -17,7 +17,9 @@ mod tally;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::warm_up::{Day, LevelEvidence, Move, Proposal, WarmUpPlan, WarmUpState, propose};
+use engine::warm_up::{
+    Day, LastChange, LevelEvidence, Move, Proposal, WarmUpPlan, WarmUpState, propose,
+};
 use mail::id::SourceId;
 use mail::time::Timestamp;
 use quota::{SourceDayView, WarmUpCaps};
@@ -317,8 +319,11 @@ impl Questions {
                 let fell = mine && one.proposal.step == Move::Lower && one.decision.is_some();
                 fell.then_some((one.at, one.proposal.from))
             });
-            let evidence =
-                LevelEvidence { source, rule: &rule, level, changed_at, fell, days: &days };
+            let changed = changed_at.map(|at| {
+                let before = self.warm_up.tallies.before(source, &rule, Day::of(at), level);
+                LastChange { at, before }
+            });
+            let evidence = LevelEvidence { source, rule: &rule, level, changed, fell, days: &days };
             propose(&evidence, now)
         };
         Ok(pairs.into_iter().map(judge).collect())

@@ -101,6 +101,18 @@ impl Tally {
         self.other_failures = self.other_failures.saturating_add(other.other_failures);
     }
 
+    /// This tally without a part of it. What is not in it cannot be taken from it.
+    #[must_use]
+    pub const fn without(&self, part: &Self) -> Self {
+        Self {
+            sent: self.sent.saturating_sub(part.sent),
+            deferred: self.deferred.saturating_sub(part.deferred),
+            unknown_users: self.unknown_users.saturating_sub(part.unknown_users),
+            blocked: self.blocked.saturating_sub(part.blocked),
+            other_failures: self.other_failures.saturating_sub(part.other_failures),
+        }
+    }
+
     /// Whether the provider showed the source the door that day: one message in a hundred, and at least five,
     /// refused for who we are.
     #[must_use]

@@ -13,6 +13,8 @@ use super::evidence::{Day, GuardReading, GuardVerdict, Guards, PooledComplaints,
 pub const RAISE_PAUSE: Duration = Duration::from_secs(48 * 3_600);
 /// For so long a level that was lost is not proposed again.
 pub const FALL_MEMORY: Duration = Duration::from_secs(14 * 86_400);
+/// For so long after a fall, complaints are about mail that was sent before it.
+const COMPLAINTS_COME: Duration = Duration::from_secs(86_400);
 /// Days that a judgement looks at.
 const LOOK_DAYS: u32 = 7;
 /// Days with mail that a raise needs.
@@ -34,6 +36,15 @@ pub enum Move {
     Lower,
 }
 
+/// The last change of a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastChange {
+    /// When.
+    pub at: Timestamp,
+    /// What the source did there on the day of the change while another level held: no word on this one.
+    pub before: Tally,
+}
+
 /// What is known about a source at a provider.
 #[derive(Clone, Debug)]
 pub struct LevelEvidence<'a> {
@@ -43,8 +54,8 @@ pub struct LevelEvidence<'a> {
     pub rule: &'a str,
     /// The level in force.
     pub level: Level,
-    /// When that level was last changed; `None`: never.
-    pub changed_at: Option<Timestamp>,
+    /// When that level was last changed, and what happened before on that day; `None`: never.
+    pub changed: Option<LastChange>,
     /// When it last fell, and from which level; `None`: never.
     pub fell: Option<(Timestamp, Level)>,
     /// The days, rising: what the source did there, and the complaints of the provider.
@@ -82,10 +93,9 @@ pub struct Proposal {
 #[must_use]
 pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
     let today = Day::of(now);
-    // What happened under another level says nothing about this one, but for the day of the change.
-    let since = evidence.changed_at.map_or(Day(0), Day::of);
-    let week = Day(today.0.saturating_sub(LOOK_DAYS - 1)).max(since);
-    let (days, tally, complaints) = sum(evidence.days, week, today);
+    let judged = judged_days(evidence, now);
+    let week = Day(today.0.saturating_sub(LOOK_DAYS - 1));
+    let (days, tally, complaints) = sum(&judged, week, today);
     let proposal = |step, to, guards: Vec<GuardReading>, confidence: f64, why: String| Proposal {
         source: evidence.source,
         rule: evidence.rule.to_owned(),
@@ -107,7 +117,7 @@ pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
     // A breach within a day or within the week.
     let breached = |one: &&GuardReading| one.verdict == GuardVerdict::Breached;
     let of_day = |guards: Option<Guards>, day: Day| {
-        let (_, tally, complaints) = sum(evidence.days, day.max(since), day);
+        let (_, tally, complaints) = sum(&judged, day, day);
         guards.map_or_else(Vec::new, |guards| guards.read(&tally, &complaints).to_vec())
     };
     let yesterday = Day(today.0.saturating_sub(1));
@@ -132,7 +142,8 @@ pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
         };
         return hold(held, why);
     };
-    if let Some(changed) = evidence.changed_at.filter(|changed| *changed + RAISE_PAUSE > now) {
+    let changed_at = evidence.changed.map(|changed| changed.at);
+    if let Some(changed) = changed_at.filter(|changed| *changed + RAISE_PAUSE > now) {
         let why = format!("the level was changed on {changed}; one level in 48 hours is the most");
         return hold(held, why);
     }
@@ -173,6 +184,26 @@ pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
     let figures: Vec<String> = guards.iter().map(ToString::to_string).collect();
     let why = format!("all guards of level {next} are kept: {}", figures.join(", "));
     proposal(Move::Raise, next, guards, confidence, why)
+}
+
+/// The days as far as they say something about the level in force. What was tried under another level says nothing, so
+/// one bad hour costs one level, however often is asked. Complaints come hours after the mail that they are about, so for
+/// a day after a fall, and of the day of the fall at all, they are about the level that was lost.
+fn judged_days(
+    evidence: &LevelEvidence<'_>,
+    now: Timestamp,
+) -> Vec<(Day, Tally, PooledComplaints)> {
+    let since = evidence.changed.map(|changed| (Day::of(changed.at), changed.before));
+    let first = since.map_or(Day(0), |(day, _)| day);
+    let fell_at = evidence.fell.map(|(at, _)| at);
+    let judged = evidence.days.iter().filter(|(day, ..)| *day >= first);
+    let judged = judged.map(|(day, tally, complaints)| {
+        let before = since.filter(|(of, _)| of == day);
+        let tally = before.map_or(*tally, |(_, before)| tally.without(&before));
+        let late = fell_at.is_some_and(|at| *day <= Day::of(at) || at + COMPLAINTS_COME > now);
+        (*day, tally, if late { PooledComplaints::default() } else { *complaints })
+    });
+    judged.collect()
 }
 
 /// Sums from one day to another, both included: days with mail, what happened, complaints.

@@ -152,13 +152,18 @@ fn guards_need_evidence() {
     assert!((one.low - 0.1859).abs() < 1e-3 && (one.high - 0.2363).abs() < 1e-3, "{one:?}");
 }
 
+/// A change before the first attempt of its day.
+fn changed_at(at: Timestamp) -> LastChange {
+    LastChange { at, before: Tally::default() }
+}
+
 fn evidence<'a>(
     level: Level,
     changed: Option<u32>,
     days: &'a [(Day, Tally, PooledComplaints)],
 ) -> LevelEvidence<'a> {
-    let changed_at = changed.map(|day| FIRST.plus(day).start());
-    LevelEvidence { source: SourceId(3), rule: "google", level, changed_at, fell: None, days }
+    let changed = changed.map(|day| changed_at(FIRST.plus(day).start()));
+    LevelEvidence { source: SourceId(3), rule: "google", level, changed, fell: None, days }
 }
 
 #[test]
@@ -209,6 +214,60 @@ fn proposals_follow_the_record() {
     let few: Vec<_> = (0..40).map(|day| (day, fine(50))).collect();
     let few = of(Level::Normal, None, &history(&few), 39);
     assert!(few.0 == Move::Hold && few.2.contains("too little is known"), "{few:?}");
+}
+
+/// Asks every hour of one day, at Boost from its start, and carries out every fall. `put_off(hour)` of the
+/// 1,000 attempts of an hour are put off, and as many complaints come as `complained(hour)` says.
+fn hourly(put_off: fn(u32) -> u64, complained: fn(u32) -> u64) -> Vec<(u32, Level)> {
+    let (mut level, mut fell) = (Level::Boost, None);
+    let mut changed = changed_at(FIRST.plus(6).start());
+    let mut days = history(&(0..6).map(|day| (day, fine(5_000))).collect::<Vec<_>>());
+    let mut falls = Vec::new();
+    // The day after is asked too: its first hours must not judge the day before once more.
+    for hour in 0..40 {
+        let now = FIRST.plus(6).start() + Duration::from_secs(3_600 * u64::from(hour + 1) - 1);
+        let day = Day::of(now);
+        if days.last().is_none_or(|last| last.0 != day) {
+            days.push((day, Tally::default(), PooledComplaints::default()));
+        }
+        let today = days.last_mut().unwrap();
+        let deferred = put_off(hour);
+        today.1.add(&Tally { sent: 1_000 - deferred, deferred, ..Tally::default() });
+        today.2.sent += 1_000 - deferred;
+        today.2.complaints += complained(hour);
+        let before = today.1;
+        let (source, rule, changed_then) = (SourceId(3), "google", Some(changed));
+        let days = &days;
+        let evidence = LevelEvidence { source, rule, level, changed: changed_then, fell, days };
+        let proposal = propose(&evidence, now);
+        if proposal.step == Move::Lower && proposal.from != proposal.to {
+            fell = Some((now, level));
+            level = proposal.to;
+            changed = LastChange { at: now, before };
+            falls.push((hour, level));
+        }
+    }
+    falls
+}
+
+/// A guard is breached once by the same figures, however often is asked.
+#[test]
+fn one_bad_hour_costs_one_level() {
+    // 30 % of the day so far; an hour later it is still 22 %.
+    let one = |hour: u32| if hour == 2 { 900 } else { 0 };
+    assert_eq!(hourly(|_| 0, |_| 0), []);
+    assert_eq!(hourly(one, |_| 0), [(2, Level::VeryFast)]);
+    // What goes on being bad goes on falling.
+    assert_eq!(
+        hourly(|hour| if hour >= 2 { 900 } else { 0 }, |_| 0),
+        [(2, Level::VeryFast), (3, Level::Fast), (4, Level::Normal), (5, Level::Slow)]
+    );
+    // Complaints that trickle in over the day are about mail of the level that was lost.
+    let trickle = |hour: u32| if (9..24).contains(&hour) { 40 } else { 0 };
+    assert_eq!(hourly(|_| 0, trickle), [(9, Level::VeryFast)]);
+    // Those that do not end in a day are about the new one too.
+    let endless = |hour: u32| if hour >= 9 { 40 } else { 0 };
+    assert_eq!(hourly(|_| 0, endless), [(9, Level::VeryFast), (33, Level::Fast)]);
 }
 
 /// A provider of the month: what it does with `asked` messages at the pace of a level.
@@ -283,9 +342,9 @@ fn month(provider: &Provider, start: Level, goal: u32, days: u32) -> Month {
         record.push((today, tally, pooled));
         let now = today.plus(1).start() + Duration::from_secs(60);
         let level = decisions.over(&configured, now).of("google", SourceId(3)).0;
-        let changed_at = decisions.all().last().map(|one| one.at);
+        let changed = decisions.all().last().map(|one| changed_at(one.at));
         let (source, rule, days) = (SourceId(3), "google", record.as_slice());
-        let evidence = LevelEvidence { source, rule, level, changed_at, fell, days };
+        let evidence = LevelEvidence { source, rule, level, changed, fell, days };
         let proposal = propose(&evidence, now);
         if proposal.step == Move::Lower {
             fell = Some((now, proposal.from));

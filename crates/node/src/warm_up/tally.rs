@@ -11,6 +11,8 @@ use engine::work::{Attempt, Fate, SendMode};
 use mail::attempt::{Stage, Verdict};
 use mail::failure::Reason;
 use mail::id::SourceId;
+use mail::time::Timestamp;
+use rules::{Level, RuleSet};
 use serde::{Deserialize, Serialize};
 use store::LedgerRow;
 
@@ -32,6 +34,30 @@ struct DayCount {
     #[serde(flatten)]
     tally: Tally,
     complaints: u64,
+    /// The level under which the last attempt was made; `None`: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<Level>,
+    /// What of `tally` happened under the level before it.
+    #[serde(skip_serializing_if = "is_nothing")]
+    before: Tally,
+}
+
+fn is_nothing(tally: &Tally) -> bool {
+    *tally == Tally::default()
+}
+
+impl DayCount {
+    /// Counts what happened under a level; `None`: under one that does not hold any more.
+    fn add(&mut self, change: &Tally, level: Option<Level>) {
+        if level.is_some_and(|now| self.level.is_some_and(|was| was != now)) {
+            self.before = self.tally;
+        }
+        self.tally.add(change);
+        match level {
+            Some(_) => self.level = level,
+            None => self.before.add(change),
+        }
+    }
 }
 
 type Place = (SourceId, Arc<str>, Day);
@@ -42,6 +68,8 @@ struct Book {
     changed: BTreeSet<Place>,
     forgotten: Day,
     full: bool,
+    /// The version of the rules that counted last, and since when.
+    rules: Option<(u64, Timestamp)>,
 }
 
 /// All counts.
@@ -68,23 +96,49 @@ impl TallyBook {
         look(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Counts attempts. Dry and test runs, and those that no server gave its word on, count nowhere.
-    pub(crate) fn count(&self, attempts: &[Attempt], mode: impl Fn(&Attempt) -> SendMode) {
+    /// Counts attempts under the rules in force. Dry and test runs, and those that no server gave its word on, count nowhere.
+    pub(crate) fn count(
+        &self,
+        attempts: &[Attempt],
+        rules: &RuleSet,
+        mode: impl Fn(&Attempt) -> SendMode,
+    ) {
         let counted = attempts.iter().filter_map(|attempt| {
             let source = attempt.source?;
             let change = change_of(attempt)?;
             let rule = &attempt.rule;
             let counts = !rule.is_empty() && mode(attempt) == SendMode::Real;
-            counts.then(|| ((source, Arc::clone(rule), Day::of(attempt.ended_at)), change))
+            let place = || (source, Arc::clone(rule), Day::of(attempt.ended_at));
+            counts.then(|| (place(), change, attempt.started_at.unwrap_or(attempt.ended_at)))
         });
-        let counted: Vec<(Place, Tally)> = counted.collect();
-        if !counted.is_empty() {
-            self.with(|book| {
-                for (place, change) in counted {
-                    book.add(place, |count| count.tally.add(&change));
-                }
-            });
-        }
+        let counted: Vec<(Place, Tally, Timestamp)> = counted.collect();
+        let Some(last) = attempts.iter().map(|attempt| attempt.ended_at).max() else { return };
+        self.with(|book| {
+            let since = book.rules_since(rules.version(), last);
+            for (place, change, started_at) in counted {
+                // An attempt that was on its way when the levels changed was made under the old ones.
+                let level = || rules.levels().of(&place.1, place.0).0;
+                let level = (started_at >= since).then(level);
+                book.add(place, |count| count.add(&change, level));
+            }
+        });
+    }
+
+    /// What of a day's attempts of a source at a rule was made while a level other than this one held.
+    pub(crate) fn before(
+        &self,
+        source: SourceId,
+        rule: &Arc<str>,
+        day: Day,
+        level: Level,
+    ) -> Tally {
+        self.with(|book| {
+            let count = book.counts.get(&(source, Arc::clone(rule), day)).copied();
+            count.map_or_else(Tally::default, |count| match count.level {
+                Some(last) if last != level => count.tally,
+                _ => count.before,
+            })
+        })
     }
 
     /// Counts a complaint about mail to the provider of a rule.
@@ -194,6 +248,16 @@ fn with_complaints(
 }
 
 impl Book {
+    /// Since when the rules of this version count; `last` is the latest moment that is counted now.
+    fn rules_since(&mut self, version: u64, last: Timestamp) -> Timestamp {
+        // Nothing is on its way when the program starts.
+        let (_, since) = *match self.rules {
+            Some((known, _)) if known != version => self.rules.insert((version, last)),
+            _ => self.rules.get_or_insert((version, Timestamp::EPOCH)),
+        };
+        since
+    }
+
     fn add(&mut self, place: Place, change: impl FnOnce(&mut DayCount)) {
         if !self.counts.contains_key(&place) && self.counts.len() >= ENTRIES_MOST {
             if !core::mem::replace(&mut self.full, true) {
@@ -273,6 +337,42 @@ mod tests {
         let mut odd = rows[0].clone();
         odd.key = "nonsense".into();
         assert!(TallyBook::restore(&[odd]).pairs(Day(0)).is_empty());
+    }
+
+    /// A day remembers what of it happened under the level before, over restarts too.
+    #[test]
+    fn what_happened_under_another_level_is_told_apart() {
+        let book = TallyBook::default();
+        let (source, rule, day) = (SourceId(1), Arc::<str>::from("google"), Day(100));
+        let add = |tally: Tally, level: Option<Level>| {
+            book.with(|book| {
+                book.add((source, Arc::clone(&rule), day), |count| count.add(&tally, level));
+            });
+        };
+        let sent = |sent| Tally { sent, ..Tally::default() };
+        let before = |level| {
+            let of = |book: &TallyBook| book.before(source, &rule, day, level).sent;
+            let rows = book.changed();
+            book.not_stored(&rows);
+            let stored = TallyBook::restore(&rows);
+            assert_eq!(of(&book), of(&stored));
+            of(&book)
+        };
+        add(sent(10), Some(Level::Boost));
+        add(sent(20), Some(Level::Boost));
+        assert_eq!((before(Level::Boost), before(Level::Fast)), (0, 30));
+        // What was on its way when the level changed belongs to the old one.
+        add(sent(3), None);
+        assert_eq!((before(Level::Boost), before(Level::Fast)), (3, 33));
+        add(sent(100), Some(Level::Fast));
+        add(sent(2), None);
+        assert_eq!((before(Level::Fast), before(Level::Boost)), (35, 135));
+        assert_eq!(book.before(source, &rule, Day(101), Level::Fast).sent, 0);
+        let mut rules = Book::default();
+        let at = Timestamp::from_secs;
+        assert_eq!(rules.rules_since(1, at(50)), Timestamp::EPOCH);
+        assert_eq!(rules.rules_since(2, at(60)), at(60));
+        assert_eq!(rules.rules_since(2, at(70)), at(60));
     }
 
     #[test]
