@@ -150,6 +150,10 @@ fn plan(globals: &Globals, arguments: &PlanArguments) -> Ended {
             print_json(&answer)?;
             return Ok(Outcome::Fine);
         }
+        // The node leaves out the usual caps at rules that it has not.
+        let applied = answer.get("plan").and_then(|plan| plan.get("providers"));
+        let applied = applied.and_then(Value::as_object);
+        plan.providers.retain(|rule, _| applied.is_none_or(|applied| applied.contains_key(rule)));
     } else if globals.json() {
         let days: Vec<Value> = plan.schedule().iter().map(day_json).collect();
         print_json(&json!({ "applied": false, "plan": plan_json(&plan), "schedule": days }))?;

@@ -30,7 +30,7 @@ impl AsProblem for WarmUpFault {
 
 /// Days are numbers inside and dates outside.
 fn days_as_text(value: &mut Value) {
-    const NAMES: [&str; 4] = ["day", "today", "start", "reached_on"];
+    const NAMES: [&str; 6] = ["day", "today", "start", "reached_on", "before", "last_mail"];
     match value {
         Value::Object(members) => {
             for (name, member) in members {
@@ -116,7 +116,7 @@ pub(crate) async fn plan(
     plan.providers = wanted.providers.unwrap_or(plan.providers);
     plan.check().map_err(|fault| Problem::invalid(fault.to_string()))?;
     if wanted.apply {
-        stored(app.questions.apply_plan(plan.clone(), caller.who())).await?;
+        plan = stored(app.questions.apply_plan(plan, caller.who())).await?;
     }
     let schedule = plan.schedule();
     shown(&json!({ "applied": wanted.apply, "plan": plan, "schedule": schedule }))

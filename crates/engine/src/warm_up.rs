@@ -23,5 +23,5 @@ mod proposal;
 mod tests;
 
 pub use evidence::{Day, GuardKind, GuardReading, GuardVerdict, Guards, PooledComplaints, Tally};
-pub use plan::{DayNote, PlanFault, ScheduledDay, WarmUpPlan, WarmUpState};
+pub use plan::{DayNote, PastDays, PlanFault, ScheduledDay, WarmUpPlan, WarmUpState};
 pub use proposal::{FALL_MEMORY, LastChange, LevelEvidence, Move, Proposal, RAISE_PAUSE, propose};

@@ -34,6 +34,9 @@ pub const BUNDLE_REFUSED: &str = "bundle-refused";
 /// Code: the bundle in force is past its end; it stays in force.
 pub const BUNDLE_EXPIRED: &str = "bundle-expired";
 
+/// Code: a warm-up plan caps a source at a rule that is not there any more.
+pub const WARM_UP_CAP: &str = "warm-up-cap";
+
 /// Code: the deliverability instance has not answered for two days.
 pub const INSTANCE_UNREACHABLE: &str = "instance-unreachable";
 

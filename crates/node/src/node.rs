@@ -237,7 +237,7 @@ pub struct Questions {
     clock: Arc<SteadyClock>,
     nondeliverables: NonDeliverables,
     submission: Option<Arc<SubmissionCounts>>,
-    alerts: Alerts,
+    pub(crate) alerts: Alerts,
     contents: Arc<Contents>,
     pub(crate) following: Arc<Following>,
     pub(crate) warm_up: Arc<WarmUpDesk>,

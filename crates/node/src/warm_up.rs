@@ -8,12 +8,16 @@
 //! the store every ten seconds, sees to the caps, and asks the planner a minute after the start and once an hour. Plans and proposals are one
 //! value of the store, written whole.
 //!
-//! **What may be lost.** A crash loses at most ten seconds of the planner's counts. No limit rests on them: the
-//! ledger has its own.
+//! **What may be lost.** A crash loses at most ten seconds of the planner's counts. What holds a source within its caps is the
+//! ledger, which has counts of its own; how high the caps are rests on the age of the source, and that on the counts of its days.
+//! Counts are forgotten after [`DAYS_KEPT`] days, and not before their plan has kept what they were worth.
 
 mod record;
 mod tally;
+#[cfg(test)]
+mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,10 +27,11 @@ use engine::warm_up::{
 use mail::id::SourceId;
 use mail::time::Timestamp;
 use quota::{SourceDayView, WarmUpCaps};
-use rules::{LevelChange, LevelDecision, LevelScope, LevelSubject};
+use rules::{LevelChange, LevelDecision, LevelScope, LevelSubject, RuleSet};
 use serde::Serialize;
 use store::Write;
 
+use crate::alerts::{self, Alert};
 use crate::config::Automatic;
 use crate::intake::IntakeFault;
 use crate::levels::LevelFault;
@@ -54,6 +59,10 @@ pub(crate) struct WarmUpDesk {
     record: Mutex<WarmUpRecord>,
     /// Held while the record is changed and stored.
     changing: tokio::sync::Mutex<()>,
+    /// Held by whoever answers proposals, a person or the planner, so that each is answered once.
+    answering: tokio::sync::Mutex<()>,
+    /// What was decided is in the record, and the store has not taken the record since.
+    unsaved: AtomicBool,
 }
 
 /// What is shown of warm-up.
@@ -102,11 +111,25 @@ pub enum WarmUpFault {
 
 impl WarmUpDesk {
     pub(crate) fn new(record: WarmUpRecord, tallies: Arc<TallyBook>) -> Self {
-        Self { tallies, record: Mutex::new(record), changing: tokio::sync::Mutex::default() }
+        Self {
+            tallies,
+            record: Mutex::new(record),
+            changing: tokio::sync::Mutex::default(),
+            answering: tokio::sync::Mutex::default(),
+            unsaved: AtomicBool::new(false),
+        }
     }
 
     fn record(&self) -> WarmUpRecord {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the record in memory; answers what is to be stored.
+    fn note(&self, note: impl FnOnce(&mut WarmUpRecord)) -> Write {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        note(&mut record);
+        self.unsaved.store(true, Ordering::Relaxed);
+        record.write()
     }
 
     /// The caps that the plans ask for at a moment.
@@ -165,31 +188,49 @@ impl Questions {
         let answer = change(&mut record)?;
         self.intake().write(record.write()).await?;
         *self.warm_up.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        self.warm_up.unsaved.store(false, Ordering::Relaxed);
         Ok(answer)
     }
 
-    /// Puts a plan in force; the one that its source had is replaced, and kept with the note of who did it.
+    /// Notes what was decided, which stands whether the note can be stored or not: what cannot be stored now is
+    /// stored with the next change, at the latest when the planner is asked again.
+    async fn note_answers(&self, note: impl FnOnce(&mut WarmUpRecord)) -> Result<(), WarmUpFault> {
+        let _one_at_a_time = self.warm_up.changing.lock().await;
+        let write = self.warm_up.note(note);
+        self.intake().write(write).await?;
+        self.warm_up.unsaved.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts a plan in force; the one that its source had is replaced, and kept with the note of who did it. Answers the plan
+    /// as it is in force: a cap that every plan has is left out where no rule has its name.
     ///
     /// # Errors
-    /// Its figures cannot be meant, or there is no such source.
-    pub async fn apply_plan(&self, plan: WarmUpPlan, who: &str) -> Result<(), WarmUpFault> {
+    /// Its figures cannot be meant, there is no such source, or it names a rule that is not there.
+    pub async fn apply_plan(
+        &self,
+        mut plan: WarmUpPlan,
+        who: &str,
+    ) -> Result<WarmUpPlan, WarmUpFault> {
         plan.check().map_err(|fault| WarmUpFault::Refused(fault.to_string()))?;
         if !self.config().sources.iter().any(|one| one.id == plan.source) {
             return Err(WarmUpFault::Refused(format!("there is no source {}", plan.source.0)));
         }
-        if let Some(rules) = self.rules().await
-            && let Some(unknown) = plan.providers.keys().find(|name| rules.id_of(name).is_none())
-        {
-            return Err(WarmUpFault::Refused(format!("there is no rule {unknown:?}")));
+        if let Some(rules) = self.rules().await {
+            fit_providers(&mut plan, &rules)?;
         }
         let now = self.now();
+        let mut applied = plan.clone();
         self.change_warm_up(|record| {
+            plan.past = record.past_days(&plan);
+            applied = plan.clone();
             record.note(plan.source, "applied", who, now);
             record.plans.insert(plan.source, plan);
             Ok(())
         })
         .await?;
-        self.renew_caps().await
+        self.renew_caps().await?;
+        Ok(applied)
     }
 
     /// Pauses or resumes the plan of a source, or ends it.
@@ -232,6 +273,7 @@ impl Questions {
         who: &str,
         why: &str,
     ) -> Result<StoredProposal, WarmUpFault> {
+        let _one_at_a_time = self.warm_up.answering.lock().await;
         let record = self.warm_up.record();
         let found = record.proposals.iter().find(|one| one.number == number);
         let found = found.ok_or_else(|| {
@@ -248,16 +290,15 @@ impl Questions {
         };
         let state = if approve { ProposalState::Approved } else { ProposalState::Rejected };
         let now = self.now();
-        self.change_warm_up(|record| {
+        let mut answered = found.clone();
+        (answered.state, answered.answered_at, answered.decision) = (state, Some(now), decision);
+        (answered.who, answered.words) = (who.to_owned(), why.to_owned());
+        let put = |record: &mut WarmUpRecord| {
             let one = record.proposals.iter_mut().find(|one| one.number == number);
-            let one = one.ok_or_else(|| {
-                WarmUpFault::Refused(format!("proposal {number} is gone; see the status"))
-            })?;
-            (one.state, one.answered_at, one.decision) = (state, Some(now), decision);
-            (one.who, one.words) = (who.to_owned(), why.to_owned());
-            Ok(one.clone())
-        })
-        .await
+            one.into_iter().for_each(|one| *one = answered.clone());
+        };
+        self.note_answers(put).await?;
+        Ok(answered)
     }
 
     /// Sets the level that a proposal proposes.
@@ -331,11 +372,13 @@ impl Questions {
 
     /// Asks the planner, carries out what it may, and keeps the rest for people.
     pub(crate) async fn ask_planner(&self) -> Result<(), WarmUpFault> {
+        let _one_at_a_time = self.warm_up.answering.lock().await;
         let now = self.now();
         let record = self.warm_up.record();
         let said = self.judgements(now, &record.proposals).await?;
         let automatic = self.config().warm_up.automatic;
         let mut new: Vec<StoredProposal> = Vec::new();
+        let mut fault: Option<LevelFault> = None;
         for proposal in said.iter().filter(|one| one.step != Move::Hold && one.from != one.to) {
             let by_itself = match proposal.step {
                 Move::Lower => automatic != Automatic::None,
@@ -355,7 +398,14 @@ impl Questions {
             }
             let mut one = StoredProposal::open(proposal.clone(), now);
             if by_itself {
-                one.decision = Some(self.carry_out(proposal, PLANNER, &proposal.why).await?);
+                // One that fails is tried again; those that were carried out are kept all the same.
+                match self.carry_out(proposal, PLANNER, &proposal.why).await {
+                    Ok(decision) => one.decision = Some(decision),
+                    Err(found) => {
+                        fault.get_or_insert(found);
+                        continue;
+                    }
+                }
                 (one.state, one.answered_at) = (ProposalState::Automatic, Some(now));
                 PLANNER.clone_into(&mut one.who);
                 let (source, rule, to) = (proposal.source, &proposal.rule, proposal.to);
@@ -368,10 +418,11 @@ impl Questions {
         };
         let stale =
             record.proposals.iter().any(|one| one.state == ProposalState::Open && !stands(one));
-        if new.is_empty() && !stale {
-            return Ok(());
+        let unsaved = self.warm_up.unsaved.load(Ordering::Relaxed);
+        if new.is_empty() && !stale && !unsaved {
+            return fault.map_or(Ok(()), |fault| Err(fault.into()));
         }
-        self.change_warm_up(|record| {
+        let noted = self.note_answers(|record| {
             for one in &mut record.proposals {
                 let replaced = new.iter().any(|new| one.is_about(&new.proposal));
                 if one.state == ProposalState::Open && (replaced || !stands(one)) {
@@ -379,18 +430,27 @@ impl Questions {
                 }
             }
             record.add(new);
-            Ok(())
-        })
-        .await
+        });
+        let noted = noted.await;
+        fault.map_or(noted, |fault| Err(fault.into()))
     }
 
     /// Gives the ledger the caps of the plans if they have changed, and notes them.
     pub(crate) async fn renew_caps(&self) -> Result<(), WarmUpFault> {
         let now = self.now();
         let caps = self.warm_up.caps(now);
+        if let Some(rules) = self.rules().await {
+            self.alerts.replace(alerts::WARM_UP_CAP, orphaned_caps(&caps, &rules, now));
+        }
         let held = self.warm_up.record().past_caps.pop().map(|past| past.caps).unwrap_or_default();
         if held == caps {
             return Ok(());
+        }
+        for source in caps.sources.keys().filter(|one| !held.sources.contains_key(one)) {
+            tracing::info!(%source, "the source has warm-up caps from now on");
+        }
+        for source in held.sources.keys().filter(|one| !caps.sources.contains_key(one)) {
+            tracing::info!(%source, "the source has no warm-up caps any more");
         }
         // Tighter caps must not wait for the store; wider ones do no harm before their note is stored.
         let _ = self.inputs.send(Input::WarmUp(Arc::new(caps.clone())));
@@ -405,21 +465,57 @@ impl Questions {
     ///
     /// # Errors
     /// The store takes nothing now; the counts are kept and stored later.
-    pub(crate) async fn store_tallies(&self) -> Result<(), IntakeFault> {
+    pub(crate) async fn store_tallies(&self) -> Result<(), WarmUpFault> {
         let tallies = &self.warm_up.tallies;
         let rows = tallies.changed();
         if !rows.is_empty()
             && let Err(fault) = self.intake().write(Write::Ledger(rows.clone())).await
         {
             tallies.not_stored(&rows);
-            return Err(fault);
+            return Err(fault.into());
         }
-        if let Some(before) = tallies.forget_before(Day::of(self.now())) {
+        let today = Day::of(self.now());
+        if tallies.is_to_forget(today) && self.warm_up.record().settle(tallies, today) {
+            self.change_warm_up(|record| {
+                record.settle(tallies, today);
+                Ok(())
+            })
+            .await?;
+        }
+        if let Some(before) = tallies.forget_before(today) {
             let prune = Write::PruneLedger { kind: tally::TALLIES, before_slot: before.0.into() };
             self.intake().write(prune).await?;
         }
         Ok(())
     }
+}
+
+/// Leaves usual caps out where no rule has their name, and refuses other names that no rule has.
+fn fit_providers(plan: &mut WarmUpPlan, rules: &RuleSet) -> Result<(), WarmUpFault> {
+    let has = |name: &str| rules.id_of(name).is_some();
+    plan.providers.retain(|name, cap| has(name) || !WarmUpPlan::is_usual_cap(name, *cap));
+    match plan.providers.keys().find(|name| !has(name)) {
+        Some(unknown) => Err(WarmUpFault::Refused(format!("there is no rule {unknown:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// Caps at rules that are not there any more, such as after a bundle that calls them otherwise: they hold nothing.
+fn orphaned_caps(caps: &WarmUpCaps, rules: &RuleSet, now: Timestamp) -> Vec<Alert> {
+    let all = caps.sources.iter().flat_map(|(source, caps)| {
+        caps.providers.iter().map(move |(rule, cap)| (source.0, rule, cap))
+    });
+    let orphaned = all.filter(|(_, rule, _)| rules.id_of(rule).is_none());
+    let alert = |(source, rule, cap): (u32, &String, &u32)| Alert {
+        code: alerts::WARM_UP_CAP.to_owned(),
+        key: format!("{source} {rule}"),
+        words: format!(
+            "the warm-up cap of source {source} at {rule} holds nothing: no rule has that name any more. Apply the plan again, with the name that the rule has now"
+        ),
+        evidence: format!("{cap} a day; rules version {}", rules.version()),
+        since: now,
+    };
+    orphaned.map(alert).collect()
 }
 
 /// What is done with a plan.

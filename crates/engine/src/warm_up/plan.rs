@@ -39,6 +39,28 @@ pub struct WarmUpPlan {
     pub rewarm_after_days: u32,
     /// Days from, and before, which no day counts. The last may have no end.
     pub pauses: Vec<(Day, Option<Day>)>,
+    /// What the days were worth whose counts are not kept any more.
+    #[serde(default, skip_serializing_if = "PastDays::is_none")]
+    pub past: PastDays,
+}
+
+/// What days were worth whose counts are not kept any more: see [`WarmUpPlan::settle`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PastDays {
+    /// The days before this one.
+    pub before: Day,
+    /// The age after them.
+    pub age: u32,
+    /// The last of them that had mail.
+    pub last_mail: Option<Day>,
+}
+
+impl PastDays {
+    /// Whether no day is settled.
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why there is no such plan.
@@ -124,7 +146,14 @@ impl WarmUpPlan {
             providers: BTreeMap::from([(RACKSPACE.0.to_owned(), RACKSPACE.1)]),
             rewarm_after_days: 30,
             pauses: Vec::new(),
+            past: PastDays::default(),
         }
+    }
+
+    /// Whether every plan has this cap unless somebody says otherwise. Its provider may have no rule of that name.
+    #[must_use]
+    pub fn is_usual_cap(rule: &str, cap: u32) -> bool {
+        (rule, cap) == RACKSPACE
     }
 
     /// Checks the figures.
@@ -233,15 +262,26 @@ impl WarmUpPlan {
         }
     }
 
-    /// Where the plan stands on `today`, after these days. `history` is what the source did each day over all providers, rising
-    /// by day, with the complaints of that day; days before the start and from `today` on do not count.
-    #[must_use]
-    pub fn state(&self, history: &[(Day, Tally, PooledComplaints)], today: Day) -> WarmUpState {
+    /// Takes what the days before `before` were worth into the plan, so that their counts can be forgotten: the age of a
+    /// source rests on all its days, its counts are kept for some. Answers whether the plan has changed.
+    pub fn settle(&mut self, history: &[(Day, Tally, PooledComplaints)], before: Day) -> bool {
+        let (past, _) = self.walk(history, before);
+        let changed = past != self.past;
+        self.past = past;
+        changed
+    }
+
+    /// Goes over the days that are not settled and lie before `to`.
+    fn walk(
+        &self,
+        history: &[(Day, Tally, PooledComplaints)],
+        to: Day,
+    ) -> (PastDays, Vec<DayNote>) {
         let goal = self.goal_age();
-        let mut age: u32 = 0;
-        let mut last: Option<Day> = None;
+        let PastDays { mut before, mut age, last_mail: mut last } = self.past;
         let mut days = Vec::new();
-        let of_plan = history.iter().filter(|(day, ..)| *day >= self.start && *day < today);
+        let first = before.max(self.start);
+        let of_plan = history.iter().filter(|(day, ..)| (first..to).contains(day));
         for (day, tally, complaints) in of_plan {
             if tally.attempts() == 0 {
                 continue;
@@ -251,6 +291,7 @@ impl WarmUpPlan {
                 age = 0;
             }
             last = Some(*day);
+            before = day.plus(1);
             let readings = Guards::WARM_UP.read(tally, complaints);
             let breached = readings.iter().find(|one| one.verdict == GuardVerdict::Breached);
             let reached = readings.iter().find(|one| one.reached());
@@ -272,9 +313,17 @@ impl WarmUpPlan {
             }
             days.push(DayNote { day: *day, age, tally: *tally, why });
         }
-        if last.is_some_and(|last| today.since(last) > self.rewarm_after_days) {
-            age = 0;
-        }
+        (PastDays { before, age, last_mail: last }, days)
+    }
+
+    /// Where the plan stands on `today`, after these days. `history` is what the source did each day over all providers, rising
+    /// by day, with the complaints of that day; days before the start, days that are settled, and those from `today` on do not count.
+    #[must_use]
+    pub fn state(&self, history: &[(Day, Tally, PooledComplaints)], today: Day) -> WarmUpState {
+        let goal = self.goal_age();
+        let (past, mut days) = self.walk(history, today);
+        let silent = past.last_mail.is_some_and(|last| today.since(last) > self.rewarm_after_days);
+        let age = if silent { 0 } else { past.age };
         let caps = self.caps(age);
         let first = today.max(self.start);
         let reached_on = (age <= goal && caps.is_some()).then(|| first.plus(goal - age));

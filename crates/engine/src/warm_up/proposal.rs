@@ -137,7 +137,7 @@ pub fn propose(evidence: &LevelEvidence<'_>, now: Timestamp) -> Proposal {
     };
     let Some(next) = above(evidence.level) else {
         let why = match evidence.level {
-            Level::Boost => "boost is the highest level, and ends by itself".to_owned(),
+            Level::Boost => "boost is the highest level".to_owned(),
             level => format!("above {level} there is only boost, which people set"),
         };
         return hold(held, why);

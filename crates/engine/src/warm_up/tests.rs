@@ -105,6 +105,40 @@ fn a_source_that_has_reached_its_volume_is_warm_until_it_is_silent() {
     assert!(plan.state(&history(&days), FIRST.plus(60)).caps.is_some());
 }
 
+/// The counts of a day are kept for 45 days; what they were worth is kept for ever.
+#[test]
+fn the_age_of_a_source_outlives_the_counts_of_its_days() {
+    let mut slow = plan(100_000);
+    slow.growth_percent = 110;
+    let goal = slow.schedule().iter().find(|day| day.reaches_goal).unwrap().age;
+    assert!(goal > 45, "{goal}");
+    let mut whole: Vec<(Day, Tally, PooledComplaints)> = Vec::new();
+    let mut kept = whole.clone();
+    let mut settled = slow.clone();
+    // Mail on every day until it is warm and a little longer, then twice a week, then never.
+    let has_mail = |day: u32| day < 70 || (day < 200 && day % 7 < 2);
+    for day in 0..240 {
+        let today = FIRST.plus(day);
+        let (one, all) = (settled.state(&kept, today), slow.state(&whole, today));
+        assert_eq!((one.age, one.warm, &one.caps), (all.age, all.warm, &all.caps), "day {day}");
+        assert_eq!(one.warm, day > goal && day <= 197 + 30, "day {day}: age {}", one.age);
+        if day < 230 {
+            assert_eq!(one.days.last(), all.days.last(), "what is shown is not settled yet");
+        }
+        if has_mail(day) {
+            let (tally, pooled) = fine(400);
+            whole.push((today, tally, pooled));
+            kept.push((today, tally, pooled));
+        }
+        settled.settle(&kept, Day(today.0 - 40));
+        kept.retain(|(of, ..)| *of >= Day(today.0 - 45));
+    }
+    assert!(!settled.settle(&kept, FIRST), "nothing is settled twice");
+    let text = serde_json::to_string(&settled).unwrap();
+    assert_eq!(serde_json::from_str::<WarmUpPlan>(&text).unwrap(), settled);
+    assert!(!serde_json::to_string(&slow).unwrap().contains("past"));
+}
+
 #[test]
 fn figures_that_cannot_be_meant_are_refused() {
     assert_eq!(plan(100_000).check(), Ok(()));

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use engine::warm_up::{Move, Proposal, WarmUpPlan};
+use engine::warm_up::{Day, Move, PastDays, Proposal, WarmUpPlan};
 use mail::id::SourceId;
 use mail::time::Timestamp;
 use quota::WarmUpCaps;
 use serde::{Deserialize, Serialize};
 use store::{Reads, StoreFault, Write};
 
+use super::tally::{DAYS_KEPT, TallyBook};
 use crate::levels::unreadable;
 
 /// Name of the store's setting.
@@ -19,6 +20,9 @@ const RECORD_MOST: usize = 900 << 10;
 const PROPOSALS_MOST: usize = 500;
 /// Changes of plans that are kept.
 const CHANGES_MOST: usize = 200;
+/// A day is settled in its plan when it is so old: days before its counts go, and later than the last that is shown.
+const SETTLED_AFTER: u32 = 40;
+const _: () = assert!(SETTLED_AFTER < DAYS_KEPT);
 /// Changes of the caps that are kept, for the auditor.
 const CAPS_MOST: usize = 400;
 
@@ -139,6 +143,25 @@ impl StoredProposal {
 }
 
 impl WarmUpRecord {
+    /// Takes into the plans what those days were worth whose counts will soon be forgotten. Answers whether a plan has changed.
+    pub(super) fn settle(&mut self, tallies: &TallyBook, today: Day) -> bool {
+        let before = Day(today.0.saturating_sub(SETTLED_AFTER));
+        let mut changed = false;
+        for (source, plan) in &mut self.plans {
+            changed |= plan.settle(&tallies.of_source(*source), before);
+        }
+        changed
+    }
+
+    /// What the days were worth whose counts are gone, for a plan that is applied: one that its source has or had before,
+    /// with the same start, is about the same days.
+    pub(super) fn past_days(&self, plan: &WarmUpPlan) -> PastDays {
+        let before = self.changes.iter().rev().filter(|one| one.source == plan.source);
+        let before = before.filter_map(|one| one.plan.as_ref());
+        let mut before = self.plans.get(&plan.source).into_iter().chain(before);
+        before.find(|old| old.start == plan.start).map(|old| old.past).unwrap_or_default()
+    }
+
     /// Notes what `who` does with the plan of a source, before it is done.
     pub(super) fn note(&mut self, source: SourceId, what: &str, who: &str, at: Timestamp) {
         let plan = self.plans.get(&source).cloned();

@@ -92,6 +92,15 @@ impl TallyBook {
         Self { book: Mutex::new(book) }
     }
 
+    /// Counts what a test says.
+    #[cfg(test)]
+    pub(super) fn put(&self, source: u32, rule: &str, day: Day, tally: Tally, level: Level) {
+        self.with(|book| {
+            let place = (SourceId(source), Arc::from(rule), day);
+            book.add(place, |count| count.add(&tally, Some(level)));
+        });
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
         look(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -178,6 +187,11 @@ impl TallyBook {
                 book.changed.extend(place);
             }
         });
+    }
+
+    /// Whether days are to be forgotten: once a day.
+    pub(crate) fn is_to_forget(&self, today: Day) -> bool {
+        self.with(|book| book.forgotten != Day(today.0.saturating_sub(DAYS_KEPT)))
     }
 
     /// Forgets days that are too old, once a day; answers the first that stays when it did.
@@ -294,6 +308,9 @@ fn change_of(attempt: &Attempt) -> Option<Tally> {
 
 #[cfg(test)]
 mod tests {
+    use engine::warm_up::WarmUpPlan;
+
+    use super::super::WarmUpRecord;
     use super::*;
 
     fn book() -> TallyBook {
@@ -373,6 +390,35 @@ mod tests {
         assert_eq!(rules.rules_since(1, at(50)), Timestamp::EPOCH);
         assert_eq!(rules.rules_since(2, at(60)), at(60));
         assert_eq!(rules.rules_since(2, at(70)), at(60));
+    }
+
+    #[test]
+    fn a_plan_keeps_what_its_forgotten_days_were_worth() {
+        let book = TallyBook::default();
+        let source = SourceId(1);
+        let plan = WarmUpPlan::new(source, Day(100), 20_000);
+        let mut record = WarmUpRecord::default();
+        record.plans.insert(source, plan);
+        for day in 100..300 {
+            // Every day until the source is warm, then two days a week.
+            if day < 120 || day % 7 < 2 {
+                let sent = Tally { sent: 400, ..Tally::default() };
+                book.with(|book| {
+                    book.add((source, Arc::from("google"), Day(day)), |count| {
+                        count.tally.add(&sent);
+                    });
+                });
+            }
+            let today = Day(day + 1);
+            assert!(book.is_to_forget(today));
+            record.settle(&book, today);
+            book.forget_before(today);
+            assert!(!book.is_to_forget(today));
+            let state = record.plans[&source].state(&book.of_source(source), today);
+            assert_eq!(state.warm, day >= 112, "day {day}: age {}", state.age);
+        }
+        assert_eq!(book.pairs(Day(0))[0].2.first().unwrap().0, Day(259));
+        assert!(!record.settle(&book, Day(300)), "nothing is settled twice");
     }
 
     #[test]
