@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mail::id::SourceId;
-use rules::{Diagnostic, Figure, Level, Levels, RuleFile, RuleSet};
+use rules::{Diagnostic, Figure, Level, RuleFile, RuleSet};
 use serde::Serialize;
 
 use crate::exit::{Ended, Failure, Outcome};
@@ -58,7 +58,8 @@ struct ListArguments {
     /// Local rules, put before the shipped ones [default: those of the configuration]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Figures at this level [default: that of the configuration, else normal]
+    /// Figures at this general level; what is set for a source or a rule stays [default: that of the
+    /// configuration, else normal]
     #[arg(long)]
     level: Option<Level>,
     /// Figures for this source
@@ -158,7 +159,7 @@ fn replaced(local: &RuleFile) -> Vec<String> {
     names.filter(|name| is_shipped(name)).collect()
 }
 
-/// The rule set that the options and the configuration ask for.
+/// The rule set that the options and the configuration ask for: a level takes the place of the general one only.
 ///
 /// # Errors
 /// Faults in the rule file.
@@ -168,11 +169,9 @@ pub fn rules_for(
     level: Option<Level>,
 ) -> Result<RuleSet, Failure> {
     let configured = config.and_then(|config| config.rules.mx.as_deref());
-    let levels = match (level, config) {
-        (Some(level), _) => Levels::all(level),
-        (None, Some(config)) => config.rules.levels.clone(),
-        (None, None) => Levels::default(),
-    };
+    let mut levels = config.map(|config| config.rules.levels.clone()).unwrap_or_default();
+    // As `mx level set` does it: what is set for a source, an affinity or a rule stays.
+    levels.default = level.unwrap_or(levels.default);
     rule_set(local.or(configured), &levels)
 }
 

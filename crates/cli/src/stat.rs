@@ -65,7 +65,7 @@ struct AuditArguments {
     /// Local rules, put before the shipped ones [default: those of the configuration]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Figures at this level, in place of that of the configuration
+    /// Figures at this general level, in place of that of the configuration
     #[arg(long)]
     level: Option<Level>,
     /// All budgets in the table, not only the fullest

@@ -67,7 +67,7 @@ pub struct ProposedMx {
     pub file: Option<RuleFile>,
     /// A bundle, in place of the one in force.
     pub layer: Option<Layer>,
-    /// A level for everything, in place of those in force.
+    /// A general level, in place of the one in force. What is set for a source, an affinity or a rule stays.
     pub level: Option<Level>,
 }
 
@@ -120,13 +120,10 @@ impl Recorded {
     /// The store cannot be read, or the operator's own rules have faults.
     pub fn mx(&self, proposed: &ProposedMx) -> Result<RuleSet, StartFault> {
         let configured = self.config.as_ref().map(|config| &config.rules);
-        let levels = match proposed.level {
-            Some(level) => Levels::all(level),
-            None => {
-                let configured = configured.map(|rules| rules.levels.clone()).unwrap_or_default();
-                stored_decisions(&self.reads)?.over(&configured, self.now)
-            }
-        };
+        let levels = configured.map(|rules| rules.levels.clone()).unwrap_or_default();
+        let mut levels = stored_decisions(&self.reads)?.over(&levels, self.now);
+        // As a decision for everything does it: what is set for a source, an affinity or a rule stays.
+        levels.default = proposed.level.unwrap_or(levels.default);
         let own = match (&proposed.file, configured.and_then(|rules| rules.mx.as_deref())) {
             (Some(file), _) => Some(file.clone()),
             (None, Some(path)) => Some(local_mx_rules(path)?.0),
@@ -264,5 +261,46 @@ impl Recorded {
                 trial.add(&one.record.address, one.history);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::{LevelChange, LevelScope, LevelSubject};
+
+    use super::*;
+    use crate::node::Node;
+
+    /// A dry run at a level has the levels, and so the figures, that setting the level for everything would bring.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_level_is_tried_as_a_decision_would_set_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.41\"\n\
+                    helo = \"m1.sender.example\"\n[dns]\nservers = [\"127.0.0.1:9\"]\n\
+                    [safety]\nonly_targets = [\"127.0.0.0/8\"]\n[submission]\nlisten = []\n\
+                    [http]\nlisten = []\n[rules]\nhourly_base = 700\n\
+                    [rules.levels.rules]\n\"google\" = \"slow\"\n";
+        let config = Config::parse(text, "test.toml", folder.path()).unwrap();
+        let node = Node::start(config.clone()).unwrap();
+        let questions = node.questions();
+        let decide = async |subject, rule: Option<&str>, level| {
+            let scope = LevelScope { subject, rule: rule.map(str::to_owned) };
+            let change = LevelChange::set(scope, level, None, questions.now());
+            questions.decide_level(change, "ann", "a test").await.unwrap();
+        };
+        let source = LevelSubject::Source(mail::id::SourceId(1));
+        decide(source, Some("yahoo"), Level::Fast).await;
+        // What would be tried, and then what is set.
+        let tried = {
+            let recorded =
+                Recorded::open(&config.data_dir, Some(config.clone()), questions.now()).unwrap();
+            let at = |level| recorded.mx(&ProposedMx { level, ..ProposedMx::default() }).unwrap();
+            assert_eq!(at(None).levels(), questions.rules().await.unwrap().levels());
+            at(Some(Level::VeryFast)).levels().clone()
+        };
+        decide(LevelSubject::Everything, None, Level::VeryFast).await;
+        assert_eq!(tried, *questions.rules().await.unwrap().levels());
+        assert_eq!((tried.default, tried.hourly_base), (Level::VeryFast, Some(700)));
+        node.shutdown().await;
     }
 }

@@ -83,7 +83,7 @@ pub struct MxExplainArguments {
     /// The affinity whose sources are used
     #[arg(long, default_value = "default")]
     affinity: String,
-    /// Figures at this level, in place of that of the configuration
+    /// Figures at this general level, in place of that of the configuration
     #[arg(long)]
     level: Option<Level>,
     /// Local rules, put before the shipped ones [default: those of the configuration]

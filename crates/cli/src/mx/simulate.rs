@@ -57,7 +57,8 @@ pub(super) struct SimulateArguments {
     /// MX rules in place of the operator's own, or a bundle in place of the one in force
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// A level for everything, in place of those in force
+    /// A level for everything, as `mx level set` would set it: what is set for a source, an affinity or
+    /// a rule stays
     #[arg(long)]
     level: Option<Level>,
     /// The mail of the last so many days
