@@ -36,8 +36,9 @@ pub struct RuleColumns {
 pub struct FigureColumns {
     /// Which.
     pub figure: Figure,
-    /// In the order of [`Level::ALL`].
-    pub levels: [LevelFigure; 6],
+    /// In the order of [`Level::ALL`]. A level at which neither the rule nor the generic one states the figure is absent:
+    /// nothing is limited there.
+    pub levels: Vec<LevelFigure>,
 }
 
 /// One figure at one level.
@@ -69,7 +70,7 @@ pub enum MadeBy {
     Multiplied,
     /// A hard or published figure held it down.
     HardCap,
-    /// The most connections per source and provider, 100 unless a bundle says otherwise, held it down.
+    /// The most connections per source and provider, 100 unless a bundle says less, held it down.
     ConnectionCap,
 }
 
@@ -80,14 +81,12 @@ pub(crate) fn columns(
     figures: &LevelFigures,
 ) -> Vec<FigureColumns> {
     let of = |figure: Figure| {
-        let mut levels = Vec::with_capacity(Level::ALL.len());
-        for level in Level::ALL {
+        let stated = Level::ALL.into_iter().filter_map(|level| {
             let resolved = resolve(rule, generic, figure, level, figures)?;
-            levels.push(at_level(figure, level, &resolved, figures));
-        }
-        // A figure may be stated for some levels only; then it has no full row and `explain` of
-        // that level tells it.
-        Some(FigureColumns { figure, levels: levels.try_into().ok()? })
+            Some(at_level(figure, level, &resolved, figures))
+        });
+        let levels: Vec<LevelFigure> = stated.collect();
+        (!levels.is_empty()).then_some(FigureColumns { figure, levels })
     };
     Figure::ALL.into_iter().filter_map(of).collect()
 }
@@ -131,10 +130,10 @@ mod tests {
     use super::*;
     use crate::{Levels, RuleSet, shipped};
 
-    fn row(set: &RuleSet, rule: &str, figure: Figure) -> [u64; 6] {
+    fn row(set: &RuleSet, rule: &str, figure: Figure) -> Vec<u64> {
         let columns = set.columns(set.id_of(rule).unwrap());
         let found = columns.iter().find(|row| row.figure == figure).unwrap();
-        found.levels.clone().map(|one| one.value)
+        found.levels.iter().map(|one| one.value).collect()
     }
 
     /// The table of levels with the shipped rules: slow, normal, fast, very-fast, boost, custom.
@@ -165,7 +164,9 @@ mod tests {
             for (id, rule) in set.rules() {
                 let limits = set.limits(id, mail::id::SourceId(1));
                 for row in set.columns(id) {
-                    let found = &row.levels[level as usize];
+                    let Some(found) = row.levels.iter().find(|one| one.level == level) else {
+                        continue;
+                    };
                     let held = match row.figure {
                         Figure::MaxConnections => u64::from(limits.max_connections),
                         Figure::MaxMessagesPerConnection => {
@@ -181,6 +182,21 @@ mod tests {
             }
         }
         assert!(capped > 20, "{capped} figures were held by a hard figure");
+    }
+
+    /// A figure that is stated for one level only has a row with that level.
+    #[test]
+    fn a_figure_for_some_levels_only_is_shown_for_these() {
+        let text = "schema_version = 1\n[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\n\
+                    [rule.levels.slow]\nconnections_per_minute = 7\n\
+                    [[rule]]\nname = \"generic\"\nmask = \"*\"\nmax_connections = 60\n\
+                    max_messages_per_connection = 50\nmessages_per_hour = 1000\n";
+        let file = crate::parse("mx.toml", text.as_bytes()).unwrap();
+        let set = RuleSet::compile(&file, &Levels::default(), 1);
+        let columns = set.columns(set.id_of("a").unwrap());
+        let found = columns.iter().find(|row| row.figure == Figure::ConnectionsPerMinute).unwrap();
+        let levels: Vec<_> = found.levels.iter().map(|one| (one.level, one.value)).collect();
+        assert_eq!(levels, [(Level::Slow, 7)]);
     }
 
     #[test]

@@ -408,11 +408,13 @@ fn figure_name(figure: &Value) -> String {
     known.map_or_else(|| key.to_owned(), |(_, name)| (*name).to_owned())
 }
 
-/// The six cells of a figure, each marked with what held it, and who states it.
+/// The six cells of a figure, each marked with what held it, and who states it. A level for which nothing is stated has a dash.
 fn row(figure: &Value) -> (Vec<String>, String) {
     let mut from = "-".to_owned();
-    let levels = figure.get("levels").and_then(Value::as_array).into_iter().flatten();
-    let cell = |one: &Value| {
+    let levels = figure.get("levels").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let cell = |level: Level| {
+        let found = levels.iter().find(|one| word(one, "level") == level.word());
+        let Some(one) = found else { return "-".to_owned() };
         let made = one.get("made_by").and_then(Value::as_array).into_iter().flatten();
         let mut mark = "";
         for by in made.filter_map(Value::as_str) {
@@ -426,7 +428,7 @@ fn row(figure: &Value) -> (Vec<String>, String) {
         }
         format!("{}{mark}", number(one.get("value").and_then(Value::as_u64).unwrap_or(0)))
     };
-    let cells = levels.map(cell).collect();
+    let cells = Level::ALL.map(cell).to_vec();
     (cells, from)
 }
 
@@ -490,6 +492,30 @@ mod tests {
         let orange = rules.iter().find(|rule| word(rule, "rule") == "orange").unwrap();
         let detail = detail_text(orange, None);
         assert!(detail.contains("a hard figure of this rule that no level passes"), "{detail}");
+    }
+
+    #[test]
+    fn a_level_without_a_figure_has_a_dash() {
+        let figure = json!({ "figure": "min_interval", "levels": [
+            { "level": "fast", "value": 5, "made_by": ["stated", "for-this-level"] },
+        ] });
+        let cells = ["-", "-", "5=", "-", "-", "-"].map(str::to_owned).to_vec();
+        assert_eq!(row(&figure), (cells, "stated".to_owned()));
+    }
+
+    /// `--level` takes the place of the general level, as `mx level set` does it.
+    #[test]
+    fn a_level_that_is_tried_leaves_the_particular_ones() {
+        let text = "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.41\"\n\
+                    helo = \"m1.sender.example\"\n[rules]\nhourly_base = 700\n\
+                    [rules.levels.rules]\n\"google\" = \"slow\"\n";
+        let folder = std::path::Path::new(".");
+        let config = node::config::Config::parse(text, "test.toml", folder).unwrap();
+        let set = super::super::rules_for(Some(&config), None, Some(Level::Boost)).unwrap();
+        let mut wanted = config.rules.levels.clone();
+        wanted.default = Level::Boost;
+        assert_eq!(*set.levels(), wanted);
+        assert_eq!((wanted.hourly_base, wanted.per_rule.len()), (Some(700), 1));
     }
 
     #[test]

@@ -22,9 +22,6 @@ use crate::level::{Level, MOST_CONNECTIONS, SLOW_MESSAGES_PER_CONNECTION};
 
 /// The largest factor, in hundredths.
 const LARGEST_FACTOR: u64 = 2_000;
-/// Connections that a file may allow to every source and provider.
-const MOST_CONNECTIONS_STATED: u64 = 1_000;
-
 /// How one level changes the figures of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +41,7 @@ pub struct LevelFactors {
 pub struct LevelFigures {
     /// 1.
     pub schema_version: u64,
-    /// Connections per source and provider that no level passes, 1 to 1,000.
+    /// Connections per source and provider that no level passes, 1 to 100: a file may lower the cap, none may raise it.
     pub most_connections: u64,
     /// For a new or damaged IP; never above 100.
     #[serde(default = "slow")]
@@ -125,10 +122,8 @@ impl LevelFigures {
         if self.schema_version != 1 {
             return Some(format!("levels of schema version {} are not known", self.schema_version));
         }
-        if !(1..=MOST_CONNECTIONS_STATED).contains(&self.most_connections) {
-            return Some(format!(
-                "`most_connections` is not within 1 to {MOST_CONNECTIONS_STATED}"
-            ));
+        if !(1..=MOST_CONNECTIONS).contains(&self.most_connections) {
+            return Some(format!("`most_connections` is not within 1 to {MOST_CONNECTIONS}"));
         }
         let normal = LevelFactors {
             messages_per_hour: 100,
@@ -219,6 +214,20 @@ mod tests {
         assert_eq!(scaled(Figure::ConnectionsPerMinute, 100), [100; 6]);
     }
 
+    /// No file raises the cap that no level passes.
+    #[test]
+    fn the_cap_on_connections_can_only_be_lowered() {
+        let read = |most: u64| {
+            let text = format!("schema_version = 1\nmost_connections = {most}\n");
+            LevelFigures::parse("levels.toml", &text)
+        };
+        assert_eq!([1, 100].map(|most| read(most).unwrap().most_connections), [1, 100]);
+        for most in [0, 101, 1_000] {
+            let faults = read(most).unwrap_err();
+            assert_eq!(faults[0].message, "`most_connections` is not within 1 to 100");
+        }
+    }
+
     /// What a bundle states of levels is what its rules are multiplied and held by.
     #[test]
     fn other_figures_make_other_limits() {
@@ -228,7 +237,7 @@ mod tests {
                     messages_per_hour = 1000\n";
         let figures = LevelFigures::parse(
             "levels.toml",
-            "schema_version = 1\nmost_connections = 150\n[slow]\nmessages_per_hour = 50\n\
+            "schema_version = 1\nmost_connections = 90\n[slow]\nmessages_per_hour = 50\n\
              max_connections = 50\nmessages_per_connection_most = 7\n[fast]\n\
              messages_per_hour = 300\nmax_connections = 100\n[very-fast]\n\
              messages_per_hour = 300\nmax_connections = 200\n[boost]\n\
@@ -242,10 +251,10 @@ mod tests {
         let row = |figure: Figure| {
             let columns = set.columns(set.generic_id());
             let row = columns.iter().find(|row| row.figure == figure).unwrap();
-            row.levels.clone().map(|one| one.value)
+            row.levels.iter().map(|one| one.value).collect::<Vec<_>>()
         };
         assert_eq!(row(Figure::MessagesPerHour), [500, 1_000, 3_000, 3_000, 9_000, 1_000]);
-        assert_eq!(row(Figure::MaxConnections), [30, 60, 60, 120, 150, 60]);
+        assert_eq!(row(Figure::MaxConnections), [30, 60, 60, 90, 90, 60]);
         assert_eq!(row(Figure::MaxMessagesPerConnection), [7, 50, 50, 50, 50, 50]);
         let slow = RuleSet::compile(&file, &Levels::all(Level::Slow), 1);
         let limits = slow.limits(slow.generic_id(), mail::id::SourceId(1));
