@@ -2,7 +2,7 @@ use engine::{Affinity, Source};
 use mail::id::SourceId;
 use mail::route::MxHost;
 use quota::{NodeId, TokenAnswer, TokenRequest};
-use rules::Levels;
+use rules::{Level, Levels};
 
 use super::*;
 
@@ -91,6 +91,41 @@ fn twenty_thousand_at_ten_thousand_an_hour_take_two_hours() {
     assert_eq!(course.per_five_minutes.iter().sum::<u64>(), 20_000);
     assert!(course.per_hour().iter().all(|count| *count <= 10_000));
     assert_eq!(course.first_at.unwrap().as_secs(), START);
+}
+
+/// The shipped rules at each level, with more mail than any of them lets go: what goes in an hour grows from level to level
+/// as the guide says, nearly all that the level allows goes, and no limit is passed.
+#[test]
+fn each_level_sends_more_than_the_one_below() {
+    let hours =
+        [Level::Slow, Level::Normal, Level::Fast, Level::VeryFast, Level::Boost].map(|level| {
+            let mut input = input("", &[("google.com", 60_000), ("a.example", 60_000)]);
+            let rules = Arc::new(RuleSet::compile(rules::shipped(), &Levels::all(level), 1));
+            let settings = quota::Settings::default();
+            input.ledger =
+                Ledger::restore(settings, Arc::clone(&rules) as _, input.owner, input.now, []);
+            input.rules = Arc::clone(&rules);
+            input.horizon = Duration::from_secs(7_200);
+            let report = ahead(input);
+            let of = |domain: &str| {
+                let rule = rules.find(&format!("mx.{domain}"), SourceId(1));
+                let limit = u64::from(rules.limits(rule, SourceId(1)).messages_per_hour);
+                let course = &report.domains[domain].per_five_minutes;
+                let densest =
+                    course.windows(12).map(|hour| hour.iter().sum::<u64>()).max().unwrap();
+                assert!(
+                    densest <= limit,
+                    "{level}: {densest} in an hour to {domain}, limit {limit}"
+                );
+                assert!(
+                    densest * 100 >= limit * 95,
+                    "{level}: only {densest} of {limit} to {domain}"
+                );
+                densest
+            };
+            [of("google.com"), of("a.example")]
+        });
+    assert!(hours.is_sorted_by(|one, next| one[0] < next[0] && one[1] < next[1]), "{hours:?}");
 }
 
 #[test]
