@@ -40,6 +40,9 @@ pub const WARM_UP_CAP: &str = "warm-up-cap";
 /// Code: the deliverability instance has not answered for two days.
 pub const INSTANCE_UNREACHABLE: &str = "instance-unreachable";
 
+/// Code: the end of a level could not be carried out; the level holds on.
+pub const LEVEL_NOT_ENDED: &str = "level-not-ended";
+
 /// One alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alert {

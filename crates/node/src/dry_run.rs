@@ -145,10 +145,9 @@ impl Recorded {
         let layer = other.unwrap_or(&self.layer);
         let own = self.own_bounce_rules()?;
         let bounce = bounce_rules_over(own.as_ref(), layer, String::new());
-        let reactions = match &self.config {
-            Some(config) => reactions::read_rules_over(config, layer)?,
-            None => reactions::read_rules_over_none(layer),
-        };
+        let own = self.config.as_ref().and_then(|config| config.reaction_rules.file.as_deref());
+        let own = own.map(reactions::local_rules).transpose()?;
+        let reactions = reactions::rules_over(own.as_ref(), layer);
         Ok((Arc::clone(bounce.rules()), reactions))
     }
 

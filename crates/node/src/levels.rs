@@ -5,7 +5,9 @@
 //! configuration, so a decision that ended while the program was down has ended. A change goes the way of a reload, so the
 //! level custom can take other MX rules, and the ledger loses no count.
 //!
-//! **When it fails.** A decision that cannot be stored is not taken, nor one while the operator's rule files have faults. A list that cannot be read (of a newer program)
+//! **When it fails.** A decision that cannot be stored is not taken. Where the end of one cannot be carried out, an alert
+//! stands until it is, and what is shown is what holds. The operator's rule files are not read for a level: one that is being
+//! written neither stops an end nor comes into force by it. A list that cannot be read (of a newer program)
 //! stops the start, because nobody knows then which levels hold.
 
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use rules::{
 use serde::Serialize;
 use store::{Reads, StoreFault, Write};
 
-use crate::deliverability::to_the_end;
+use crate::alerts::{Alert, LEVEL_NOT_ENDED};
+use crate::deliverability::{ApplyFault, to_the_end};
 use crate::intake::IntakeFault;
 use crate::node::Questions;
 
@@ -81,7 +84,7 @@ pub enum LevelFault {
         /// What there is, in words.
         known: String,
     },
-    /// The rules cannot be put in force: the operator's file has faults.
+    /// The rules cannot be put in force.
     #[error("{0}; the level is as it was")]
     Rules(String),
     /// The store takes nothing now.
@@ -122,8 +125,9 @@ impl Questions {
         let decisions = self.level_decisions().await?;
         let now = self.now();
         let configured = self.configured_levels();
-        let in_force = decisions.over(&configured, now);
-        let rules_version = self.rules().await.map_or(0, |rules| rules.version());
+        // What holds, not what should hold.
+        let rules = self.rules().await.unwrap_or_else(|| Arc::clone(&self.in_force().mx));
+        let (in_force, rules_version) = (rules.levels().clone(), rules.version());
         let standings = decisions.standings(now);
         let shown = standings.into_iter().map(|(decision, standing)| {
             let decision = decision.clone();
@@ -237,16 +241,37 @@ impl Questions {
     /// Puts the rules in force again, at the levels that hold now. Whoever calls it has the lock of reloading.
     async fn put_levels_in_force(&self) -> Result<u64, LevelFault> {
         let now = self.following.in_force();
-        let (layer, trust) = (Arc::clone(&now.layer), now.trust.clone());
-        let rules = self.put_in_force(layer, trust, now.since, None, &|_| {}).await;
-        Ok(rules.map_err(|fault| LevelFault::Rules(fault.to_string()))?.version())
+        let (layer, local) = (Arc::clone(&now.layer), Arc::clone(&now.local));
+        let (trust, since) = (now.trust.clone(), now.since);
+        let rules = self.put_in_force(layer, local, trust, since, None, &|_| {}).await;
+        let rules = rules.map_err(|fault| match fault {
+            ApplyFault::Store(fault) => LevelFault::Store(fault),
+            other => LevelFault::Rules(other.to_string()),
+        });
+        Ok(rules?.version())
     }
 
     /// Puts the levels in force again if a decision has ended since they were; answers whether it had.
     ///
     /// # Errors
-    /// The store takes or reads nothing now.
+    /// The store takes or reads nothing now; an alert stands until it does.
     pub(crate) async fn end_levels(&self) -> Result<bool, LevelFault> {
+        let outcome = self.end_levels_alone().await;
+        let alerts = self.standing_alerts();
+        match &outcome {
+            Ok(_) => alerts.clear(LEVEL_NOT_ENDED, LEVEL_NOT_ENDED),
+            Err(fault) => alerts.raise(Alert {
+                code: LEVEL_NOT_ENDED.into(),
+                key: LEVEL_NOT_ENDED.into(),
+                words: "whether a level has ended cannot be seen to, so what holds goes on; it is tried again every minute".into(),
+                evidence: fault.to_string(),
+                since: self.now(),
+            }),
+        }
+        outcome
+    }
+
+    async fn end_levels_alone(&self) -> Result<bool, LevelFault> {
         let _one_at_a_time = self.intake().reloading().await;
         let decisions = self.level_decisions().await?;
         let wanted = decisions.over(&self.configured_levels(), self.now());

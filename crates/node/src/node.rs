@@ -20,7 +20,7 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
-use rules::{Diagnostic, Levels, RuleSet};
+use rules::{Diagnostic, RuleSet};
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
     WriterOptions, Written,
@@ -32,9 +32,7 @@ use crate::alerts::{self, Alerts};
 use crate::clock::{SteadyClock, read_clocks};
 use crate::config::Config;
 use crate::data_dir;
-use crate::deliverability::{
-    self, ApplyFault, Following, Layer, MxBase, RulesInForce, SyncDesk, stored_record,
-};
+use crate::deliverability::{self, Following, Layer, RulesInForce, SyncDesk, stored_record};
 use crate::dns::Resolver;
 use crate::intake::Intake;
 use crate::levels::stored_decisions;
@@ -53,11 +51,13 @@ use crate::submission::SubmissionCounts;
 use crate::warm_up::{self, TallyBook, WarmUpDesk};
 
 pub(crate) mod in_force;
+mod local_rules;
 mod questions;
 
+pub(crate) use in_force::MX_RULES_OF;
 pub use in_force::check_bounce_rules;
 use in_force::{Kept, kept_layer, mx_base_of_start};
-pub(crate) use in_force::{MX_RULES_OF, read_bounce_rules_over, read_recipient_rules_over};
+pub(crate) use local_rules::LocalRules;
 pub use questions::{MessageExplained, WaitingExplained};
 
 /// Why a node does not start.
@@ -146,27 +146,8 @@ pub struct RuleSource {
 /// # Errors
 /// Unreadable or faulty local rules.
 pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
-    read_rules_over(config, &Layer::default().mx_base(), config.rules.levels.clone())
-}
-
-/// The same at other levels, over other rules than those shipped with the program.
-pub(crate) fn read_rules_over(
-    config: &Config,
-    base: &MxBase,
-    levels: Levels,
-) -> Result<RuleSource, StartFault> {
-    let mut fingerprint = base.mark().to_owned();
-    let local = match &config.rules.mx {
-        None => None,
-        Some(path) => {
-            let (file, bytes) = local_mx_rules(path)?;
-            fingerprint.push_str(&digest(&bytes));
-            Some(file)
-        }
-    };
-    fingerprint.push_str(&serde_json::to_string(&levels).unwrap_or_default());
-    let file = rules::RuleFile::combine(local.as_ref(), base.file());
-    Ok(RuleSource { file, levels, fingerprint: digest(fingerprint.as_bytes()) })
+    Ok(LocalRules::read_mx(config)?
+        .mx_over(&Layer::default().mx_base(), config.rules.levels.clone()))
 }
 
 /// Reads the operator's own MX rules, and the octets of the file.
@@ -254,10 +235,7 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, StartFault> {
         let config = Arc::new(config);
         // Faulty rules of the operator are found before anything is opened.
-        read_rules(&config)?;
-        read_bounce_rules_over(&config, &Layer::default())?;
-        reactions::read_rules_over(&config, &Layer::default())?;
-        read_recipient_rules_over(&config, &Layer::default())?;
+        let local = Arc::new(LocalRules::read(&config)?);
         let settings = Arc::new(sender::settings(&config)?);
         let resolver = Arc::new(Resolver::for_config(&config)?);
         let sources = config.routing_sources()?;
@@ -267,9 +245,9 @@ impl Node {
         let mut store = SqliteStore::open(&config.data_dir, options)?;
         let incarnation = store.incarnation();
         let Kept { layer, trust, pointer, since, trouble } = kept_layer(store.reads())?;
-        let bounce_rules = read_bounce_rules_over(&config, &layer)?;
-        let reaction_rules = reactions::read_rules_over(&config, &layer)?;
-        let (domain_rules, format_rules) = read_recipient_rules_over(&config, &layer)?;
+        let (bounce_rules, reaction_rules) =
+            (local.bounce_over(&layer), local.reaction_over(&layer));
+        let (domain_rules, format_rules) = local.recipient_over(&layer);
         resolver.set_domain_rules(Arc::clone(&domain_rules));
         let owner = Owner { node: NodeId(1), incarnation };
         let (clock, entries) = restore_clock(&mut store, owner)?;
@@ -277,7 +255,7 @@ impl Node {
         let decisions = stored_decisions(store.reads())?;
         let levels = decisions.over(&config.rules.levels, now);
         let mx_base = mx_base_of_start(&mut store, &layer, &levels)?;
-        let source = read_rules_over(&config, &mx_base, levels)?;
+        let source = local.mx_over(&mx_base, levels);
         let rules = versioned(&mut store, &source)?;
         let ruling: Arc<RuleSet> = Arc::clone(&rules);
         let mut ledger = Ledger::restore(quota::Settings::default(), ruling, owner, now, entries);
@@ -299,6 +277,7 @@ impl Node {
                 domain: Arc::clone(&domain_rules),
                 format: Arc::clone(&format_rules),
                 layer: Arc::new(layer),
+                local,
                 since,
                 trust,
                 pointer,

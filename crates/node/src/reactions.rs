@@ -3,6 +3,7 @@
 //! The engine decides; this module reads the rules, keeps what the engine wants kept as one setting of the store, and
 //! turns reactions that a rule marks so into alerts.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use engine::event::Event;
@@ -12,7 +13,6 @@ use rules::reaction::{ReactionFile, ReactionRules, shipped_reactions};
 use store::{AuditEntry, Write};
 
 use crate::alerts::{Alert, REACTION};
-use crate::config::Config;
 use crate::deliverability::Layer;
 use crate::intake::IntakeFault;
 use crate::node::{Questions, StartFault};
@@ -21,29 +21,26 @@ use crate::runner::Input;
 /// Name of the store's setting.
 pub(crate) const SETTING: &str = "reactions";
 
-/// Reads and checks the reaction rules of a configuration, over those of a bundle or the shipped ones.
+/// Reads and checks the operator's own reaction rules.
 ///
 /// # Errors
-/// Unreadable or faulty local rules.
-pub(crate) fn read_rules_over(
-    config: &Config,
-    layer: &Layer,
-) -> Result<Arc<ReactionRules>, StartFault> {
-    let Some(path) = &config.reaction_rules.file else { return Ok(read_rules_over_none(layer)) };
-    let published = layer.contents().reaction.as_ref();
+/// The file cannot be read, or has faults.
+pub(crate) fn local_rules(path: &Path) -> Result<ReactionFile, StartFault> {
     let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.clone(), source })?;
-    let local = ReactionFile::parse(&path.display().to_string(), &bytes)
-        .map_err(StartFault::ReactionRules)?;
-    let below = published.unwrap_or_else(|| shipped_reactions());
-    let file = ReactionFile::combine(Some(&local), below);
-    Ok(Arc::new(ReactionRules::compile(&file)))
+        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    ReactionFile::parse(&path.display().to_string(), &bytes).map_err(StartFault::ReactionRules)
 }
 
-/// The reaction rules of a bundle, or the shipped ones, where the operator has none of his own.
-pub(crate) fn read_rules_over_none(layer: &Layer) -> Arc<ReactionRules> {
-    let published = layer.contents().reaction.as_ref();
-    published.map_or_else(ReactionRules::shipped, |file| Arc::new(ReactionRules::compile(file)))
+/// The operator's own reaction rules, if any, over those of a bundle or the shipped ones.
+pub(crate) fn rules_over(local: Option<&ReactionFile>, layer: &Layer) -> Arc<ReactionRules> {
+    match (local, layer.contents().reaction.as_ref()) {
+        (None, None) => ReactionRules::shipped(),
+        (None, Some(published)) => Arc::new(ReactionRules::compile(published)),
+        (Some(local), published) => {
+            let below = published.unwrap_or_else(|| shipped_reactions());
+            Arc::new(ReactionRules::compile(&ReactionFile::combine(Some(local), below)))
+        }
+    }
 }
 
 /// What an earlier process kept; nothing where it cannot be read any more, which is said in the log: a reaction that is

@@ -1,6 +1,7 @@
 //! Putting a bundle in force, and taking it back.
 //!
-//! **Promise.** A bundle is in force whole or not at all. What is wrong with one, whoever brought it and whatever fails
+//! **Promise.** A bundle is in force whole or not at all, under the operator's own rules as they were read last
+//! ([`LocalRules`](crate::node::LocalRules)). What is wrong with one, whoever brought it and whatever fails
 //! on the way, the rules in force before stay in force, here and after a restart; no count of the ledger is lost.
 //!
 //! **How.** Verify, read and check everything; make the new sets; one transaction of the store that keeps the octets and
@@ -30,7 +31,7 @@ use super::keys::holds;
 use super::layer::{Layer, MxBase, Published};
 use super::sync::InstanceStatus;
 use crate::intake::IntakeFault;
-use crate::node::{MX_RULES_OF, Questions, RuleSource, StartFault};
+use crate::node::{LocalRules, MX_RULES_OF, Questions, RuleSource};
 use crate::nondeliverables::BounceRulesInForce;
 use crate::runner::Input;
 
@@ -48,9 +49,6 @@ pub enum ApplyFault {
     /// The bundle is refused.
     #[error("{0}")]
     Bundle(#[from] BundleFault),
-    /// The operator's own rules are faulty.
-    #[error("{0}")]
-    LocalRules(#[from] StartFault),
     /// Somebody else was quicker, or the version is not kept.
     #[error("{0}")]
     Refused(RefusedWrite),
@@ -75,7 +73,6 @@ impl ApplyFault {
         match self {
             Self::NoKey => "no-key",
             Self::Bundle(fault) => fault.name(),
-            Self::LocalRules(_) => "faulty-local-rules",
             Self::Refused(_) => "refused",
             Self::Store(_) => "store",
         }
@@ -313,7 +310,7 @@ impl Questions {
         outcome
     }
 
-    /// What putting a bundle in force would do. Everything is checked, the operator's own rules over it too.
+    /// What putting a bundle in force would do. Everything is checked.
     ///
     /// # Errors
     /// Why it would be refused. No alert is raised.
@@ -325,7 +322,7 @@ impl Questions {
         };
         let Checked { layer, difference, .. } = self.check(octets, trust, from).await?;
         let to = layer.published().map(|published| published.version);
-        let made = self.make(Arc::new(layer)).await?;
+        let made = self.make(Arc::new(layer), Arc::clone(&self.in_force().local)).await?;
         let (rules_version, _) = self.next_rules_version(&made.source.fingerprint).await?;
         Ok(Applied { changed: true, from, to, difference, rules_version })
     }
@@ -555,7 +552,8 @@ impl Questions {
         let (from, to) = (change.expected, change.to);
         let since = change.at;
         let Checked { layer, trust, difference } = checked;
-        let rules = self.put_in_force(Arc::new(layer), trust, since, Some(change), witness).await?;
+        let (layer, local) = (Arc::new(layer), Arc::clone(&self.in_force().local));
+        let rules = self.put_in_force(layer, local, trust, since, Some(change), witness).await?;
         let who =
             |version: Option<u64>| version.map_or_else(|| "shipped".into(), |v| v.to_string());
         tracing::info!(from = who(from), to = who(to), "other rules are in force");
@@ -568,13 +566,14 @@ impl Questions {
     pub(crate) async fn put_in_force(
         &self,
         layer: Arc<Layer>,
+        local: Arc<LocalRules>,
         trust: Trust,
         since: Timestamp,
         change: Option<BundleChange>,
         witness: Witness<'_>,
     ) -> Result<Arc<RuleSet>, ApplyFault> {
         let Made { source, mx_base, bounce, reaction, domain, format, suppression } =
-            self.make(Arc::clone(&layer)).await?;
+            self.make(Arc::clone(&layer), Arc::clone(&local)).await?;
         let levels: &Levels = &source.levels;
         let (version, write) = self.next_rules_version(&source.fingerprint).await?;
         let rules = Arc::new(RuleSet::compile(&source.file, levels, version));
@@ -582,6 +581,7 @@ impl Questions {
             domain,
             format,
             layer,
+            local,
             since,
             trust,
             pointer: match &change {
@@ -630,8 +630,7 @@ impl Questions {
 
 impl Questions {
     /// Makes the sets of all kinds.
-    async fn make(&self, layer: Arc<Layer>) -> Result<Made, ApplyFault> {
-        let config = Arc::clone(self.config_shared());
+    async fn make(&self, layer: Arc<Layer>, local: Arc<LocalRules>) -> Result<Made, ApplyFault> {
         let (decisions, now) = (self.level_decisions().await?, self.now());
         let levels = decisions.over(&self.configured_levels(), now);
         let before = Arc::clone(&self.in_force().mx_base);
@@ -640,23 +639,18 @@ impl Questions {
                 true => Arc::new(layer.mx_base()),
                 false => before,
             };
-            let source = crate::node::read_rules_over(&config, &mx_base, levels)?;
-            let bounce = crate::node::read_bounce_rules_over(&config, &layer)?;
-            let reaction = crate::reactions::read_rules_over(&config, &layer)?;
-            let (domain, format) = crate::node::read_recipient_rules_over(&config, &layer)?;
-            let suppression = layer.suppression();
-            Ok::<_, StartFault>(Made {
-                source,
+            let (domain, format) = local.recipient_over(&layer);
+            Made {
+                source: local.mx_over(&mx_base, levels),
                 mx_base,
-                bounce,
-                reaction,
+                bounce: local.bounce_over(&layer),
+                reaction: local.reaction_over(&layer),
                 domain,
                 format,
-                suppression,
-            })
+                suppression: layer.suppression(),
+            }
         });
-        let made = made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?;
-        Ok(made?)
+        Ok(made.await.map_err(|fault| IntakeFault::TryLater(fault.to_string()))?)
     }
 }
 

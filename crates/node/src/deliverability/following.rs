@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layer::{Layer, MxBase};
 use crate::alerts::{Alert, Alerts, BUNDLE_REFUSED};
+use crate::node::LocalRules;
 use crate::nondeliverables::BounceRulesInForce;
 
 /// The rules of all kinds that are in force. Replaced as a whole.
@@ -19,6 +20,8 @@ use crate::nondeliverables::BounceRulesInForce;
 pub struct RulesInForce {
     /// What is below the operator's own rules.
     pub layer: Arc<Layer>,
+    /// What is above it: the operator's own rules, as they were read last.
+    pub(crate) local: Arc<LocalRules>,
     /// Since when; the epoch: no bundle was ever applied.
     pub since: Timestamp,
     /// Whom this node trusts, besides its configuration.

@@ -521,13 +521,12 @@ impl Report {
 }
 
 impl ApplyFault {
-    /// Whether the next attempt may go through with the same bundle: the machine or the operator's files are at
-    /// fault, or the bundle did not come whole.
+    /// Whether the next attempt may go through with the same bundle: the machine is at fault, or the bundle did not come whole.
     fn may_pass(&self) -> bool {
         match self {
             Self::Bundle(BundleFault::Truncated { .. } | BundleFault::NotABundle) => true,
             Self::Bundle(_) | Self::NoKey => false,
-            Self::LocalRules(_) | Self::Refused(_) | Self::Store(_) => true,
+            Self::Refused(_) | Self::Store(_) => true,
         }
     }
 

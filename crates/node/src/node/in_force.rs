@@ -1,4 +1,4 @@
-//! Reading the operator's rules over those of a bundle or the shipped ones; and what the store says is in force.
+//! Bounce rules over those of a bundle or the shipped ones; and what the store says is in force.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,34 +7,13 @@ use mail::time::Timestamp;
 use rules::Levels;
 use rules::bounce::{BounceRuleFile, KnownTexts};
 use rules::bundle::Trust;
-use rules::recipient::{DomainRuleFile, DomainRules, FormatRuleFile, FormatRules};
 use store::{Reads, SqliteStore, Store as _, StoreFault, Write};
 
-use super::{StartFault, digest};
+use super::StartFault;
 use crate::config::Config;
 use crate::deliverability::{Layer, MxBase, Trouble};
 use crate::levels::unreadable;
 use crate::nondeliverables::BounceRulesInForce;
-
-/// Reads and checks the bounce rules of a configuration, over others.
-///
-/// # Errors
-/// Unreadable or faulty local rules.
-pub(crate) fn read_bounce_rules_over(
-    config: &Config,
-    layer: &Layer,
-) -> Result<Arc<BounceRulesInForce>, StartFault> {
-    let mut fingerprint = layer.bounce_mark();
-    let local = match &config.bounce_rules.file {
-        None => None,
-        Some(path) => {
-            let (file, bytes) = local_bounce_rules(path)?;
-            fingerprint.push_str(&digest(&bytes));
-            Some(file)
-        }
-    };
-    Ok(bounce_rules_over(local.as_ref(), layer, fingerprint))
-}
 
 /// The operator's own bounce rules, if any, over a layer.
 pub(crate) fn bounce_rules_over(
@@ -55,36 +34,6 @@ pub(crate) fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>
     let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
         .map_err(StartFault::BounceRules)?;
     Ok((file, bytes))
-}
-
-/// Reads and checks the domain and format rules of a configuration, over others.
-///
-/// # Errors
-/// Unreadable or faulty local rules.
-pub(crate) fn read_recipient_rules_over(
-    config: &Config,
-    layer: &Layer,
-) -> Result<(Arc<DomainRules>, Arc<FormatRules>), StartFault> {
-    let read = |path: &Path| -> Result<(String, Vec<u8>), StartFault> {
-        let bytes =
-            std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
-        Ok((path.display().to_string(), bytes))
-    };
-    let domain = match &config.domain_rules.file {
-        None => None,
-        Some(path) => {
-            let (name, bytes) = read(path)?;
-            Some(DomainRuleFile::parse(&name, &bytes).map_err(StartFault::DomainRules)?)
-        }
-    };
-    let format = match &config.format_rules.file {
-        None => None,
-        Some(path) => {
-            let (name, bytes) = read(path)?;
-            Some(FormatRuleFile::parse(&name, &bytes).map_err(StartFault::FormatRules)?)
-        }
-    };
-    Ok((Arc::new(layer.domain(domain.as_ref())), Arc::new(layer.format(format.as_ref()))))
 }
 
 /// How many local bounce rules there are; `None`: no file is named. Compiles nothing.

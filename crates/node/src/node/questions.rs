@@ -266,18 +266,14 @@ impl Questions {
 
     async fn reload_rules_alone(&self) -> Result<Arc<RuleSet>, StartFault> {
         let _one_at_a_time = self.intake.reloading().await;
+        let config = Arc::clone(&self.config);
+        let other = |fault: String| StartFault::System(std::io::Error::other(fault));
+        let local = tokio::task::spawn_blocking(move || LocalRules::read(&config));
+        let local = Arc::new(local.await.map_err(|fault| other(fault.to_string()))??);
         let now = self.following.in_force();
         let (layer, trust) = (Arc::clone(&now.layer), now.trust.clone());
-        let outcome = self.put_in_force(layer, trust, now.since, None, &|_| {}).await;
-        outcome.map_err(|fault| match fault {
-            ApplyFault::LocalRules(fault) => fault,
-            other => StartFault::System(std::io::Error::other(other.to_string())),
-        })
-    }
-
-    /// The configuration, to be taken elsewhere.
-    pub(crate) const fn config_shared(&self) -> &Arc<Config> {
-        &self.config
+        let outcome = self.put_in_force(layer, local, trust, now.since, None, &|_| {}).await;
+        outcome.map_err(|fault| other(fault.to_string()))
     }
 
     /// Tells whoever routes and prepares mail of other rules.

@@ -93,11 +93,15 @@ async fn boost_ends_by_itself_whether_the_node_runs_or_not() {
     let now = node.intake().now();
     node.shutdown().await;
     write(&world, boost_until(now, 5));
-    // Started before the end: it holds, and ends while the node runs.
+    // Started before the end: it holds, and ends while the node runs, although somebody is writing the rule file.
     let node = world.start();
     let level = async || node.questions().rules().await.unwrap().levels().default;
     assert_eq!(level().await, Level::Boost);
+    let file = std::fs::read_to_string(world.path("mx.toml")).unwrap();
+    world.write_rules("[[rule");
     eventually("the end of boost", async || (level().await == Level::Custom).then_some(())).await;
+    assert_eq!(node.questions().levels().await.unwrap().in_force.default, Level::Custom);
+    world.write_rules(&file);
     let now = node.intake().now();
     node.shutdown().await;
     write(&world, boost_until(now, -1));

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::Config;
 use crate::deliverability::following::Origin;
 use crate::deliverability::{ApplyFault, ApplyStep};
-use crate::node::{Node, Questions};
+use crate::node::{Node, Questions, StartFault};
 
 /// The folder and the step of a process that is to crash.
 const CRASH: &str = "MAILWEIR_TEST_CRASH_AT";
@@ -250,10 +250,17 @@ async fn the_operators_rules_are_stronger_and_custom_leaves_mx_rules_alone() {
     let mx = questions.rules().await.unwrap();
     let limits = |name: &str| mx.limits(mx.id_of(name).unwrap(), SourceId(1)).messages_per_hour;
     assert_eq!((limits("big"), limits("generic")), (7, 500));
-    // A fault in the operator's own file stops the bundle, and says whose it is.
-    std::fs::write(folder.path().join("local.toml"), "schema_version = 1\n[[rule]]\n").unwrap();
-    let fault = questions.apply_bundle(bundle(folder.path(), 2), author()).await.unwrap_err();
-    assert_eq!(fault.name(), "faulty-local-rules");
+    // A file that is being written comes into force by nothing but a reload, and a faulty one stops nothing else.
+    let half = local.replace("= 7", "= 9000");
+    for text in [&*half, "schema_version = 1\n[[rule]]\n"] {
+        std::fs::write(folder.path().join("local.toml"), text).unwrap();
+        questions.roll_back(None, author()).await.unwrap();
+        questions.roll_back(Some(1), author()).await.unwrap();
+        let mx = questions.rules().await.unwrap();
+        let big = mx.limits(mx.id_of("big").unwrap(), SourceId(1)).messages_per_hour;
+        assert_eq!(big, 7, "{text}");
+    }
+    assert!(matches!(questions.reload_rules().await, Err(StartFault::Rules(_))));
     std::fs::write(folder.path().join("local.toml"), local).unwrap();
     node.shutdown().await;
     let node = start(folder.path(), "[rules]\nmx = \"local.toml\"\nlevel = \"custom\"\n");
@@ -324,6 +331,28 @@ async fn a_level_decided_at_run_time_holds_the_mx_rules_that_were_in_force() {
     decide(&questions, Some(Level::Custom)).await;
     decide(&questions, Some(Level::Slow)).await;
     assert_eq!(questions.deliverability().await.unwrap().mx_bundle, last);
+    node.shutdown().await;
+}
+
+/// What should have ended holds on: that is shown, and told until it can be seen to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_of_a_level_that_cannot_be_carried_out_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), "");
+    let questions = node.questions();
+    let put = async |value: Box<str>| {
+        let write = Write::PutSetting { key: "level_decisions".into(), value };
+        questions.intake().write(write).await.unwrap();
+    };
+    put("a list of a newer program".into()).await;
+    questions.end_levels().await.unwrap_err();
+    let codes = async || -> Vec<String> {
+        questions.alerts().await.unwrap().into_iter().map(|alert| alert.code).collect()
+    };
+    assert_eq!(codes().await, ["level-not-ended"]);
+    put(serde_json::to_string(&rules::LevelDecisions::default()).unwrap().into()).await;
+    assert!(!questions.end_levels().await.unwrap());
+    assert_eq!(codes().await, [""; 0]);
     node.shutdown().await;
 }
 
