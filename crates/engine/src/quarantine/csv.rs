@@ -323,10 +323,12 @@ impl Columns {
         };
         let moment = |column: usize| field(column).map(parse_moment).transpose();
         let since = moment(3)?;
+        // Nobody knows since when an address is valid of which nothing else was ever known.
+        let since_when_unsaid = if state == State::Valid { Timestamp::EPOCH } else { now };
         let imported = Imported {
             state,
             reason,
-            since: since.unwrap_or(now),
+            since: since.unwrap_or(since_when_unsaid),
             until: moment(4)?,
             undated: since.is_none(),
             counts: field(5).unwrap_or("").parse::<Counts>().map_err(|fault| fault.to_string())?,
