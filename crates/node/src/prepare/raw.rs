@@ -74,6 +74,10 @@ impl RawTemplate {
         if template.head.contains(&0) {
             return Err(fault("the header contains NUL"));
         }
+        // No server need take it (RFC 5321, 4.5.2): better said once now than by every recipient.
+        if spec.message.contains(&0) {
+            return Err(fault("the message contains NUL"));
+        }
         if !template.head.is_empty() && !template.head.ends_with(b"\r\n") {
             template.head.extend_from_slice(b"\r\n");
         }

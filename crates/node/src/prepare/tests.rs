@@ -400,6 +400,7 @@ fn a_single_message_is_sent_as_it_is() {
         &b"no field here\r\n\r\n"[..],
         b"From: a@b.example\r\nFrom: c@d.example\r\n\r\n",
         b"X: \0\r\n\r\n",
+        b"From: a@b.example\r\n\r\nbo\0dy\r\n",
     ] {
         assert!(Template::compile(&ContentSpec::single_message(bad.to_vec()), settings()).is_err());
     }
