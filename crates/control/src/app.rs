@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use node::intake::Intake;
 use node::node::Questions;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::Once;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +19,7 @@ use crate::access::Caller;
 use crate::ledger::Ledger;
 use crate::problem::AsProblem;
 use crate::transfer::Lists;
-use web::Problem;
-use web::{Document, Incoming, Memory};
+use web::{Document, Incoming, Memory, Problem, expect_json, from_json};
 
 /// Octets of documents that are not contents.
 pub(crate) const SMALL_DOCUMENT: usize = 256 << 10;
@@ -69,6 +70,16 @@ impl App {
         limit: usize,
     ) -> Result<Document, Problem> {
         Incoming::new(body).whole(limit, &self.memory).await
+    }
+
+    /// Reads a request whose body is one JSON object of at most [`SMALL_DOCUMENT`] octets.
+    pub(crate) async fn read_json<T: DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<T, Problem> {
+        let (parts, body) = request.into_parts();
+        expect_json(&parts.headers)?;
+        from_json(&self.read(body, SMALL_DOCUMENT).await?.octets)
     }
 }
 

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use store::BundleApplication;
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, exact, json as to_json, stored};
+use crate::app::{Shared, exact, json as to_json, stored};
 use crate::forms::Query;
 use crate::problem::AsProblem as _;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
 use crate::stat::rule_faults;
 use crate::transfer::field;
 use web::Problem;
-use web::{expect_json, from_json, media_type};
+use web::media_type;
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
@@ -143,10 +143,7 @@ pub(crate) async fn roll_back(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: RollBack = from_json(&document.octets)?;
+    let wanted: RollBack = app.read_json(request).await?;
     let author = author(&caller, &wanted.why)?;
     applied(app.questions.roll_back(wanted.version, author).await)
 }
@@ -169,10 +166,7 @@ pub(crate) async fn sync(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Sync = from_json(&document.octets)?;
+    let wanted: Sync = app.read_json(request).await?;
     let author = author(&caller, &wanted.why)?;
     let questions = app.questions.clone();
     let syncing = async move { questions.sync_bundle(author, wanted.dry_run).await };

@@ -13,11 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer, asked, json as to_json, stored};
+use crate::app::{Shared, answer, asked, json as to_json, stored};
 use crate::forms::Query;
 use crate::problem::AsProblem;
 use web::Problem;
-use web::{expect_json, from_json};
 
 impl AsProblem for LevelFault {
     fn problem(self) -> Problem {
@@ -118,10 +117,7 @@ pub(crate) async fn decide(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Wanted = from_json(&document.octets)?;
+    let wanted: Wanted = app.read_json(request).await?;
     let change = wanted.change(app.questions.now())?;
     taken(&app, change, &caller, &wanted.why).await
 }
@@ -140,10 +136,7 @@ pub(crate) async fn undo(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let Undoing { decision, why } = from_json(&document.octets)?;
+    let Undoing { decision, why } = app.read_json(request).await?;
     taken(&app, LevelChange::Undo { decision }, &caller, &why).await
 }
 

@@ -9,12 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer};
+use crate::app::{Shared, answer};
 use crate::forms::{Query, Segment};
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
 use crate::repairs::{applied, meaning, previewed};
 use web::Problem;
-use web::{expect_json, from_json};
 
 fn status(word: &str) -> Result<TextStatus, Problem> {
     word.parse().map_err(|fault| Problem::field("status", fault))
@@ -141,10 +140,7 @@ pub(crate) async fn set(
     Segment(key): Segment,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Said = from_json(&document.octets)?;
+    let wanted: Said = app.read_json(request).await?;
     let qualification = wanted.qualification()?;
     let author = author(&caller, &wanted.why)?;
     let key = found(&app, &key).await?.key;

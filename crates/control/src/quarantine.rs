@@ -17,10 +17,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer};
+use crate::app::{Shared, answer};
 use crate::forms::{Query, Segment, label, time_text};
 use web::Problem;
-use web::{expect_json, from_json};
 
 /// Most entries on a page.
 pub(crate) const PAGE_MOST: u32 = 1_000;
@@ -277,10 +276,7 @@ pub(crate) async fn act(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Deeds = from_json(&document.octets)?;
+    let wanted: Deeds = app.read_json(request).await?;
     let deed = wanted.deed()?;
     let author = author(&caller, &wanted.why)?;
     if wanted.addresses.is_empty() || wanted.addresses.len() > DEEDS_LIMIT {
@@ -313,10 +309,7 @@ pub(crate) async fn forget(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Forgetting = from_json(&document.octets)?;
+    let wanted: Forgetting = app.read_json(request).await?;
     let mailbox = Mailbox::parse(&wanted.address)
         .map_err(|fault| Problem::field("address", fault.to_string()))?;
     let folded = mailbox.folded_key();

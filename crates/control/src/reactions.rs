@@ -17,7 +17,6 @@ use crate::app::{Shared, answer, asked, json as to_json, stored};
 use crate::forms::{Query, Segment};
 use crate::problem::AsProblem as _;
 use crate::quarantine::{at_text, author};
-use crate::repairs::document;
 use web::Problem;
 
 /// A reaction as JSON.
@@ -106,7 +105,7 @@ pub(crate) async fn lift(
     Segment(id): Segment,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Ordered = document(&app, request).await?;
+    let wanted: Ordered = app.read_json(request).await?;
     if wanted.seconds.is_some() {
         return Err(Problem::field("seconds", "a reaction is lifted at once"));
     }
@@ -120,7 +119,7 @@ pub(crate) async fn prolong(
     Segment(id): Segment,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Ordered = document(&app, request).await?;
+    let wanted: Ordered = app.read_json(request).await?;
     let now = app.questions.now();
     let seconds = wanted.seconds.ok_or_else(|| Problem::field("seconds", "is missing"))?;
     let until = now + Duration::from_secs(seconds.min(u64::from(u32::MAX)));

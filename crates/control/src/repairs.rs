@@ -11,15 +11,13 @@ use engine::quarantine::{
 };
 use mail::failure::Reason;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer};
+use crate::app::{Shared, answer};
 use crate::forms::{Query, Segment, any_moment, label};
 use crate::quarantine::{at_text, author, change};
 use web::Problem;
-use web::{expect_json, from_json};
 
 /// The body of `POST /quarantine/undo`.
 #[derive(Deserialize)]
@@ -86,23 +84,13 @@ fn text_key(field: &str, text: &str) -> Result<TextKey, Problem> {
     text.parse().map_err(|fault| Problem::field(field, fault))
 }
 
-pub(crate) async fn document<T: DeserializeOwned>(
-    app: &Shared,
-    request: Request,
-) -> Result<T, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    from_json(&document.octets)
-}
-
 /// `POST /api/v1/quarantine/undo`
 pub(crate) async fn undo(
     State(app): State<Shared>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Undo = document(&app, request).await?;
+    let wanted: Undo = app.read_json(request).await?;
     let work = Work::Undo { selection: wanted.selection()? };
     work_or_preview(&app, &caller, work, &wanted.why, wanted.apply).await
 }
@@ -124,7 +112,7 @@ pub(crate) async fn restore(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Restore = document(&app, request).await?;
+    let wanted: Restore = app.read_json(request).await?;
     let task = Some(wanted.task)
         .filter(|task| (1..=i64::MAX.unsigned_abs()).contains(task))
         .ok_or_else(|| Problem::field("task", "the number of the task that undid something"))?;
@@ -145,7 +133,7 @@ pub(crate) async fn rejudge(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let wanted: Rejudge = document(&app, request).await?;
+    let wanted: Rejudge = app.read_json(request).await?;
     work_or_preview(&app, &caller, Work::Everyone, &wanted.why, wanted.apply).await
 }
 
@@ -273,7 +261,7 @@ async fn end(
     request: Request,
     confirmed: bool,
 ) -> Result<Response, Problem> {
-    let wanted: End = document(app, request).await?;
+    let wanted: End = app.read_json(request).await?;
     let author = author(caller, &wanted.why)?;
     let number: u64 = text
         .parse()

@@ -8,11 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer};
+use crate::app::{Shared, answer};
 use crate::forms::Query;
 use crate::quarantine::{PAGE_MOST, PAGE_USUAL, at_text, author};
 use web::Problem;
-use web::{expect_json, from_json};
 
 /// Entries in one request.
 const ENTRIES_LIMIT: usize = 1_000;
@@ -59,10 +58,7 @@ pub(crate) async fn change(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Changed = from_json(&document.octets)?;
+    let wanted: Changed = app.read_json(request).await?;
     let author = author(&caller, &wanted.why)?;
     let count = wanted.add.len() + wanted.remove.len();
     if count == 0 || count > ENTRIES_LIMIT {

@@ -12,11 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
-use crate::app::{SMALL_DOCUMENT, Shared, answer, json as to_json, stored};
+use crate::app::{Shared, answer, json as to_json, stored};
 use crate::forms::{Query, Segment};
 use crate::problem::AsProblem;
 use web::Problem;
-use web::{expect_json, from_json};
 
 impl AsProblem for WarmUpFault {
     fn problem(self) -> Problem {
@@ -101,10 +100,7 @@ pub(crate) async fn plan(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let wanted: Wanted = from_json(&document.octets)?;
+    let wanted: Wanted = app.read_json(request).await?;
     let start = match &wanted.start {
         Some(text) => day(text)?,
         None => Day::of(app.questions.now()),
@@ -198,10 +194,7 @@ async fn answered(
 ) -> Result<Response, Problem> {
     let number = number.parse();
     let number = number.map_err(|_| Problem::not_found("a proposal is a number such as 7"))?;
-    let (parts, body) = request.into_parts();
-    expect_json(&parts.headers)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let Words { why } = from_json(&document.octets)?;
+    let Words { why } = app.read_json(request).await?;
     crate::forms::label("why", &why)?;
     shown(&stored(app.questions.answer_proposal(number, approve, caller.who(), &why)).await?)
 }

@@ -17,14 +17,17 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
+use serde::de::DeserializeOwned;
 use store::StoreFault;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use web::{Certificate, Document, Incoming, Listeners, Memory, Problem, Times};
+use web::{
+    Certificate, Document, Incoming, Listeners, Memory, Problem, Times, expect_json, from_json,
+};
 
 use crate::config::Config;
 use crate::instance::{Instance, InstanceFault};
@@ -210,6 +213,17 @@ impl App {
                 Err(Problem::too_slow(words))
             }
         }
+    }
+
+    /// Reads a body that is one JSON object of at most `limit` octets.
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        fields: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<T, Problem> {
+        expect_json(fields)?;
+        from_json(&self.read(body, limit).await?.octets)
     }
 
     /// Has the instance do something, on a thread that may wait for the disk.

@@ -108,6 +108,14 @@ pub(super) fn run(globals: &Globals, arguments: &ClientsArguments) -> Ended {
     }
 }
 
+/// A version, or a line where there is none.
+fn version(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        version => version.to_string(),
+    }
+}
+
 fn show(globals: &Globals, instance: &InstanceArguments, name: &str, limit: u32) -> Ended {
     let asked = ["clients", name];
     let answer = InstanceClient::new(instance)?.ask(Asked::get(&asked).limited(limit))?;
@@ -115,10 +123,6 @@ fn show(globals: &Globals, instance: &InstanceArguments, name: &str, limit: u32)
         print_json(&answer)?;
         return Ok(Outcome::Fine);
     }
-    let version = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        version => version.to_string(),
-    };
     let mut fetches = output::table(&["asked", ">in force then", "answer", ">bundle", "program"]);
     for fetch in answer["fetches"].as_array().into_iter().flatten() {
         let words = match fetch["status"].as_u64() {
@@ -153,10 +157,6 @@ fn list(globals: &Globals, instance: &InstanceArguments) -> Ended {
         print_json(&answer)?;
         return Ok(Outcome::Fine);
     }
-    let version = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        version => version.to_string(),
-    };
     let mut table =
         output::table(&["client", ">in force", ">next", "asked last", "program", "said last"]);
     for client in answer["clients"].as_array().into_iter().flatten() {

@@ -232,10 +232,8 @@ impl Database {
     }
 
     /// How often each answer was given to fetches since a moment: 200, 204 and 304.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn fetches_since(&self, since: Timestamp) -> Result<Vec<(u16, u64)>, StoreFault> {
+    #[cfg(test)]
+    pub(crate) fn fetches_since(&self, since: Timestamp) -> Result<Vec<(u16, u64)>, StoreFault> {
         self.ask(|connection| {
             let question = "SELECT status, COUNT(*) FROM fetch WHERE at >= ?1 GROUP BY status";
             let mut rows = connection.prepare_cached(question)?;

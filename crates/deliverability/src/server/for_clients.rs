@@ -9,7 +9,7 @@ use mail::time::Timestamp;
 use rules::bounce::Key;
 use serde::Deserialize;
 use serde_json::json;
-use web::{Problem, expect_json, from_json};
+use web::Problem;
 
 use super::access::Caller;
 use super::{Shared, json};
@@ -165,9 +165,7 @@ pub(super) async fn texts(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    expect_json(&fields)?;
-    let document = app.read(body, TEXTS_LIMIT).await?;
-    let Texts { texts } = from_json(&document.octets)?;
+    let Texts { texts } = app.read_json(&fields, body, TEXTS_LIMIT).await?;
     if texts.len() > MOST_TEXTS {
         let words = format!("{} texts; at most {MOST_TEXTS} a request", texts.len());
         return Err(Problem::too_large(words));
@@ -197,9 +195,7 @@ pub(super) async fn report(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    expect_json(&fields)?;
-    let document = app.read(body, REPORT_LIMIT).await?;
-    let report: Report = from_json(&document.octets)?;
+    let report: Report = app.read_json(&fields, body, REPORT_LIMIT).await?;
     let state = state_of(&report.state).ok_or_else(|| {
         Problem::field("state", "one of applied, refused, rolled-back, alarm and well")
     })?;

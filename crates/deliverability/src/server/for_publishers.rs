@@ -9,7 +9,7 @@ use mail::time::Timestamp;
 use rules::bundle::LARGEST_BUNDLE;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use web::{Problem, expect_json, from_json};
+use web::Problem;
 
 use super::access::Caller;
 use super::for_clients::BUNDLE_TYPE;
@@ -165,9 +165,7 @@ pub(super) async fn guide(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    expect_json(&fields)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let guide: Guide = from_json(&document.octets)?;
+    let guide: Guide = app.read_json(&fields, body, SMALL_DOCUMENT).await?;
     let author = author(&caller, &guide.why)?;
     let share = guide.share.map(share_of).transpose()?;
     let Guide { version, action, .. } = guide;
@@ -248,9 +246,7 @@ pub(super) async fn add_client(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    expect_json(&fields)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let NewClient { name, why } = from_json(&document.octets)?;
+    let NewClient { name, why } = app.read_json(&fields, body, SMALL_DOCUMENT).await?;
     let author = author(&caller, &why)?;
     let named = name.clone();
     let token = app.ask(move |instance| instance.add_client(&named, &author)).await?;
@@ -344,9 +340,7 @@ pub(super) async fn qualify(
     fields: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    expect_json(&fields)?;
-    let document = app.read(body, SMALL_DOCUMENT).await?;
-    let said: Qualify = from_json(&document.octets)?;
+    let said: Qualify = app.read_json(&fields, body, SMALL_DOCUMENT).await?;
     let author = author(&caller, &said.why)?;
     let done = app.ask(move |instance| instance.qualify(&which, &said, &author)).await?;
     Ok(json(json!({ "texts": done.texts, "rule": done.rule })))
