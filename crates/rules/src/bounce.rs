@@ -38,6 +38,7 @@ mod set;
 mod verdict;
 
 pub use fold::fold_into;
+pub(crate) use fold::fold_words_into;
 pub(crate) use parse::{codes, masks, read_patterns};
 
 pub use codes::{ReplyMask, StatusMask, codes_in};

@@ -18,6 +18,16 @@ pub fn fold_into(out: &mut String, text: &str) {
     }
 }
 
+/// The words of `text` folded, one blank before each but the first in `out`.
+pub(crate) fn fold_words_into(out: &mut String, text: &str) {
+    for word in text.split_ascii_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        fold_into(out, word);
+    }
+}
+
 /// A regular expression folded: what follows a backslash stands as it was written.
 pub(crate) fn folded_pattern(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());

@@ -3,7 +3,7 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use crate::bounce::{fold_into, pattern};
+use crate::bounce::{fold_words_into, pattern};
 
 /// Octets of an example.
 const LONGEST: usize = 1_000;
@@ -40,19 +40,9 @@ pub(super) fn tried(written: &str) -> Result<String, String> {
     let mut text = Vec::new();
     let made = spell(&hir, &mut text).is_some();
     let text = String::from_utf8(text).ok().filter(|_| made);
-    let is_hit = |reply: &str| {
-        let mut folded = String::new();
-        for word in reply.split_ascii_whitespace() {
-            if !folded.is_empty() {
-                folded.push(' ');
-            }
-            fold_into(&mut folded, word);
-        }
-        compiled.is_match(folded.as_bytes())
-    };
     // A reply begins with a code, unless the pattern says how it begins.
     let candidates = text.map(|text| [format!("450 4.7.1 {text}"), text.clone()]);
-    let matches = candidates.into_iter().flatten().find(|reply| is_hit(reply));
+    let matches = candidates.into_iter().flatten().find(|reply| matches_folded(&compiled, reply));
     let matches = matches.ok_or("no reply could be made that the pattern matches")?;
     no_hit([written]).ok_or("the pattern matches every reply")?;
     Ok(matches)
@@ -69,11 +59,16 @@ pub(super) fn no_hit<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Option<
 
 /// Whether a pattern that [`tried`] accepts matches a reply.
 pub(super) fn hits(written: &str, reply: &str) -> bool {
-    let mut folded = String::new();
-    fold_into(&mut folded, reply);
     pattern::read(written)
         .and_then(|read| pattern::compile(&read.source))
-        .is_ok_and(|compiled| compiled.is_match(folded.as_bytes()))
+        .is_ok_and(|compiled| matches_folded(&compiled, reply))
+}
+
+/// Whether a pattern matches a reply as the reaction rules read it: words apart by one blank, in small letters.
+fn matches_folded(compiled: &regex::bytes::Regex, reply: &str) -> bool {
+    let mut folded = String::new();
+    fold_words_into(&mut folded, reply);
+    compiled.is_match(folded.as_bytes())
 }
 
 /// Appends a short text that the expression matches; `None`: there is none, or it is too long.
@@ -136,6 +131,8 @@ mod tests {
             r"unusual rate.*mail",
             r"(rate|flow) limit(ed)? exceeded$",
             "Dépassement",
+            // The blank at the end of the first branch is not in the reply as it is read; the last branch matches it.
+            r"^\? |a| .$$",
         ] {
             let made = tried(written).unwrap_or_else(|why| panic!("{written}: {why}"));
             assert!(hits(written, &made), "{written}: {made}");

@@ -239,7 +239,7 @@ mod tests {
         #[test]
         fn an_hour_is_rounded_down(
             count in 1_u64..1_000_000,
-            many in 1_u64..1_000,
+            many in 1_u64..367,
             unit in 0_usize..4,
             local: bool,
             burst in proptest::option::of(1_u64..100),
@@ -249,7 +249,6 @@ mod tests {
             let local = if local { "local:" } else { "" };
             let burst = burst.map_or_else(String::new, |burst| format!(",max_burst={burst}"));
             let text = format!("{local}{count}/{many}{word}{burst}");
-            prop_assume!(many * unit_seconds <= LONGEST_PERIOD);
             let (rate, _) = kumomta(&text).expect("a throttle");
             prop_assert_eq!(rate, Rate { count, period: many * unit_seconds });
             let exact = count as f64 * 3_600.0 / (many * unit_seconds) as f64;

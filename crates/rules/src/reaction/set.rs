@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 
 use super::file::{ReactionFile, WrittenReaction};
 use super::words::ReactionStage;
-use crate::bounce::fold_into;
+use crate::bounce::fold_words_into;
 use crate::bounce::pattern;
 use crate::bounce::{Action, codes_in};
 
@@ -172,12 +172,7 @@ impl<'a> Question<'a> {
         let mut folded = String::with_capacity(text.len());
         for (number, line) in text.lines().enumerate() {
             let line = if number == 0 { line } else { without_code(line) };
-            for word in line.split_ascii_whitespace() {
-                if !folded.is_empty() {
-                    folded.push(' ');
-                }
-                fold_into(&mut folded, word);
-            }
+            fold_words_into(&mut folded, line);
         }
         Self { said: *said, reply, status, folded }
     }
