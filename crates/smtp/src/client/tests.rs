@@ -5,6 +5,8 @@ use core::time::Duration;
 use super::*;
 use proptest::prelude::*;
 
+mod hostile;
+
 /// Settings that most transcripts use.
 fn settings() -> ClientSettings {
     ClientSettings {

@@ -5,6 +5,8 @@ use core::time::Duration;
 use super::*;
 use proptest::prelude::*;
 
+mod hostile;
+
 type Policy = fn(&OfferedRecipient<'_>) -> Option<Reply>;
 
 /// Refuses recipients called `gone`.
