@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate | fuzz | trials`.
+//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate | fuzz | trials | hours`.
 
 mod bench;
 mod evaluate;
@@ -18,7 +18,8 @@ cargo xtask bench path [--quick]     measure the mail path; writes a table and J
 cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core
 cargo xtask evaluate --corpus DIR     accuracy on labelled bounce mails (labels.jsonl and eml/)
 cargo xtask fuzz --minutes N [TARGET...]  each fuzz target for so many minutes; all without names
-cargo xtask trials --kills N         kill -9 a node so often in campaigns; nothing may be lost";
+cargo xtask trials --kills N         kill -9 a node so often in campaigns; nothing may be lost
+cargo xtask hours [--hours H]        an hourly limit on a real node for H hours of wall clock (2), with kills";
 
 /// The folder of the workspace.
 fn workspace() -> PathBuf {
@@ -55,6 +56,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some((task, rest)) if task == "evaluate" => evaluate::run(&workspace(), rest),
         Some((task, rest)) if task == "fuzz" => fuzz(rest),
         Some((task, rest)) if task == "trials" => trials(rest),
+        Some((task, rest)) if task == "hours" => hours(rest),
         _ => {
             println!("{HELP}");
             Ok(())
@@ -84,12 +86,33 @@ fn trials(arguments: &[String]) -> anyhow::Result<()> {
         bail!("the option is `--kills`, not `{flag}`");
     }
     let kills: u32 = kills.parse().context("--kills takes a whole number")?;
+    long_test(
+        "many_kills_lose_nothing",
+        &[("MAILWEIR_TRIALS", kills.to_string()), ("MAILWEIR_TRIAL_RECIPIENTS", "20000".into())],
+    )
+}
+
+/// Runs a real node under an hourly limit for hours of wall clock.
+fn hours(arguments: &[String]) -> anyhow::Result<()> {
+    let hours = match arguments {
+        [] => "2",
+        [flag, hours] if flag == "--hours" => hours,
+        _ => bail!("say `--hours H`\n{HELP}"),
+    };
+    let sound = hours.parse().is_ok_and(|hours: f64| (0.005..=48.0).contains(&hours));
+    if !sound {
+        bail!("--hours takes 0.005 to 48");
+    }
+    long_test("no_sliding_hour_over_its_limit", &[("MAILWEIR_HOURS", hours.to_owned())])
+}
+
+/// Runs a test on the real process that takes too long for every day, in release mode.
+fn long_test(name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
     let status = Command::new(env!("CARGO"))
         .current_dir(workspace())
         .args(["test", "--quiet", "--release", "--package", "mailweir", "--test", "kill"])
-        .args(["--", "--ignored", "--nocapture", "many_kills_lose_nothing"])
-        .env("MAILWEIR_TRIALS", kills.to_string())
-        .env("MAILWEIR_TRIAL_RECIPIENTS", "20000")
+        .args(["--", "--ignored", "--nocapture", name])
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()
         .context("cargo cannot be started")?;
     if !status.success() {

@@ -4,6 +4,9 @@
 //! moments of a campaign and started again on the same folder. In the second test the test itself sends bounces for
 //! what the lab took, and holds the node to every 250.
 
+#[path = "kill/hours.rs"]
+mod hours;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use engine::quarantine::{Channel, Selection, TextFilter};
 use engine::work::FinalState;
-use lab::{Lab, LabConfig, Mood, MxConfig, ProviderConfig, Span};
+use lab::{Lab, LabConfig, Mood, MxConfig, Promise, ProviderConfig, Span};
 use mail::id::MessageId;
 use store::{LedgerPlace, MessageState, SqliteOptions, SqliteStore, Store as _};
 
