@@ -3,7 +3,8 @@
 //! **Promise.** Every change is one transaction with the line of the audit trail that tells of it; what was answered
 //! is on disk (WAL, `synchronous = FULL`). One process holds the folder at a time.
 //!
-//! **Bounds.** Every table has a largest number of rows and forgets by age ([`Database::forget`]).
+//! **Bounds.** Every table has a largest number of rows and forgets by age ([`Database::forget`]), but for what people
+//! have said of texts: that stays until they withdraw it, and is refused beyond its bound.
 //!
 //! **Absences.** No clock: times are arguments. No token, only digests.
 
@@ -21,8 +22,11 @@ use store::StoreFault;
 use store::sqlite_file::{self, Layout};
 
 pub use bundles::{BundleFacts, NewBundle, PushStep, StageTotals};
-pub use clients::{ClientFacts, Fetch, LastReport, Said};
-pub use texts::{MOST_TEXTS, MOST_TEXTS_OF_CLIENT, RecordedText, StatedText};
+pub use clients::{Asked, ClientFacts, Fetch, LastReport, Said};
+pub use texts::{
+    Kept, MOST_ACCEPTED_RULES, MOST_QUALIFIED, MOST_TEXTS, MOST_TEXTS_OF_CLIENT, QualifiedText,
+    RecordedText, Saying, StatedText, Withdrawn,
+};
 
 use crate::config::KeepConfig;
 
@@ -30,8 +34,10 @@ use crate::config::KeepConfig;
 pub const DATABASE_FILE: &str = "instance.db";
 
 /// "MWeI" in ASCII.
-const LAYOUT: Layout =
-    Layout { application_id: 0x4d57_6549, migrations: &[include_str!("database/schema_1.sql")] };
+const LAYOUT: Layout = Layout {
+    application_id: 0x4d57_6549,
+    migrations: &[include_str!("database/schema_1.sql"), include_str!("database/schema_2.sql")],
+};
 /// Octets of the page cache.
 const CACHE: u64 = 32 << 20;
 /// Rows of fetches, and of reports, whatever their age.
@@ -150,17 +156,22 @@ impl Database {
                 ("report", keep.fetches, MOST_EVENTS),
                 ("trail", keep.audit, MOST_TRAIL),
             ] {
-                let forget = format!(
-                    "DELETE FROM {table} WHERE at < ?1 OR id <= (SELECT MAX(id) FROM {table}) - ?2"
-                );
-                let before = column(now.saturating_sub(age));
-                change.prepare_cached(&forget)?.execute(params![before, most])?;
+                // Two statements: each follows an index.
+                let old = format!("DELETE FROM {table} WHERE at < ?1");
+                change.prepare_cached(&old)?.execute([column(now.saturating_sub(age))])?;
+                let surplus =
+                    format!("DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?1");
+                change.prepare_cached(&surplus)?.execute([most])?;
             }
             let before = column(now.saturating_sub(keep.texts));
             change.execute("DELETE FROM text WHERE stated_at < ?1", [before])?;
             let old = "DELETE FROM bundle WHERE version <= \
                        (SELECT version FROM bundle ORDER BY version DESC LIMIT 1 OFFSET ?1)";
-            change.execute(old, [keep.bundles]).map(drop)
+            if change.execute(old, [keep.bundles])? > 0 {
+                let gone = "DELETE FROM holder WHERE version < (SELECT MIN(version) FROM bundle)";
+                change.execute(gone, [])?;
+            }
+            Ok(())
         })
     }
 }

@@ -4,12 +4,12 @@
 //! serves many connections calls them from threads that may.
 
 mod qualifying;
+mod stages;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -21,18 +21,18 @@ use web::TokenDigest;
 use crate::Clock;
 use crate::config::{Config, NAME_HELP, is_name};
 use crate::database::{
-    Author, BundleFacts, ClientFacts, Database, Fetch, LastReport, NewBundle, Said, StageTotals,
-    TrailLine,
+    Asked, Author, BundleFacts, ClientFacts, Database, Fetch, LastReport, NewBundle, PushStep,
+    StageTotals, TrailLine,
 };
-use crate::rollout::{ReportState, Share, Stage, may_advance, must_halt, offer};
+use crate::rollout::{Share, Stage, offer, offers};
 use crate::work_list::WorkList;
 
 pub use qualifying::{Qualified, Qualify};
+use stages::Covers;
+pub(crate) use stages::RolloutAction;
 
 /// Bundles whose octets stay in memory, in both forms together.
 const CACHED: usize = 4;
-/// Octets of a token before it is written as digits.
-const TOKEN_OCTETS: usize = 32;
 
 /// What an instance does not do.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,8 @@ pub(crate) enum Given {
     Bundle {
         /// Which.
         etag: String,
+        /// Its version.
+        version: u64,
         /// Its octets.
         octets: axum::body::Bytes,
     },
@@ -80,10 +82,19 @@ pub(crate) struct Asking {
     pub(crate) program: String,
     /// The bundle in force; 0: none.
     pub(crate) in_force: u64,
+    /// The first 16 digits of its SHA-256; empty: not said.
+    pub(crate) digest: String,
     /// The tags of what it has.
     pub(crate) has: Vec<String>,
     /// Whether it takes gzip.
     pub(crate) compressed: bool,
+}
+
+impl Asking {
+    /// The tag of what it says is in force.
+    fn tag_in_force(&self) -> String {
+        format!("{}-{}", self.in_force, self.digest)
+    }
 }
 
 /// How a push ended.
@@ -93,18 +104,6 @@ pub(crate) struct Pushed {
     pub(crate) facts: BundleFacts,
     /// `false`: it was there already, octet by octet.
     pub(crate) is_new: bool,
-}
-
-/// What is to happen to a roll-out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum RolloutAction {
-    /// To more clients.
-    Advance,
-    /// To nobody who has not got it.
-    Halt,
-    /// On with it.
-    Resume,
 }
 
 /// The octets of a bundle, as they are or compressed.
@@ -118,6 +117,8 @@ pub struct Instance {
     /// Digests of the clients' tokens with their names.
     clients: RwLock<Vec<(TokenDigest, Arc<str>)>>,
     octets: Mutex<Vec<CachedOctets>>,
+    /// Whom the stages cover that go to a share of the clients.
+    covers: Mutex<Covers>,
     /// Counts changes of texts and of what is said of them.
     texts_changed: AtomicU64,
     work_list: Mutex<Option<(u64, Arc<WorkList>)>>,
@@ -147,6 +148,7 @@ impl Instance {
             clients: RwLock::new(names_of(&database.clients()?)),
             database: Mutex::new(database),
             octets: Mutex::default(),
+            covers: Mutex::default(),
             texts_changed: AtomicU64::new(0),
             work_list: Mutex::default(),
         };
@@ -179,30 +181,29 @@ impl Instance {
         found
     }
 
-    /// What a client is given; that it has asked is noted.
+    /// What a client is given; that it has asked is noted. Whoever sends it whole says so with [`Self::sent`].
     pub(crate) fn fetch(&self, client: &str, asking: &Asking) -> Result<Given, InstanceFault> {
         let now = self.now();
         let mut database = self.database();
         let bundles = database.bundles()?;
         let stages: Vec<Stage> = bundles.iter().map(|facts| facts.stage).collect();
         let Some(mut own) = database.standing(client)? else { return Ok(Given::Nothing) };
-        // What it says now is newer than what is noted.
-        own.has = own.has.max(asking.in_force);
-        // Whoever has been given anything says what it was, or what is in force.
-        let is_new = asking.in_force == 0 && asking.has.is_empty();
-        own.remembers = if is_new { 0 } else { own.has };
-        // The others matter only where a share of them is to be chosen.
-        let is_shared = |stage: &Stage| {
-            stage.version > own.remembers && stage.share < Share::ALL && !stage.halted
+        // A version says nothing of whose it is: what this instance has not published is another one's, and is not believed.
+        let is_stated = |facts: &&BundleFacts| {
+            facts.stage.version == asking.in_force
+                && (asking.digest.is_empty() || facts.etag == asking.tag_in_force())
         };
-        let mut standings = match stages.iter().any(is_shared) {
-            true => database.standings()?,
-            false => Vec::new(),
-        };
-        standings.retain(|other| other.name != own.name);
-        standings.push(own);
+        let in_force = bundles.iter().find(is_stated).map_or(0, |facts| facts.stage.version);
+        let has_tag = |facts: &&BundleFacts| asking.has.contains(&facts.etag);
+        let named: Vec<u64> =
+            bundles.iter().filter(has_tag).map(|facts| facts.stage.version).collect();
+        own.remembers = named.iter().copied().fold(in_force, u64::max);
+        own.has = own.has.max(own.remembers);
+        self.covers().has(client, own.has);
         let program: Option<ClientVersion> = asking.program.parse().ok();
-        let offered = offer(&stages, &standings, client, program, now);
+        let offered = offer(&stages, &own, program, now, |stage| {
+            self.covers().cover(stage, &own, || database.standings())
+        })?;
         let offered =
             offered.and_then(|version| bundles.iter().find(|facts| facts.stage.version == version));
         let given = match offered {
@@ -211,8 +212,9 @@ impl Instance {
                 Given::Unchanged { etag: facts.etag.clone() }
             }
             Some(facts) => {
-                let octets = self.octets(&database, facts.stage.version, asking.compressed)?;
-                Given::Bundle { etag: facts.etag.clone(), octets }
+                let version = facts.stage.version;
+                let octets = self.octets(&database, version, asking.compressed)?;
+                Given::Bundle { etag: facts.etag.clone(), version, octets }
             }
         };
         let status = match &given {
@@ -220,9 +222,25 @@ impl Instance {
             Given::Unchanged { .. } => Some(304),
             Given::Bundle { .. } => Some(200),
         };
-        let noted = offered.zip(status).map(|(facts, status)| (facts.stage.version, status));
-        database.note_fetch(client, &asking.program, asking.in_force, noted, now)?;
+        let asked = Asked {
+            client,
+            program: &asking.program,
+            stated: asking.in_force,
+            in_force,
+            named: &named,
+            answer: offered.zip(status).map(|(facts, status)| (facts.stage.version, status)),
+        };
+        database.note_fetch(&asked, now)?;
         Ok(given)
+    }
+
+    /// A client was sent a bundle whole: from now on what it says of it counts.
+    pub(crate) fn sent(&self, client: &str, version: u64) -> Result<(), InstanceFault> {
+        let now = self.now();
+        let mut database = self.database();
+        database.note_sent(client, version, now)?;
+        self.covers().has(client, version);
+        Ok(())
     }
 
     /// The octets of a bundle, from memory where they are.
@@ -293,13 +311,12 @@ impl Instance {
         octets: &[u8],
         share: Option<Share>,
         author: &Author,
-        step: &mut dyn FnMut(crate::database::PushStep),
+        step: &mut dyn FnMut(PushStep),
     ) -> Result<Pushed, InstanceFault> {
         let now = self.now();
         let sealed = Sealed::split(octets)?;
-        let trust = self.database().trust()?;
-        let trust = Trust::new(self.config.public_keys.iter().copied(), trust);
-        let (key, trust) = sealed.verify(&trust, &holds)?;
+        // Strangers are turned away before anything of theirs is read.
+        sealed.verify(&self.trust(&self.database())?, &holds)?;
         let manifest = sealed.manifest();
         let etag = etag_of(manifest.version, sealed.digest());
         // A client that can apply it at all has this version.
@@ -307,7 +324,10 @@ impl Instance {
         // Checked before the database is taken: this is what takes time.
         sealed.contents()?;
         let compressed = gzip(octets);
+        step(PushStep::Read);
         let mut database = self.database();
+        // Once more: another push may have replaced the key meanwhile, and what it taught must not be forgotten.
+        let (key, trust) = sealed.verify(&self.trust(&database)?, &holds)?;
         if let Some(newest) = database.bundles()?.into_iter().next() {
             if newest.etag == etag {
                 return Ok(Pushed { facts: newest, is_new: false });
@@ -336,114 +356,9 @@ impl Instance {
         Ok(Pushed { facts: facts.ok_or_else(gone)?, is_new: true })
     }
 
-    /// Changes a roll-out by a person's word.
-    pub(crate) fn guide(
-        &self,
-        version: u64,
-        action: RolloutAction,
-        share: Option<Share>,
-        author: &Author,
-    ) -> Result<BundleFacts, InstanceFault> {
-        let now = self.now();
-        let mut database = self.database();
-        let unknown = || InstanceFault::Unknown(format!("there is no bundle {version}"));
-        let stage = database.bundle(version)?.ok_or_else(unknown)?.stage;
-        let percent = stage.share.percent();
-        let (stage, what) = match action {
-            RolloutAction::Advance if stage.halted => {
-                let why = format!("bundle {version} is halted; `resume` it first");
-                return Err(InstanceFault::Refused(why));
-            }
-            RolloutAction::Advance => {
-                let share = share.unwrap_or(Share::ALL);
-                if share <= stage.share {
-                    let why = format!(
-                        "bundle {version} goes to {percent} % already, and a share only grows; \
-                         `halt` keeps it from those who have not got it"
-                    );
-                    return Err(InstanceFault::Refused(why));
-                }
-                let what =
-                    format!("advanced bundle {version} from {percent} to {} %", share.percent());
-                (Stage { share, since: now, ..stage }, what)
-            }
-            RolloutAction::Halt if stage.halted => {
-                return Err(InstanceFault::Refused(format!("bundle {version} is halted already")));
-            }
-            RolloutAction::Halt => {
-                (Stage { halted: true, ..stage }, format!("halted bundle {version} at {percent} %"))
-            }
-            RolloutAction::Resume if !stage.halted => {
-                return Err(InstanceFault::Refused(format!("bundle {version} is not halted")));
-            }
-            RolloutAction::Resume => {
-                let share = share.unwrap_or(stage.share).max(stage.share);
-                let resumed = Stage { halted: false, share, since: now, judged_from: now, ..stage };
-                (resumed, format!("resumed bundle {version} at {} %", share.percent()))
-            }
-        };
-        database.set_stage(&stage, now, author, &what)?;
-        database.bundle(version)?.ok_or_else(unknown)
-    }
-
-    /// Keeps what a client says of a bundle. Enough of them against the newest one halt its roll-out.
-    pub(crate) fn report(&self, said: &Said<'_>) -> Result<(), InstanceFault> {
-        let now = self.now();
-        let mut database = self.database();
-        database.report(said, now)?;
-        if said.state.is_bad() {
-            tracing::warn!(
-                client = said.client,
-                bundle = said.bundle,
-                state = said.state.word(),
-                "a client speaks against a bundle: {}",
-                said.reason
-            );
-        }
-        let newest = database.bundles()?.into_iter().next();
-        let Some(stage) = newest.map(|facts| facts.stage).filter(|one| one.version == said.bundle)
-        else {
-            return Ok(());
-        };
-        let reports = database.reports(&stage)?;
-        if must_halt(&stage, &reports, self.config.rollout.halt_after_reports) {
-            let why = format!(
-                "{} of the clients spoke against it; the last one, {}, said {}: {}",
-                reports.against,
-                said.client,
-                said.state.word(),
-                said.reason
-            );
-            let author = Author { who: "clients' reports".to_owned(), why };
-            let what = format!("halted bundle {} at {} %", stage.version, stage.share.percent());
-            tracing::error!(bundle = stage.version, "a roll-out is halted: {}", author.why);
-            database.set_stage(&Stage { halted: true, ..stage }, now, &author, &what)?;
-        }
-        Ok(())
-    }
-
-    /// What is done from time to time: roll-outs go on where that is asked for, and what is old is forgotten.
-    ///
-    /// # Errors
-    /// The database cannot be read or written.
-    pub fn look_after(&self) -> Result<(), InstanceFault> {
-        let now = self.now();
-        let mut database = self.database();
-        database.forget(&self.config.keep, now)?;
-        let newest = database.bundles()?.into_iter().next().map(|facts| facts.stage);
-        let (Some(after), Some(stage)) = (self.config.rollout.advance_after, newest) else {
-            return Ok(());
-        };
-        if may_advance(&stage, &database.reports(&stage)?, after, now) {
-            let why = format!("{} h without alarms", after.as_secs() / 3_600);
-            let author = Author { who: "time".to_owned(), why };
-            let percent = stage.share.percent();
-            let what = format!("advanced bundle {} from {percent} to 100 %", stage.version);
-            tracing::info!(bundle = stage.version, "a bundle goes to all clients: {}", author.why);
-            let all = Stage { share: Share::ALL, since: now, ..stage };
-            database.set_stage(&all, now, &author, &what)?;
-        }
-        Ok(())
+    /// Whom this instance believes, with all that bundles have said so far.
+    fn trust(&self, database: &Database) -> Result<Trust, InstanceFault> {
+        Ok(Trust::new(self.config.public_keys.iter().copied(), database.trust()?))
     }
 
     /// Every client, with the version that it would be given now.
@@ -454,13 +369,8 @@ impl Instance {
         let stages: Vec<Stage> = database.bundles()?.into_iter().map(|facts| facts.stage).collect();
         drop(database);
         let standings: Vec<_> = clients.iter().map(ClientFacts::standing).collect();
-        // Only the newest few stages are open; an offer costs a look at all clients.
-        let offers = crate::rollout::offers(
-            &stages,
-            &standings,
-            |number| clients[number].program.parse().ok(),
-            now,
-        );
+        let offers =
+            offers(&stages, &standings, |number| clients[number].program.parse().ok(), now);
         Ok(clients.into_iter().zip(offers).collect())
     }
 
@@ -469,7 +379,9 @@ impl Instance {
         if !is_name(name) {
             return Err(InstanceFault::Invalid(format!("name: {NAME_HELP}")));
         }
-        let token = new_token()?;
+        let fault =
+            || InstanceFault::Refused("the system gives no randomness for a token".to_owned());
+        let token = web::new_token().ok_or_else(fault)?;
         let digest = TokenDigest::of(token.as_bytes());
         let (now, most) = (self.now(), self.config.limits.clients);
         let mut database = self.database();
@@ -500,6 +412,8 @@ impl Instance {
     fn take_names(&self, database: &Database) -> Result<(), InstanceFault> {
         let names = names_of(&database.clients()?);
         *self.clients.write().unwrap_or_else(PoisonError::into_inner) = names;
+        // Other clients, other shares of them.
+        self.covers().clear();
         Ok(())
     }
 
@@ -522,14 +436,6 @@ fn names_of(clients: &[ClientFacts]) -> Vec<(TokenDigest, Arc<str>)> {
     clients.iter().map(|client| (client.token, Arc::from(client.name.as_str()))).collect()
 }
 
-/// A token: 64 hexadecimal digits.
-fn new_token() -> Result<String, InstanceFault> {
-    let mut octets = [0; TOKEN_OCTETS];
-    let fault = |_| InstanceFault::Refused("the system gives no randomness for a token".to_owned());
-    SystemRandom::new().fill(&mut octets).map_err(fault)?;
-    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
-}
-
 /// By what clients name the octets of a bundle.
 fn etag_of(version: u64, digest: &[u8; 32]) -> String {
     let digits: String = digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect();
@@ -545,11 +451,6 @@ fn gzip(octets: &[u8]) -> Vec<u8> {
 
 /// What a report may say of a bundle at most, in characters.
 pub(crate) const LONGEST_REASON: usize = 1_000;
-
-/// A report's state by its word.
-pub(crate) fn state_of(word: &str) -> Option<ReportState> {
-    ReportState::ALL.into_iter().find(|known| known.word() == word)
-}
 
 #[cfg(test)]
 mod tests;

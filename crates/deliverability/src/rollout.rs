@@ -10,18 +10,23 @@
 //! # What a client is given
 //!
 //! The newest bundle that is neither halted nor expired, that its program can apply, and whose stage covers it; else
-//! the one that it was given last. Never an older one than that: clients refuse whatever is older than what they have
-//! seen, also after a roll-back. Only one that remembers nothing, as after a new installation, begins anew.
+//! the one that it says it has, also if that is halted or expired. Never an older one than that: clients refuse whatever
+//! is older than what they have seen, also after a roll-back. What a client was only sent, and does not say it has, is
+//! nothing that it keeps: once halted, it does not get it.
 //!
 //! # When a roll-out stops or goes on
 //!
-//! It halts when enough clients have said `refused`, `rolled-back` or `alarm` of it. It goes on by itself, where that
-//! is asked for, after a time without any of these, and not before one client has said that it is in force.
+//! Every stage that is still open ([`open`]) is judged, not only the newest. One halts when enough clients that have the
+//! bundle have said `refused`, `rolled-back` or `alarm` of it. It goes on by itself, where that is asked for, after a time
+//! without any of these, and not before one client has said that it is in force.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use mail::time::Timestamp;
 use rules::bundle::ClientVersion;
+pub use rules::bundle::ReportState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -92,9 +97,10 @@ pub struct Stage {
 pub struct Standing {
     /// Its name.
     pub name: String,
-    /// The newest bundle that it was given or that it said is in force; 0: none. It is counted among those that have it.
+    /// The newest bundle that it was sent whole or that it said is in force; 0: none. It is counted among those that have
+    /// it.
     pub has: u64,
-    /// The newest one that it remembers: it refuses all that are older. 0: it remembers none.
+    /// The newest one that it says it has, in force or taken back: it refuses all that are older. 0: it says of none.
     pub remembers: u64,
 }
 
@@ -123,19 +129,46 @@ pub fn covered(version: u64, share: Share, clients: &[Standing]) -> Vec<bool> {
     covers
 }
 
-/// The version that a client is given; `None`: nothing is published for it. `program`: the version of its program, as
-/// far as it has said.
+/// The stages that still go to somebody: neither halted nor expired, and not overtaken by a newer one that goes to all
+/// clients which could apply the older one.
 #[must_use]
-pub fn offer(
+pub fn open(stages: &[Stage], now: Timestamp) -> Vec<Stage> {
+    let runs = |stage: &&Stage| !stage.halted && stage.expires > now;
+    let overtaken = |stage: &Stage| {
+        stages.iter().filter(runs).any(|newer| {
+            newer.version > stage.version
+                && newer.share == Share::ALL
+                && newer.minimum_client <= stage.minimum_client
+        })
+    };
+    stages.iter().filter(runs).filter(|stage| !overtaken(stage)).copied().collect()
+}
+
+/// The version that a client is given; `None`: nothing is published for it. `program`: the version of its program, as
+/// far as it has said. `covers` tells whether a stage covers it, and is asked of as few stages as possible.
+///
+/// # Errors
+/// What `covers` fails with.
+pub fn offer<E>(
     stages: &[Stage],
-    clients: &[Standing],
-    client: &str,
+    client: &Standing,
     program: Option<ClientVersion>,
     now: Timestamp,
-) -> Option<u64> {
-    let place = clients.iter().position(|one| one.name == client)?;
-    let program = |number: usize| if number == place { program } else { None };
-    offers(stages, clients, program, now).into_iter().nth(place).flatten()
+    mut covers: impl FnMut(&Stage) -> Result<bool, E>,
+) -> Result<Option<u64>, E> {
+    let may_come = |stage: &&Stage| {
+        let able = program.is_none_or(|program| program >= stage.minimum_client);
+        // Whoever has one is given none that is older.
+        !stage.halted && stage.expires > now && stage.version > client.remembers && able
+    };
+    let mut coming: Vec<&Stage> = stages.iter().filter(may_come).collect();
+    coming.sort_unstable_by_key(|stage| core::cmp::Reverse(stage.version));
+    for stage in coming {
+        if covers(stage)? {
+            return Ok(Some(stage.version));
+        }
+    }
+    Ok(stages.iter().map(|stage| stage.version).find(|version| *version == client.remembers))
 }
 
 /// The versions that all clients are given, in their order. `program` tells the version of the program of the client
@@ -147,75 +180,22 @@ pub fn offers(
     program: impl Fn(usize) -> Option<ClientVersion>,
     now: Timestamp,
 ) -> Vec<Option<u64>> {
-    let kept = |version: u64| stages.iter().map(|stage| stage.version).find(|one| *one == version);
-    let mut offers: Vec<Option<u64>> =
-        clients.iter().map(|client| kept(client.remembers)).collect();
-    let mut open: Vec<&Stage> =
-        stages.iter().filter(|stage| !stage.halted && stage.expires > now).collect();
-    open.sort_unstable_by_key(|stage| core::cmp::Reverse(stage.version));
-    let mut waiting: Vec<bool> = vec![true; clients.len()];
-    for stage in open {
-        // Whoever remembers this one is given none that is older.
-        let mut left = false;
-        for (waits, client) in waiting.iter_mut().zip(clients) {
-            *waits &= client.remembers < stage.version;
-            left |= *waits;
-        }
-        if !left {
-            continue;
-        }
-        let covers = covered(stage.version, stage.share, clients);
-        for (number, waits) in waiting.iter_mut().enumerate() {
-            let able = |program: ClientVersion| program >= stage.minimum_client;
-            if *waits && covers[number] && program(number).is_none_or(able) {
-                (offers[number], *waits) = (Some(stage.version), false);
-            }
-        }
-    }
-    offers
+    let mut covers: BTreeMap<u64, Vec<bool>> = BTreeMap::new();
+    let numbered = clients.iter().enumerate();
+    let offers = numbered.map(|(number, client)| {
+        let covered = |stage: &Stage| {
+            let all = covers
+                .entry(stage.version)
+                .or_insert_with(|| covered(stage.version, stage.share, clients));
+            Ok::<bool, Infallible>(all[number])
+        };
+        let Ok(offered) = offer(stages, client, program(number), now, covered);
+        offered
+    });
+    offers.collect()
 }
 
-/// What a client says of a bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReportState {
-    /// It is in force.
-    Applied,
-    /// It was not taken.
-    Refused,
-    /// It was in force and was taken back.
-    RolledBack,
-    /// Since it is in force an alert was raised that rules can cause.
-    Alarm,
-    /// It is in force, without such an alert.
-    Well,
-}
-
-impl ReportState {
-    /// Every state.
-    pub const ALL: [Self; 5] =
-        [Self::Applied, Self::Refused, Self::RolledBack, Self::Alarm, Self::Well];
-
-    /// The word on the wire.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Refused => "refused",
-            Self::RolledBack => "rolled-back",
-            Self::Alarm => "alarm",
-            Self::Well => "well",
-        }
-    }
-
-    /// Whether it speaks against the bundle.
-    #[must_use]
-    pub const fn is_bad(self) -> bool {
-        matches!(self, Self::Refused | Self::RolledBack | Self::Alarm)
-    }
-}
-
-/// What clients have said of a bundle since [`Stage::judged_from`].
+/// What clients that have a bundle have said of it since [`Stage::judged_from`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reports {
     /// Clients that have said something against it.

@@ -23,7 +23,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::de::DeserializeOwned;
 use store::StoreFault;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use web::{
     Certificate, Document, Incoming, Listeners, Memory, Problem, Times, expect_json, from_json,
@@ -170,7 +170,11 @@ fn router(app: Shared) -> Router {
         )
         .route("/v1/texts/export", publisher(get(publishers::export_texts)))
         .route("/v1/texts/rules", publisher(get(publishers::export_rules)))
-        .route("/v1/texts/{key}", publisher(get(publishers::text).post(publishers::qualify)))
+        .route("/v1/texts/qualified", publisher(get(publishers::qualified)))
+        .route(
+            "/v1/texts/{key}",
+            publisher(get(publishers::text).post(publishers::qualify).delete(publishers::withdraw)),
+        )
         .route("/v1/audit", publisher(get(publishers::audit)))
         .fallback(async || Problem::not_found("no route has this path"))
         .method_not_allowed_fallback(async || {
@@ -234,6 +238,26 @@ impl App {
         let Ok(place) = Arc::clone(&self.at_work).try_acquire_owned() else {
             return Err(Problem::try_later("too many requests are at work"));
         };
+        self.ask_at(place, work).await
+    }
+
+    /// The same, but waiting for its turn: for what belongs to an answer that has begun.
+    async fn ask_in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Instance) -> Result<T, InstanceFault> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = Arc::clone(&self.at_work).acquire_owned();
+        match tokio::time::timeout(self.config().limits.request, place).await {
+            Ok(Ok(place)) => self.ask_at(place, work).await,
+            _ => Err(Problem::try_later("too many requests are at work")),
+        }
+    }
+
+    async fn ask_at<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce(&Instance) -> Result<T, InstanceFault> + Send + 'static,
+    ) -> Result<T, Problem> {
         let instance = Arc::clone(&self.instance);
         let work = tokio::task::spawn_blocking(move || {
             let done = work(&instance);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use mail::time::Timestamp;
-use rules::bundle::{ClientVersion, Draft, Kind, PublicKey, Signature};
+use rules::bundle::{ClientVersion, Draft, KeyStatement, Kind, PublicKey, Signature};
 
 use crate::Clock;
 use crate::config::Config;
@@ -77,8 +77,26 @@ pub(crate) fn bundle_for(
     now: Timestamp,
     minimum_client: ClientVersion,
 ) -> Vec<u8> {
+    draft(version, now, minimum_client).seal(&key.public(), |message| key.sign(message)).unwrap()
+}
+
+/// The same, signed by a key that the bundle says takes the place of another one.
+pub(crate) fn renewing_bundle(
+    old: &TestKey,
+    new: &TestKey,
+    version: u64,
+    now: Timestamp,
+) -> Vec<u8> {
+    let mut draft = draft(version, now, ClientVersion(0, 1, 0));
+    let old_id = old.public().id();
+    let signature = old.sign(&KeyStatement::message(old_id, &new.public()));
+    draft.keys = vec![KeyStatement { old: old_id, new: new.public(), signature }];
+    draft.seal(&new.public(), |message| new.sign(message)).unwrap()
+}
+
+fn draft(version: u64, now: Timestamp, minimum_client: ClientVersion) -> Draft {
     let rules = mx_rules(2_000 + u32::try_from(version).unwrap());
-    let draft = Draft {
+    Draft {
         version,
         created: now,
         expires: now + Duration::from_secs(30 * 86_400),
@@ -86,8 +104,7 @@ pub(crate) fn bundle_for(
         keys: Vec::new(),
         notes: String::new(),
         sections: BTreeMap::from([(Kind::Mx, rules)]),
-    };
-    draft.seal(&key.public(), |message| key.sign(message)).unwrap()
+    }
 }
 
 /// A configuration in this folder, with further lines at its top.

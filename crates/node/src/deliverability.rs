@@ -27,7 +27,7 @@ pub(crate) use applying::to_the_end;
 pub use applying::{Applied, ApplyFault, ApplyStep, DeliverabilityStatus};
 pub(crate) use following::Following;
 pub use following::{RulesInForce, Trouble};
-pub use instance::{BUNDLE_TYPE, FetchFault, Report, ReportState, Target, TextsTaken};
+pub use instance::{FetchFault, Report, ReportState, Target, TextsTaken};
 pub use layer::{Layer, MxBase, Published};
 pub use schedule::{LONGEST_RETRY_AFTER, SyncHistory, SyncSchedule};
 pub use sharing::{SharedText, may_leave, shared};

@@ -52,6 +52,7 @@ mod keys;
 mod levels;
 mod lists;
 mod manifest;
+mod report;
 
 pub use container::{Draft, LARGEST_BUNDLE, Sealed};
 pub use contents::Contents;
@@ -65,6 +66,10 @@ pub use lists::{KnownText, MOST_SUPPRESSED, MOST_TEXTS, SuppressedEntry};
 pub use manifest::{
     Admission, ClientVersion, FUTURE_TOLERANCE, InForce, Kind, LONGEST_LIFE, Manifest, Section,
 };
+pub use report::ReportState;
+
+/// What a bundle is called on its way over HTTP (Content-Type).
+pub const MEDIA_TYPE: &str = "application/vnd.mailweir.bundle";
 
 #[cfg(test)]
 mod tests;

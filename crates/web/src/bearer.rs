@@ -2,10 +2,22 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use axum::http::{HeaderMap, header};
 
 /// Longest token that is looked at.
 const TOKEN_LIMIT: usize = 4_096;
+
+/// Octets of a new token before they are written as digits.
+const TOKEN_OCTETS: usize = 32;
+
+/// A new token: 64 hexadecimal digits that nobody can guess; `None`: the system gives no randomness.
+#[must_use]
+pub fn new_token() -> Option<String> {
+    let mut octets = [0; TOKEN_OCTETS];
+    SystemRandom::new().fill(&mut octets).ok()?;
+    Some(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+}
 
 /// The SHA-256 of a token. Equality takes the same time wherever two differ.
 #[derive(Clone, Copy, Debug)]

@@ -10,13 +10,15 @@
 
 mod bearer;
 mod body;
+mod handed;
 mod listening;
 mod patient;
 mod problem;
 mod tls;
 
-pub use bearer::{TokenDigest, bearer_token};
+pub use bearer::{TokenDigest, bearer_token, new_token};
 pub use body::{Document, Incoming, Memory, expect_json, from_json, media_type};
+pub use handed::Handed;
 pub use listening::{Listeners, Times};
 pub use problem::Problem;
 pub use tls::{Certificate, CertificateFault, TlsFiles};

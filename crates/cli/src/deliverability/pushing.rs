@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use mail::time::Timestamp;
 use node::deliverability::keys::SigningKey;
-use rules::bundle::{Draft, Sealed};
+use rules::bundle::{Draft, MEDIA_TYPE, Sealed};
 use serde_json::{Value, json};
 
 use super::instance::{Asked, InstanceArguments, InstanceClient};
@@ -16,9 +16,6 @@ use super::{broken, read_bundle, refused, split};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
 use crate::output::{self, count, moment, print, print_json, printable};
-
-/// What a bundle is sent as.
-const BUNDLE_TYPE: &str = "application/vnd.mailweir.bundle";
 
 #[derive(Debug, Args)]
 pub(super) struct PushArguments {
@@ -109,7 +106,7 @@ fn sent(
     share: Option<String>,
     why: &str,
 ) -> Ended {
-    let mut asked = Asked::octets(&["bundles"], BUNDLE_TYPE, octets).with("X-Mailweir-Why", why);
+    let mut asked = Asked::octets(&["bundles"], MEDIA_TYPE, octets).with("X-Mailweir-Why", why);
     if let Some(share) = share {
         asked = asked.with("X-Mailweir-Share", share);
     }

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use clap::Args;
 use deliverability::config::Config;
 use deliverability::{Clock, Server};
@@ -117,10 +116,8 @@ async fn run(config: Config) -> Ended {
 }
 
 pub(super) fn token(globals: &Globals, arguments: &TokenArguments) -> Ended {
-    let mut octets = [0; 32];
-    let none = |_| Failure::environment("the system gives no randomness for a token");
-    SystemRandom::new().fill(&mut octets).map_err(none)?;
-    let token: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    let none = || Failure::environment("the system gives no randomness for a token");
+    let token = web::new_token().ok_or_else(none)?;
     write_new(&arguments.file, &format!("{token}\n"), 0o600).map_err(broken)?;
     match globals.json() {
         true => print_json(&serde_json::json!({ "file": arguments.file }))?,

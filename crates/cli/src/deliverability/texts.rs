@@ -62,6 +62,24 @@ enum TextsCommand {
         #[arg(long, value_name = "TEXT", default_value = "")]
         why: String,
     },
+    /// What people have said of texts, the newest first, and the rules they have accepted
+    Qualified {
+        #[command(flatten)]
+        instance: InstanceArguments,
+        /// Texts shown
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Take back what was said of a text or a cluster, or an accepted rule; the next bundle goes without it
+    Withdraw {
+        #[command(flatten)]
+        instance: InstanceArguments,
+        /// The key of a text, the cluster as it was qualified, or the name of a rule: `qualified` lists them
+        which: String,
+        /// For the audit trail
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
     /// What was qualified, for the folder that `publish` reads
     Export {
         #[command(flatten)]
@@ -111,6 +129,23 @@ pub(super) fn run(globals: &Globals, arguments: &TextsArguments) -> Ended {
             let mut words = format!("{}: {reason}, {status}", count(texts, "text"));
             if let Some(rule) = answer["rule"].as_str() {
                 let _ = write!(words, "; rule `{}` accepted", printable(rule));
+            }
+            print(&words)?;
+            Ok(Outcome::Fine)
+        }
+        TextsCommand::Qualified { instance, limit } => qualified(globals, instance, *limit),
+        TextsCommand::Withdraw { instance, which, why } => {
+            let path = ["texts", which];
+            let asked = Asked::delete(&path).with("X-Mailweir-Why", why);
+            let answer = InstanceClient::new(instance)?.ask(asked)?;
+            if globals.json() {
+                print_json(&answer)?;
+                return Ok(Outcome::Fine);
+            }
+            let texts = answer["texts"].as_u64().unwrap_or(0);
+            let mut words = format!("withdrawn: {}", count(texts, "text"));
+            for rule in answer["rules"].as_array().into_iter().flatten() {
+                let _ = write!(words, ", rule `{}`", printable(rule.as_str().unwrap_or_default()));
             }
             print(&words)?;
             Ok(Outcome::Fine)
@@ -172,6 +207,43 @@ fn list(globals: &Globals, instance: &InstanceArguments, limit: u32) -> Ended {
         ]);
     }
     print(&format!("{words}\n\n{table}"))?;
+    Ok(Outcome::Fine)
+}
+
+fn qualified(globals: &Globals, instance: &InstanceArguments, limit: u32) -> Ended {
+    let asked = ["texts", "qualified"];
+    let answer = InstanceClient::new(instance)?.ask(Asked::get(&asked).limited(limit))?;
+    if globals.json() {
+        print_json(&answer)?;
+        return Ok(Outcome::Fine);
+    }
+    let all = answer["all"].as_u64().unwrap_or(0);
+    let list = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+    let (texts, rules) = (list("texts"), list("rules"));
+    let mut words = format!("{} qualified", count(all, "text"));
+    let _ = writeln!(words, ", {} accepted", count(rules.len() as u64, "rule"));
+    for said in texts.iter().chain(&rules) {
+        let text = |key: &str| printable(said[key].as_str().unwrap_or_default());
+        let meaning = match text("status").as_str() {
+            "rule" => "rule".to_owned(),
+            status => format!("{}, {status}", text("reason")),
+        };
+        let _ = writeln!(
+            words,
+            "\n{}  {meaning}  {} {}{}",
+            text("key"),
+            short(&said["at"]),
+            text("who"),
+            match text("said_of") {
+                of if of.is_empty() || of == text("key") => String::new(),
+                of => format!(", with {of}"),
+            },
+        );
+        if text("status") != "rule" {
+            let _ = writeln!(words, "    {}", text("text"));
+        }
+    }
+    print(&words)?;
     Ok(Outcome::Fine)
 }
 

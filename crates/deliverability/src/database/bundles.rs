@@ -60,7 +60,9 @@ pub struct BundleFacts {
 /// The steps of a push, in order; a test stops the process at each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushStep {
-    /// Nothing is written yet.
+    /// Its contents are checked, and the database is not taken yet.
+    Read,
+    /// Everything is checked, and nothing is written yet.
     Checked,
     /// The octets are written, in a transaction that is not committed.
     BundleWritten,
@@ -73,7 +75,7 @@ pub enum PushStep {
 /// How many clients have said what of a bundle; each client counts with its last word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct StageTotals {
-    /// Clients that were given it and have it as the newest.
+    /// Clients that were sent it whole, or have named it by its tag, and have it as the newest.
     pub given: u32,
     /// Clients whose last word was [`ReportState::Applied`].
     pub applied: u32,
@@ -245,14 +247,16 @@ impl Database {
         })
     }
 
-    /// What has been said of a bundle since its stage is judged.
+    /// What clients that have a bundle have said of it since its stage is judged.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn reports(&self, stage: &Stage) -> Result<Reports, StoreFault> {
         self.ask(|connection| {
             let question = "SELECT state, COUNT(DISTINCT client), MAX(at) FROM report \
-                            WHERE bundle = ?1 AND at >= ?2 GROUP BY state IN ('applied', 'well')";
+                            WHERE bundle = ?1 AND at >= ?2 AND client IN \
+                            (SELECT client FROM holder WHERE version = ?1) \
+                            GROUP BY state IN ('applied', 'well')";
             let mut rows = connection.prepare_cached(question)?;
             let mut rows = rows.query(params![signed(stage.version), column(stage.judged_from)])?;
             let mut reports = Reports::default();
@@ -268,6 +272,23 @@ impl Database {
                 }
             }
             Ok(reports)
+        })
+    }
+
+    /// Who spoke against a bundle last since its stage is judged, what, and in which words.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn last_against(&self, stage: &Stage) -> Result<Option<[String; 3]>, StoreFault> {
+        self.ask(|connection| {
+            let question = "SELECT client, state, reason FROM report \
+                            WHERE bundle = ?1 AND at >= ?2 AND state NOT IN ('applied', 'well') \
+                            AND client IN (SELECT client FROM holder WHERE version = ?1) \
+                            ORDER BY id DESC LIMIT 1";
+            let mut last = connection.prepare_cached(question)?;
+            let row = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+            last.query_row(params![signed(stage.version), column(stage.judged_from)], row)
+                .optional()
         })
     }
 
@@ -288,12 +309,13 @@ fn totals(connection: &Connection, version: i64) -> rusqlite::Result<StageTotals
     };
     // SQLite takes the state from the row that has the greatest id.
     let last = "SELECT state, COUNT(*) FROM \
-                (SELECT state, MAX(id) FROM report WHERE bundle = ?1 GROUP BY client) GROUP BY state";
+                (SELECT state, MAX(id) FROM report WHERE bundle = ?1 \
+                 AND client IN (SELECT client FROM holder WHERE version = ?1) GROUP BY client) GROUP BY state";
     let mut rows = connection.prepare_cached(last)?;
     let mut rows = rows.query([version])?;
     while let Some(row) = rows.next()? {
         let (state, clients): (String, u32) = (row.get(0)?, row.get(1)?);
-        match ReportState::ALL.into_iter().find(|known| known.word() == state) {
+        match ReportState::of(&state) {
             Some(ReportState::Applied) => totals.applied = clients,
             Some(ReportState::Refused) => totals.refused = clients,
             Some(ReportState::RolledBack) => totals.rolled_back = clients,

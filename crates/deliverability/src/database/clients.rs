@@ -1,7 +1,7 @@
 //! Clients, what they fetched and what they said.
 
 use mail::time::Timestamp;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use store::StoreFault;
 use web::TokenDigest;
 
@@ -19,9 +19,9 @@ pub struct ClientFacts {
     pub added_at: Timestamp,
     /// From whom.
     pub added_by: String,
-    /// The newest bundle that it was given; 0: none.
+    /// The newest bundle that it was sent whole, or has named by its tag; 0: none.
     pub given: u64,
-    /// The bundle that it said is in force; 0: none.
+    /// The bundle of this instance that it said is in force; 0: none.
     pub in_force: u64,
     /// The version of its program; empty: it has not said.
     pub program: String,
@@ -36,7 +36,7 @@ impl ClientFacts {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let has = self.given.max(self.in_force);
-        Standing { name: self.name.clone(), has, remembers: has }
+        Standing { name: self.name.clone(), has, remembers: self.in_force }
     }
 }
 
@@ -66,6 +66,23 @@ pub struct Fetch {
     pub in_force: u64,
     /// The version of its program; empty: it has not said.
     pub program: String,
+}
+
+/// A fetch that is to be noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// The client.
+    pub client: &'a str,
+    /// The version of its program.
+    pub program: &'a str,
+    /// What it says is in force; 0: none.
+    pub stated: u64,
+    /// The same where it is a bundle of this instance; else 0.
+    pub in_force: u64,
+    /// Bundles that it has named by their tags: it has their octets.
+    pub named: &'a [u64],
+    /// The version that the answer is about, with 200 or 304; `None`: there is nothing for it.
+    pub answer: Option<(u64, u16)>,
 }
 
 /// A report of a client.
@@ -107,11 +124,30 @@ fn facts(row: &Row<'_>) -> rusqlite::Result<ClientFacts> {
     })
 }
 
-const STANDING: &str = "SELECT name, MAX(given, in_force) FROM client";
+const STANDING: &str = "SELECT name, MAX(given, in_force), in_force FROM client";
 
 fn standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
-    let has = count(row.get(1)?);
-    Ok(Standing { name: row.get(0)?, has, remembers: has })
+    Ok(Standing { name: row.get(0)?, has: count(row.get(1)?), remembers: count(row.get(2)?) })
+}
+
+/// A client has a bundle.
+fn hold(
+    change: &Transaction<'_>,
+    client: &str,
+    version: u64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    // A bundle or a client that is gone leaves no row.
+    let hold = "INSERT INTO holder SELECT ?1, ?2, ?3 \
+                WHERE EXISTS (SELECT 1 FROM bundle WHERE version = ?1) \
+                AND EXISTS (SELECT 1 FROM client WHERE name = ?2) ON CONFLICT DO NOTHING";
+    let is_new =
+        change.prepare_cached(hold)?.execute(params![signed(version), client, column(now)])? == 1;
+    if is_new {
+        let newest = "UPDATE client SET given = MAX(given, ?2) WHERE name = ?1";
+        change.prepare_cached(newest)?.execute(params![client, signed(version)])?;
+    }
+    Ok(())
 }
 
 impl Database {
@@ -188,25 +224,19 @@ impl Database {
             let removed = change.execute("DELETE FROM client WHERE name = ?1", [name])? == 1;
             if removed {
                 change.execute("DELETE FROM text WHERE client = ?1", [name])?;
+                change.execute("DELETE FROM holder WHERE client = ?1", [name])?;
                 note(change, now, author, &format!("removed client {name}"))?;
             }
             Ok(removed)
         })
     }
 
-    /// Notes that a client has asked for a bundle, and what it was given.
+    /// Notes that a client has asked for a bundle, and what it is answered.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn note_fetch(
-        &mut self,
-        client: &str,
-        program: &str,
-        in_force: u64,
-        given: Option<(u64, u16)>,
-        now: Timestamp,
-    ) -> Result<(), StoreFault> {
-        let (version, status) = given.unwrap_or((0, 204));
+    pub fn note_fetch(&mut self, fetch: &Asked<'_>, now: Timestamp) -> Result<(), StoreFault> {
+        let (version, status) = fetch.answer.unwrap_or((0, 204));
         self.change(|change| {
             change
                 .prepare_cached(
@@ -215,20 +245,37 @@ impl Database {
                 )?
                 .execute(params![
                     column(now),
-                    client,
+                    fetch.client,
                     signed(version),
                     status,
-                    signed(in_force),
-                    program
+                    signed(fetch.stated),
+                    fetch.program,
                 ])?;
             change
                 .prepare_cached(
-                    "UPDATE client SET given = MAX(given, ?2), in_force = ?3, program = ?4, seen_at = ?5 \
-                     WHERE name = ?1",
+                    "UPDATE client SET in_force = ?2, program = ?3, seen_at = ?4 WHERE name = ?1",
                 )?
-                .execute(params![client, signed(version), signed(in_force), program, column(now)])
-                .map(drop)
+                .execute(params![
+                    fetch.client,
+                    signed(fetch.in_force),
+                    fetch.program,
+                    column(now)
+                ])?;
+            fetch.named.iter().try_for_each(|version| hold(change, fetch.client, *version, now))
         })
+    }
+
+    /// Notes that a client was sent a bundle whole. One that was removed meanwhile has none.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn note_sent(
+        &mut self,
+        client: &str,
+        version: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreFault> {
+        self.change(|change| hold(change, client, version, now))
     }
 
     /// How often each answer was given to fetches since a moment: 200, 204 and 304.
@@ -299,15 +346,15 @@ impl Database {
                     said.reason,
                     said.program,
                 ])?;
-            let in_force = match said.state {
-                ReportState::Applied | ReportState::Well | ReportState::Alarm => Some(said.bundle),
-                ReportState::Refused | ReportState::RolledBack => None,
-            };
+            // Who has no such bundle cannot have it in force.
+            let in_force = said.state.is_in_force().then(|| signed(said.bundle));
             change
                 .prepare_cached(
-                    "UPDATE client SET in_force = COALESCE(?2, in_force), program = ?3, seen_at = ?4 WHERE name = ?1",
+                    "UPDATE client SET in_force = COALESCE( \
+                     (SELECT version FROM holder WHERE version = ?2 AND client = ?1), in_force), \
+                     program = ?3, seen_at = ?4 WHERE name = ?1",
                 )?
-                .execute(params![said.client, in_force.map(signed), said.program, column(now)])
+                .execute(params![said.client, in_force, said.program, column(now)])
                 .map(drop)
         })
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mail::time::Timestamp;
 use rules::bounce::{Key, Qualification};
 use rusqlite::{OptionalExtension as _, Row, params};
+use serde::Serialize;
 use store::StoreFault;
 
 use super::{Author, Database, column, count, moment, note, signed};
@@ -13,6 +14,65 @@ use super::{Author, Database, column, count, moment, note, signed};
 pub const MOST_TEXTS: u64 = 200_000;
 /// Statements of one client.
 pub const MOST_TEXTS_OF_CLIENT: u64 = 20_000;
+
+/// Texts of which people have said something: as many as a bundle takes.
+pub const MOST_QUALIFIED: u64 = rules::bundle::MOST_TEXTS as u64;
+/// Rules that people have accepted.
+pub const MOST_ACCEPTED_RULES: u64 = 1_000;
+
+/// What a person says of texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Saying<'a> {
+    /// How he has named them: a cluster, or a key.
+    pub said_of: &'a str,
+    /// The texts.
+    pub texts: &'a [(Key, String)],
+    /// What they mean.
+    pub qualification: Qualification,
+    /// The rule that he has accepted with it, by its name.
+    pub rule: Option<(&'a str, &'a str)>,
+    /// The line of the audit trail.
+    pub what: &'a str,
+}
+
+/// Whether there was room for what people have said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    Kept,
+    /// There would be more than [`MOST_QUALIFIED`] texts; nothing is changed.
+    TooManyTexts,
+    /// There would be more than [`MOST_ACCEPTED_RULES`] rules; nothing is changed.
+    TooManyRules,
+}
+
+/// What a person has said of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QualifiedText {
+    /// The key of the text, or the name of an accepted rule.
+    pub key: String,
+    /// What was named when it was said: a cluster, or the key.
+    pub said_of: String,
+    /// The text, or the rule.
+    pub text: String,
+    /// What it means; empty for a rule, which says it itself.
+    pub reason: String,
+    /// `keep` or `ignore`; `rule` for a rule.
+    pub status: String,
+    /// Who has said it.
+    pub who: String,
+    /// When.
+    pub at: String,
+}
+
+/// What was taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Texts that nobody has qualified any more.
+    pub texts: usize,
+    /// Rules that are not accepted any more.
+    pub rules: Vec<String>,
+}
 
 /// What a client says of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,16 +237,35 @@ impl Database {
     /// The database cannot be written.
     pub fn qualify(
         &mut self,
-        texts: &[(Key, String)],
-        qualification: &Qualification,
-        rule: Option<(&str, &str)>,
+        said: &Saying<'_>,
         now: Timestamp,
         author: &Author,
-        what: &str,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<Kept, StoreFault> {
+        let Saying { said_of, texts, qualification, rule, what } = *said;
         self.change(|change| {
+            let number = |question: &str| -> rusqlite::Result<u64> {
+                change.query_row(question, [], |row| row.get(0)).map(count)
+            };
+            let known = "SELECT 1 FROM qualification WHERE key = ?1";
+            let mut known = change.prepare_cached(known)?;
+            let mut all = number("SELECT COUNT(*) FROM qualification")?;
+            for (key, _) in texts {
+                all += u64::from(!known.exists([key.octets()])?);
+            }
+            if all > MOST_QUALIFIED {
+                return Ok(Kept::TooManyTexts);
+            }
+            if let Some((name, _)) = rule {
+                let known = "SELECT 1 FROM accepted_rule WHERE name = ?1";
+                let is_new = !change.prepare_cached(known)?.exists([name])?;
+                let all = number("SELECT COUNT(*) FROM accepted_rule")? + u64::from(is_new);
+                if all > MOST_ACCEPTED_RULES {
+                    return Ok(Kept::TooManyRules);
+                }
+            }
             let keep =
-                "INSERT OR REPLACE INTO qualification VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                "INSERT OR REPLACE INTO qualification (key, text, reason, type, status, who, why, at, said_of) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             let mut keep = change.prepare_cached(keep)?;
             for (key, text) in texts {
                 keep.execute(params![
@@ -198,13 +277,103 @@ impl Database {
                     author.who,
                     author.why,
                     column(now),
+                    said_of,
                 ])?;
             }
             if let Some((name, rule)) = rule {
-                let keep = "INSERT OR REPLACE INTO accepted_rule VALUES (?1, ?2, ?3, ?4)";
-                change.execute(keep, params![name, rule, author.who, column(now)])?;
+                let keep = "INSERT OR REPLACE INTO accepted_rule (name, rule, who, at, said_of) \
+                            VALUES (?1, ?2, ?3, ?4, ?5)";
+                change.execute(keep, params![name, rule, author.who, column(now), said_of])?;
             }
-            note(change, now, author, what)
+            note(change, now, author, what)?;
+            Ok(Kept::Kept)
+        })
+    }
+
+    /// Takes back what was said: of the text with this key, of a cluster as it was named then, or an accepted rule by its
+    /// name. Nothing is noted where there is no such thing.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn withdraw(
+        &mut self,
+        which: &str,
+        now: Timestamp,
+        author: &Author,
+    ) -> Result<Withdrawn, StoreFault> {
+        self.change(|change| {
+            let texts = match Key::from_hex(which) {
+                Some(key) => {
+                    let one = "DELETE FROM qualification WHERE key = ?1";
+                    change.execute(one, [key.octets()])?
+                }
+                None => change.execute("DELETE FROM qualification WHERE said_of = ?1", [which])?,
+            };
+            let rules = "DELETE FROM accepted_rule WHERE name = ?1 OR said_of = ?1 RETURNING name";
+            let mut rules = change.prepare(rules)?;
+            let rules: Vec<String> =
+                rules.query_map([which], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let withdrawn = Withdrawn { texts, rules };
+            if withdrawn != Withdrawn::default() {
+                let rules = match withdrawn.rules.is_empty() {
+                    true => String::new(),
+                    false => format!(", rule {}", withdrawn.rules.join(", ")),
+                };
+                note(change, now, author, &format!("withdrew {which} ({texts} texts{rules})"))?;
+            }
+            Ok(withdrawn)
+        })
+    }
+
+    /// What people have said of texts, the newest first, how many texts it is in all, and every accepted rule.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn qualified(
+        &self,
+        limit: u32,
+    ) -> Result<(Vec<QualifiedText>, u64, Vec<QualifiedText>), StoreFault> {
+        self.ask(|connection| {
+            let said = |row: &Row<'_>, key: String| {
+                Ok(QualifiedText {
+                    key,
+                    said_of: row.get(1)?,
+                    text: row.get(2)?,
+                    reason: row.get(3)?,
+                    status: row.get(4)?,
+                    who: row.get(5)?,
+                    at: moment(row.get(6)?).to_string(),
+                })
+            };
+            let texts = "SELECT key, said_of, text, reason, status, who, at FROM qualification \
+                         ORDER BY at DESC, key LIMIT ?1";
+            let mut texts = connection.prepare_cached(texts)?;
+            let texts = texts
+                .query_map([limit], |row| said(row, key_of(row, 0)?.to_string()))?
+                .collect::<rusqlite::Result<_>>()?;
+            let all = "SELECT COUNT(*) FROM qualification";
+            let all = count(connection.query_row(all, [], |row| row.get(0))?);
+            let rules = "SELECT name, said_of, rule, '', 'rule', who, at FROM accepted_rule \
+                         ORDER BY at DESC, name";
+            let mut rules = connection.prepare_cached(rules)?;
+            let rules = rules
+                .query_map([], |row| said(row, row.get(0)?))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((texts, all, rules))
+        })
+    }
+
+    /// As if a person had said something of so many texts; answers their keys.
+    #[cfg(test)]
+    pub(crate) fn fill_qualified(&mut self, number: u64) -> Result<Vec<Key>, StoreFault> {
+        self.change(|change| {
+            let fill = "WITH RECURSIVE counted (number) AS \
+                        (SELECT 1 UNION ALL SELECT number + 1 FROM counted WHERE number < ?1) \
+                        INSERT INTO qualification SELECT randomblob(16), '554 text ' || number, 'Refused', \
+                        'Soft', 'keep', 'anna', '', 1, 'all' FROM counted";
+            change.execute(fill, [signed(number)])?;
+            let mut keys = change.prepare("SELECT key FROM qualification LIMIT 20")?;
+            keys.query_map([], |row| key_of(row, 0))?.collect()
         })
     }
 

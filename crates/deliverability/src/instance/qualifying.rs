@@ -9,7 +9,10 @@ use rules::bundle::KnownText;
 use serde::Deserialize;
 
 use super::{Instance, InstanceFault, locked};
-use crate::database::{Author, StatedText};
+use crate::database::{
+    Author, Database, Kept, MOST_ACCEPTED_RULES, MOST_QUALIFIED, QualifiedText, Saying, StatedText,
+    Withdrawn,
+};
 use crate::work_list::{MOST_LOOKED_AT, WorkList, rules_file};
 
 /// What a person says of a text or a cluster.
@@ -124,8 +127,10 @@ impl Instance {
             }
             cluster.texts.iter().map(|text| (text.key, text.text.clone())).collect()
         };
+        // Taken until it is kept: of two rules at once the second must go with the first.
+        let mut database = self.database();
         if let Some((name, text)) = &rule {
-            self.fits_with_accepted(name, text)?;
+            fits_with_accepted(&database, name, text)?;
         }
         let accepted = if rule.is_some() { ", rule accepted" } else { "" };
         let what = format!(
@@ -136,7 +141,22 @@ impl Instance {
             status.word(),
         );
         let kept = rule.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
-        self.database().qualify(&texts, &qualification, kept, self.now(), author, &what)?;
+        let now = self.now();
+        let full = |what: &str, most: u64| {
+            let why = format!(
+                "there would be more than {most} {what}, as many as an instance keeps: `texts withdraw` what bounce \
+                 rules say by now, or what is not met any more (`texts qualified` lists it)"
+            );
+            Err(InstanceFault::Refused(why))
+        };
+        let saying =
+            Saying { said_of: which, texts: &texts, qualification, rule: kept, what: &what };
+        match database.qualify(&saying, now, author)? {
+            Kept::Kept => {}
+            Kept::TooManyTexts => return full("qualified texts", MOST_QUALIFIED),
+            Kept::TooManyRules => return full("accepted rules", MOST_ACCEPTED_RULES),
+        }
+        drop(database);
         self.texts_changed.fetch_add(1, Ordering::AcqRel);
         Ok(Qualified { texts: texts.len(), rule: rule.map(|(name, _)| name) })
     }
@@ -150,19 +170,31 @@ impl Instance {
         Ok(database.qualifications()?.remove(&key).map(|(text, _)| text))
     }
 
-    /// Refuses a rule whose examples another accepted rule takes for itself.
-    fn fits_with_accepted(&self, name: &str, rule: &str) -> Result<(), InstanceFault> {
-        let mut accepted = self.database().accepted_rules()?;
-        accepted.insert(name.to_owned(), rule.to_owned());
-        let file = rules_file("accepted", accepted.values().map(String::as_str));
-        match BounceRuleFile::parse("accepted rules", file.as_bytes()) {
-            Ok(_) => Ok(()),
-            Err(faults) => {
-                let first = faults.first().map_or_else(String::new, ToString::to_string);
-                let why = format!("the rule does not go with those accepted before: {first}");
-                Err(InstanceFault::Refused(why))
-            }
+    /// Takes back what was said of a text, of a cluster, or an accepted rule. Clients are told by the next bundle, made of
+    /// what is exported then.
+    pub(crate) fn withdraw(
+        &self,
+        which: &str,
+        author: &Author,
+    ) -> Result<Withdrawn, InstanceFault> {
+        let withdrawn = self.database().withdraw(which, self.now(), author)?;
+        if withdrawn == Withdrawn::default() {
+            return Err(InstanceFault::Unknown(format!(
+                "{} is neither the key of a qualified text, nor a cluster that was qualified, nor an accepted rule; \
+                 see `texts qualified`",
+                which.escape_debug()
+            )));
         }
+        self.texts_changed.fetch_add(1, Ordering::AcqRel);
+        Ok(withdrawn)
+    }
+
+    /// What people have said of texts, the newest first, how many texts it is in all, and every accepted rule.
+    pub(crate) fn qualified(
+        &self,
+        limit: u32,
+    ) -> Result<(Vec<QualifiedText>, u64, Vec<QualifiedText>), InstanceFault> {
+        Ok(self.database().qualified(limit)?)
     }
 
     /// Every text that is kept, as lines of `qualifications.jsonl` for `publish`.
@@ -186,5 +218,20 @@ impl Instance {
         let day = self.now().to_string();
         let day = day.get(..10).unwrap_or("accepted");
         Ok(rules_file(day, accepted.values().map(String::as_str)))
+    }
+}
+
+/// Refuses a rule whose examples another accepted rule takes for itself.
+fn fits_with_accepted(database: &Database, name: &str, rule: &str) -> Result<(), InstanceFault> {
+    let mut accepted = database.accepted_rules()?;
+    accepted.insert(name.to_owned(), rule.to_owned());
+    let file = rules_file("accepted", accepted.values().map(String::as_str));
+    match BounceRuleFile::parse("accepted rules", file.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(faults) => {
+            let first = faults.first().map_or_else(String::new, ToString::to_string);
+            let why = format!("the rule does not go with those accepted before: {first}");
+            Err(InstanceFault::Refused(why))
+        }
     }
 }

@@ -5,8 +5,9 @@ use rules::bounce::{BounceRuleFile, BounceRules, Evidence, Key, normalise};
 use rules::bundle::KnownText;
 
 use super::*;
-use crate::database::{PushStep, StatedText};
-use crate::tests::{TestClock, TestKey, author, bundle, bundle_for, config};
+use crate::database::{MOST_QUALIFIED, PushStep, Said, StatedText, Withdrawn};
+use crate::rollout::ReportState;
+use crate::tests::{TestClock, TestKey, author, bundle, bundle_for, config, renewing_bundle};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -41,26 +42,34 @@ impl Bench {
         self.instance.push(&octets, Share::new(share), &author("because"))
     }
 
-    fn fetch(&self, client: &str, has: &str) -> Given {
+    /// A client asks, and goes away before it has the answer.
+    fn ask(&self, client: &str, in_force: u64, has: &str) -> Given {
         let has = if has.is_empty() { Vec::new() } else { vec![has.to_owned()] };
-        let asking = Asking { program: "0.1.0".to_owned(), has, compressed: false, in_force: 0 };
+        let asking = Asking { program: "0.1.0".to_owned(), has, in_force, ..Asking::default() };
         self.instance.fetch(client, &asking).unwrap()
+    }
+
+    /// A client asks, and gets the answer whole.
+    fn fetch(&self, client: &str, has: &str) -> Given {
+        let given = self.ask(client, 0, has);
+        if let Given::Bundle { version, .. } = given {
+            self.instance.sent(client, version).unwrap();
+        }
+        given
     }
 
     /// The versions that clients are given, as they all ask.
     fn given(&self, clients: &[String]) -> Vec<u64> {
-        let version = |given: Given| match given {
-            Given::Nothing => 0,
-            Given::Unchanged { etag } | Given::Bundle { etag, .. } => {
-                etag.split('-').next().unwrap().parse().unwrap()
-            }
-        };
-        clients.iter().map(|client| version(self.fetch(client, ""))).collect()
+        clients.iter().map(|client| version_of(&self.fetch(client, ""))).collect()
     }
 
     fn report(&self, client: &str, bundle: u64, state: ReportState) {
         let said = Said { client, bundle, state, reason: "words", program: "0.1.0" };
         self.instance.report(&said).unwrap();
+    }
+
+    fn stage(&self, version: u64) -> Stage {
+        self.instance.bundle(version).unwrap().0.stage
     }
 
     fn newest(&self) -> Stage {
@@ -70,6 +79,16 @@ impl Bench {
     fn trail(&self) -> Vec<String> {
         let lines = self.instance.trail(100).unwrap();
         lines.into_iter().map(|line| format!("{}: {}", line.who, line.what)).collect()
+    }
+}
+
+/// The version of an answer; 0: there is none.
+fn version_of(given: &Given) -> u64 {
+    match given {
+        Given::Nothing => 0,
+        Given::Unchanged { etag } | Given::Bundle { etag, .. } => {
+            etag.split('-').next().unwrap().parse().unwrap()
+        }
     }
 }
 
@@ -130,7 +149,7 @@ fn a_push_that_breaks_off_is_there_whole_or_not_at_all() {
         copies.push((step, copy));
     };
     bench.instance.push_in_steps(&octets, None, &author(""), &mut crash).unwrap();
-    assert_eq!(copies.len(), 4);
+    assert_eq!(copies.len(), 5);
     for (step, copy) in copies {
         let config = config(copy.path(), &bench.key, "");
         let found = Instance::open(config, bench.clock.clock()).unwrap();
@@ -173,6 +192,133 @@ fn a_bundle_goes_to_a_share_and_then_to_all() {
     assert_eq!(bench.given(&clients), [2; 40]);
     let (stages, number) = bench.instance.rollout(5).unwrap();
     assert_eq!((number, stages[0].1.given, stages[1].1.given), (40, 40, 0));
+    // All clients were looked at once for each share, however many have asked.
+    assert_eq!(bench.instance.covers().looks, 2);
+}
+
+/// Two publishers push at once. What one bundle says of keys is not forgotten over the other.
+#[test]
+fn of_two_pushes_at_once_neither_forgets_the_keys_of_the_other() {
+    let (bench, next) = (Bench::new(""), TestKey::of(2));
+    let now = bench.clock.now();
+    bench.push(1, 100).unwrap();
+    let renewed = renewing_bundle(&bench.key, &next, 2, now);
+    let of_old_key = bundle(&bench.key, 3, now);
+    let mut meanwhile = |step| {
+        if step == PushStep::Read {
+            bench.instance.push(&renewed, None, &author("a new key")).unwrap();
+        }
+    };
+    let late = bench.instance.push_in_steps(&of_old_key, None, &author(""), &mut meanwhile);
+    let Err(InstanceFault::Bundle(fault)) = late else { panic!("{late:?}") };
+    assert_eq!(fault.name(), "retired-key");
+    assert!(bench.instance.push(&bundle(&next, 3, now), None, &author("")).unwrap().is_new);
+}
+
+/// What speaks against a bundle counts only from clients that have it.
+#[test]
+fn only_who_was_sent_a_bundle_whole_is_heard_about_it() {
+    for (what, sends, wanted) in [
+        ("it was never asked for", 0, false),
+        ("it was asked for, and never sent whole", 1, false),
+        ("it was sent whole", 2, true),
+    ] {
+        let bench = Bench::new("[rollout]\nhalt_after_reports = 1");
+        let client = bench.clients(1).remove(0);
+        bench.push(1, 100).unwrap();
+        let given = (sends > 0).then(|| bench.ask(&client, 0, ""));
+        assert_eq!(given.as_ref().map_or(1, version_of), 1);
+        if sends > 1 {
+            bench.instance.sent(&client, 1).unwrap();
+        }
+        for state in [ReportState::Well, ReportState::Alarm] {
+            bench.report(&client, 1, state);
+        }
+        bench.instance.look_after().unwrap();
+        let totals = bench.instance.rollout(1).unwrap().0[0].1;
+        let facts = &bench.instance.clients().unwrap()[0].0;
+        assert_eq!(bench.newest().halted, wanted, "{what}");
+        assert_eq!((totals.given, totals.alarm), (u32::from(wanted), u32::from(wanted)), "{what}");
+        assert_eq!((facts.given, facts.in_force), (u64::from(wanted), u64::from(wanted)), "{what}");
+    }
+}
+
+/// A halted bundle goes to nobody but who says that it has it.
+#[test]
+fn a_halted_bundle_stays_with_those_who_have_it() {
+    let bench = Bench::new("");
+    let client = bench.clients(1).remove(0);
+    bench.push(1, 100).unwrap();
+    bench.fetch(&client, "");
+    bench.push(2, 100).unwrap();
+    let Given::Bundle { etag, .. } = bench.ask(&client, 1, "") else { panic!() };
+    bench.instance.guide(2, RolloutAction::Halt, None, &author("")).unwrap();
+    for (what, in_force, has, wanted) in [
+        ("it was offered, and did not get it", 1, "", 1),
+        ("it was installed anew", 0, "", 1),
+        ("it is in force there", 2, "", 2),
+        ("it has taken it back", 1, etag.as_str(), 2),
+    ] {
+        assert_eq!(version_of(&bench.ask(&client, in_force, has)), wanted, "{what}");
+    }
+    // Also when it had it whole: what it has not put in force, it does not get again.
+    bench.instance.sent(&client, 2).unwrap();
+    assert_eq!(version_of(&bench.ask(&client, 1, "")), 1);
+}
+
+/// Every stage that is still open is judged, whatever was pushed since.
+#[test]
+fn every_open_stage_is_halted_and_advanced() {
+    let bench = Bench::new("[rollout]\nadvance_after_hours = 24");
+    let clients = bench.clients(20);
+    bench.push(1, 100).unwrap();
+    bench.push(2, 10).unwrap();
+    bench.push(3, 10).unwrap();
+    bench.push(4, 10).unwrap();
+    // Each goes to others first.
+    let given = bench.given(&clients);
+    let who = |version: u64| {
+        let place = given.iter().position(|given| *given == version);
+        &clients[place.unwrap_or_else(|| panic!("{version}: {given:?}"))]
+    };
+    bench.report(who(2), 2, ReportState::Alarm);
+    bench.report(who(3), 3, ReportState::Applied);
+    let halted = |bench: &Bench| [1, 2, 3, 4].map(|version| bench.stage(version).halted);
+    assert_eq!(halted(&bench), [false, true, false, false]);
+    bench.clock.pass(24 * HOUR);
+    bench.instance.look_after().unwrap();
+    let share = [1, 2, 3, 4].map(|version| bench.stage(version).share.percent());
+    assert_eq!(share, [100, 10, 100, 10]);
+    // What the newer one has overtaken is not judged any more.
+    bench.report(who(1), 1, ReportState::Alarm);
+    assert_eq!(halted(&bench), [false, true, false, false]);
+}
+
+/// Which bundle a client says is in force is believed only where it is one of this instance.
+#[test]
+fn a_version_of_another_instance_is_not_believed() {
+    let bench = Bench::new("");
+    let client = bench.clients(1).remove(0);
+    bench.push(7, 100).unwrap();
+    let own = bench.instance.bundles().unwrap()[0].etag.split_once('-').unwrap().1.to_owned();
+    bench.instance.guide(7, RolloutAction::Halt, None, &author("")).unwrap();
+    for (what, in_force, digest, wanted) in [
+        ("it has it", 7, own.as_str(), 7),
+        ("it has it, and says no digest", 7, "", 7),
+        ("another one of this version", 7, "0123456789abcdef", 0),
+        ("a higher one that is not known", 99, "", 0),
+        ("a lower one that is not known", 3, "0123456789abcdef", 0),
+    ] {
+        let asking = Asking { in_force, digest: digest.to_owned(), ..Asking::default() };
+        let given = bench.instance.fetch(&client, &asking).unwrap();
+        let noted = bench.instance.clients().unwrap()[0].0.in_force;
+        assert_eq!((version_of(&given), noted), (wanted, wanted), "{what}");
+        let (fetches, _) = bench.instance.history_of_client(&client, 1).unwrap();
+        assert_eq!(fetches[0].in_force, in_force, "{what}: what it said is kept");
+    }
+    // Who says 99 gets what is published here.
+    bench.push(8, 100).unwrap();
+    assert_eq!(version_of(&bench.ask(&client, 99, "")), 8);
 }
 
 #[test]
@@ -180,7 +326,7 @@ fn who_has_it_is_told_that_nothing_changed() {
     let bench = Bench::new("");
     let clients = bench.clients(1);
     bench.push(1, 5).unwrap();
-    let Given::Bundle { etag, octets } = bench.fetch(&clients[0], "") else { panic!() };
+    let Given::Bundle { etag, octets, .. } = bench.fetch(&clients[0], "") else { panic!() };
     assert_eq!(&octets[..], &bundle(&bench.key, 1, bench.clock.now())[..]);
     assert!(matches!(bench.fetch(&clients[0], &etag), Given::Unchanged { .. }));
     assert!(matches!(bench.fetch(&clients[0], "1-0123456789abcdef"), Given::Bundle { .. }));
@@ -197,6 +343,13 @@ fn clients_halt_a_roll_out_and_a_person_resumes_it() {
     let clients = bench.clients(10);
     bench.push(1, 100).unwrap();
     bench.push(2, 50).unwrap();
+    let given = bench.given(&clients);
+    // Those that get it first.
+    let clients: Vec<String> = {
+        let mut both: Vec<_> = given.iter().zip(clients).collect();
+        both.sort_by_key(|(version, _)| core::cmp::Reverse(**version));
+        both.into_iter().map(|(_, client)| client).collect()
+    };
     bench.report(&clients[0], 2, ReportState::Applied);
     bench.report(&clients[1], 2, ReportState::Alarm);
     bench.report(&clients[1], 2, ReportState::RolledBack);
@@ -206,7 +359,7 @@ fn clients_halt_a_roll_out_and_a_person_resumes_it() {
     bench.report(&clients[2], 2, ReportState::Refused);
     assert!(bench.newest().halted);
     assert_eq!(bench.trail()[0], "clients' reports: halted bundle 2 at 50 %");
-    assert!(!bench.given(&clients[3..]).contains(&2), "the others get it no more");
+    assert!(!bench.given(&clients[5..]).contains(&2), "the others get it no more");
     assert!(matches!(
         bench.instance.guide(2, RolloutAction::Advance, None, &author("")),
         Err(InstanceFault::Refused(_))
@@ -237,18 +390,25 @@ fn after_a_day_without_alarms_it_goes_to_all() {
     };
     bench.clock.pass(30 * HOUR);
     assert!(!advanced(), "nobody has said that it is in force");
-    bench.report(&clients[0], 1, ReportState::Applied);
+    let first = |bench: &Bench| {
+        let newest = bench.newest().version;
+        let given = bench.given(&clients);
+        let first = clients.iter().zip(given).filter(|(_, given)| *given == newest);
+        first.map(|(client, _)| client.clone()).collect::<Vec<_>>()
+    };
+    bench.report(&first(&bench)[0], 1, ReportState::Applied);
     assert!(advanced());
     assert_eq!(bench.trail()[0], "time: advanced bundle 1 from 10 to 100 %");
     bench.push(2, 10).unwrap();
-    bench.report(&clients[0], 2, ReportState::Applied);
+    bench.report(&first(&bench)[0], 2, ReportState::Applied);
     bench.clock.pass(23 * HOUR);
     assert!(!advanced());
     bench.clock.pass(HOUR);
     assert!(advanced());
     bench.push(3, 10).unwrap();
-    bench.report(&clients[0], 3, ReportState::Applied);
-    bench.report(&clients[1], 3, ReportState::Alarm);
+    let third = first(&bench);
+    bench.report(&third[0], 3, ReportState::Applied);
+    bench.report(&third[1], 3, ReportState::Alarm);
     bench.clock.pass(48 * HOUR);
     assert!(!advanced(), "it is halted");
 }
@@ -370,6 +530,74 @@ fn texts_are_gathered_qualified_and_go_into_the_next_bundle() {
     // A client that leaves takes its texts along; what people have said stays.
     bench.instance.remove_client(&clients[0], &author("")).unwrap();
     assert_eq!(bench.instance.export_texts().unwrap(), lines);
+}
+
+/// What was said is taken back as it was said, or by the key or the name; what nobody has said is refused.
+#[test]
+fn what_was_said_of_texts_can_be_withdrawn() {
+    let bench = Bench::new("");
+    let client = bench.clients(1).remove(0);
+    let texts = [
+        stated("550 the postbox of this person is presently bricked up", 7),
+        stated("554 purple elephants guard this gateway", 2),
+    ];
+    bench.instance.take_texts(&client, &texts).unwrap();
+    let cluster = bench.instance.work_list().unwrap().clusters[0].id.clone();
+    let say = |which: &str, accept_rule: bool| {
+        let (reason, failure_type, status, why) = (Reason::InactiveUser, None, None, String::new());
+        let said = Qualify { reason, failure_type, status, why, accept_rule };
+        bench.instance.qualify(which, &said, &author("")).unwrap()
+    };
+    let purple = texts[1].key.to_string();
+    let rule = say(&cluster, true).rule.unwrap();
+    bench.instance.withdraw(&cluster, &author("")).unwrap();
+    for (which, wanted) in [
+        (&cluster, Withdrawn { texts: 1, rules: vec![rule.clone()] }),
+        (&rule, Withdrawn { texts: 0, rules: vec![rule.clone()] }),
+        (&purple, Withdrawn { texts: 1, rules: vec![] }),
+    ] {
+        say(&cluster, true);
+        say(&purple, false);
+        let (said, all, rules) = bench.instance.qualified(9).unwrap();
+        let named = said.iter().map(|one| one.said_of.as_str()).collect::<Vec<_>>();
+        assert!(named.contains(&cluster.as_str()) && named.contains(&purple.as_str()));
+        assert_eq!((all, rules.len(), &rules[0].key), (2, 1, &rule));
+        let withdraw = || bench.instance.withdraw(which, &author("it was wrong"));
+        assert_eq!(withdraw().unwrap(), wanted, "{which}");
+        assert!(bench.trail()[0].starts_with(&format!("anna: withdrew {which} (")));
+        assert!(matches!(withdraw(), Err(InstanceFault::Unknown(_))), "{which}");
+        let (_, all, rules) = bench.instance.qualified(9).unwrap();
+        assert_eq!((all, rules.len()), (2 - wanted.texts as u64, 1 - wanted.rules.len()));
+        // What nobody has qualified is on the list again, and not in the next bundle.
+        assert_eq!(bench.instance.work_list().unwrap().clusters.len(), wanted.texts);
+        assert_eq!(bench.instance.export_texts().unwrap().lines().count(), 2 - wanted.texts);
+        let rules = bench.instance.export_rules().unwrap().matches("[[rule]]").count();
+        assert_eq!(rules, 1 - wanted.rules.len());
+        for rest in [&cluster, &purple] {
+            let _ = bench.instance.withdraw(rest, &author(""));
+        }
+    }
+}
+
+/// What people say is kept for ever, so there is a bound, and an answer that says what to do.
+#[test]
+fn what_people_say_has_a_bound() {
+    let bench = Bench::new("");
+    let client = bench.clients(1).remove(0);
+    let one = stated("554 purple elephants guard this gateway", 2);
+    bench.instance.take_texts(&client, std::slice::from_ref(&one)).unwrap();
+    let keys = bench.instance.database().fill_qualified(MOST_QUALIFIED).unwrap();
+    let say = |which: &str| {
+        let (reason, failure_type, status, why) = (Reason::Refused, None, None, String::new());
+        let said = Qualify { reason, failure_type, status, why, accept_rule: false };
+        bench.instance.qualify(which, &said, &author(""))
+    };
+    let Err(InstanceFault::Refused(why)) = say(&one.key.to_string()) else { panic!() };
+    assert!(why.contains("50000 qualified texts") && why.contains("texts withdraw"), "{why}");
+    // What is there already may be said otherwise, and what is withdrawn makes room.
+    say(&keys[7].to_string()).unwrap();
+    bench.instance.withdraw(&keys[8].to_string(), &author("")).unwrap();
+    say(&one.key.to_string()).unwrap();
 }
 
 #[test]

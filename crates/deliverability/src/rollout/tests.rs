@@ -26,6 +26,18 @@ fn fleet(size: usize) -> Vec<Standing> {
         .collect()
 }
 
+/// What one of these clients is given.
+fn offer(
+    stages: &[Stage],
+    clients: &[Standing],
+    client: &str,
+    program: Option<ClientVersion>,
+    now: Timestamp,
+) -> Option<u64> {
+    let place = clients.iter().position(|one| one.name == client)?;
+    offers(stages, clients, |number| program.filter(|_| number == place), now)[place]
+}
+
 fn names(covers: &[bool], clients: &[Standing]) -> Vec<String> {
     let both = covers.iter().zip(clients);
     both.filter(|(covers, _)| **covers).map(|(_, client)| client.name.clone()).collect()
@@ -160,6 +172,23 @@ fn what_is_given() {
     assert_eq!((both(halted(stage(2, 5))), both(stage(2, 5))), (Some(1), Some(2)));
     assert_eq!(offer(&[stage(1, 100)], &fleet(1), "stranger", None, at(1)), None);
     assert_eq!(offer(&[newer(stage(1, 100))], &fleet(1), "client-0", None, at(1)), Some(1));
+}
+
+#[test]
+fn stages_are_open_until_a_newer_one_goes_to_all() {
+    let halted = |stage: Stage| Stage { halted: true, ..stage };
+    let expired = |stage: Stage| Stage { expires: at(1), ..stage };
+    let newer = |stage: Stage| Stage { minimum_client: ClientVersion(0, 2, 0), ..stage };
+    for (what, stages, wanted) in [
+        ("all are staged", vec![stage(3, 5), stage(2, 5), stage(1, 100)], vec![3, 2, 1]),
+        ("the newest is for all", vec![stage(3, 100), stage(2, 5), stage(1, 100)], vec![3]),
+        ("it is halted", vec![halted(stage(3, 100)), stage(2, 5), stage(1, 100)], vec![2, 1]),
+        ("it has expired", vec![expired(stage(3, 100)), stage(2, 5)], vec![2]),
+        ("not every program can apply it", vec![newer(stage(3, 100)), stage(2, 5)], vec![3, 2]),
+    ] {
+        let open: Vec<u64> = open(&stages, at(1)).iter().map(|stage| stage.version).collect();
+        assert_eq!(open, wanted, "{what}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What clients ask: their bundle, and to be heard.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -7,14 +9,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use mail::time::Timestamp;
 use rules::bounce::Key;
+use rules::bundle::{MEDIA_TYPE, ReportState};
 use serde::Deserialize;
 use serde_json::json;
-use web::Problem;
+use web::{Handed, Problem};
 
 use super::access::Caller;
 use super::{Shared, json};
 use crate::database::{Said, StatedText};
-use crate::instance::{Asking, Given, LONGEST_REASON, state_of};
+use crate::instance::{Asking, Given, LONGEST_REASON};
 
 /// Octets of a body with texts.
 const TEXTS_LIMIT: usize = 1 << 20;
@@ -32,8 +35,7 @@ const MOST_TAGS: usize = 16;
 const MOST_OCCURRENCES: u64 = 1_000_000_000_000;
 
 /// Bundles, as they are.
-pub(super) const BUNDLE_TYPE: HeaderValue =
-    HeaderValue::from_static("application/vnd.mailweir.bundle");
+pub(super) const BUNDLE_TYPE: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
 
 fn text<'a>(fields: &'a HeaderMap, name: &str) -> &'a str {
     fields.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -81,11 +83,13 @@ pub(super) async fn bundle(
     let asking = Asking {
         program: program_of(text(&fields, "x-mailweir-program")),
         in_force: version_in(&fields, "X-Mailweir-Bundle")?,
+        digest: text(&fields, "x-mailweir-digest").chars().take(LONGEST_WORD).collect(),
         has: entries(&fields, &header::IF_NONE_MATCH).take(MOST_TAGS).map(tag).collect(),
         compressed: takes_gzip(&fields),
     };
     let compressed = asking.compressed;
-    let given = app.ask(move |instance| instance.fetch(&client, &asking)).await?;
+    let asked_by = Arc::clone(&client);
+    let given = app.ask(move |instance| instance.fetch(&asked_by, &asking)).await?;
     let tag = |etag: String| {
         // Digits, a hyphen and quotes.
         HeaderValue::from_str(&format!("\"{etag}\"")).map_err(|_| Problem::try_later("no tag"))
@@ -97,8 +101,15 @@ pub(super) async fn bundle(
             response.headers_mut().insert(header::ETAG, tag(etag)?);
             response
         }
-        Given::Bundle { etag, octets } => {
-            let mut response = Body::from(octets).into_response();
+        Given::Bundle { etag, version, octets } => {
+            let noted = async move {
+                let noted = app.ask_in_turn(move |instance| instance.sent(&client, version)).await;
+                noted.map_err(|problem| {
+                    tracing::error!("a bundle was not sent whole: {problem}");
+                    problem.to_string()
+                })
+            };
+            let mut response = Handed::body(octets, noted).into_response();
             let fields = response.headers_mut();
             fields.insert(header::CONTENT_TYPE, BUNDLE_TYPE);
             fields.insert(header::ETAG, tag(etag)?);
@@ -196,7 +207,7 @@ pub(super) async fn report(
     body: Body,
 ) -> Result<Response, Problem> {
     let report: Report = app.read_json(&fields, body, REPORT_LIMIT).await?;
-    let state = state_of(&report.state).ok_or_else(|| {
+    let state = ReportState::of(&report.state).ok_or_else(|| {
         Problem::field("state", "one of applied, refused, rolled-back, alarm and well")
     })?;
     let printable = |letter: &char| !letter.is_control();

@@ -346,6 +346,28 @@ pub(super) async fn qualify(
     Ok(json(json!({ "texts": done.texts, "rule": done.rule })))
 }
 
+/// `DELETE /v1/texts/{key}`
+pub(super) async fn withdraw(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(which): Path<String>,
+    fields: HeaderMap,
+) -> Result<Response, Problem> {
+    let author = author(&caller, &why_in(&fields)?)?;
+    let withdrawn = app.ask(move |instance| instance.withdraw(&which, &author)).await?;
+    Ok(json(json!({ "texts": withdrawn.texts, "rules": withdrawn.rules })))
+}
+
+/// `GET /v1/texts/qualified`
+pub(super) async fn qualified(
+    State(app): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let limit = limit_in(query.as_deref(), 50, 1_000)?;
+    let (texts, all, rules) = app.ask(move |instance| instance.qualified(limit)).await?;
+    Ok(json(json!({ "texts": texts, "all": all, "rules": rules })))
+}
+
 /// `GET /v1/texts/export`
 pub(super) async fn export_texts(State(app): State<Shared>) -> Result<Response, Problem> {
     let lines = app.ask(|instance| instance.export_texts()).await?;

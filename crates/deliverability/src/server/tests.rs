@@ -322,15 +322,29 @@ async fn clients_are_heard() {
         String::from_utf8(lines.body).unwrap(),
         "{\"text\":\"550 purple elephants guard this gateway\",\"reason\":\"Refused\",\"type\":\"Soft\"}\n"
     );
+    let said = served.ask("GET /v1/texts/qualified?limit=5", PUBLISHER, "", b"").await.json();
+    assert_eq!((&said["all"], &said["texts"][0]["said_of"]), (&1.into(), &cluster.clone().into()));
+    let withdraw = format!("DELETE /v1/texts/{cluster}");
+    assert_eq!(served.ask(&withdraw, &token, "", b"").await.status, 403);
+    let withdrawn = served.ask(&withdraw, PUBLISHER, "X-Mailweir-Why: wrong\r\n", b"").await;
+    assert_eq!(withdrawn.json(), serde_json::json!({ "texts": 1, "rules": [] }));
+    assert_eq!(served.ask(&withdraw, PUBLISHER, "", b"").await.status, 404);
     let report = async |state: &str| {
         let body = format!(
             "{{\"bundle\":1,\"state\":\"{state}\",\"reason\":\"words\",\"program\":\"0.1.0\"}}"
         );
         served.ask("POST /v1/report", &token, json, body.as_bytes()).await.status
     };
+    // Who has only asked for the head of a bundle has none, and is not heard about it.
+    assert_eq!(served.ask("HEAD /v1/bundle", &token, "", b"").await.status, 200);
     assert_eq!((report("applied").await, report("so").await), (204, 422));
     assert_eq!(report("alarm").await, 204);
-    let rollout = served.ask("GET /v1/rollout", PUBLISHER, "", b"").await.json();
+    let rollout = async || served.ask("GET /v1/rollout", PUBLISHER, "", b"").await.json();
+    let stage = rollout().await["stages"][0].clone();
+    assert_eq!((&stage["halted"], &stage["clients"]["given"]), (&false.into(), &0.into()));
+    assert_eq!(served.ask("GET /v1/bundle", &token, "", b"").await.status, 200);
+    assert_eq!(report("alarm").await, 204);
+    let rollout = rollout().await;
     assert_eq!(
         (&rollout["stages"][0]["halted"], &rollout["stages"][0]["clients"]["alarm"]),
         (&true.into(), &1.into())

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, StatusCode};
+use rules::bundle::MEDIA_TYPE;
+pub use rules::bundle::ReportState;
 use serde::{Deserialize, Serialize};
 
 use self::exchange::{Answer, Asked, Exchange, retry_after};
@@ -23,9 +25,6 @@ use super::sharing::SharedText;
 use crate::config::InstanceConfig;
 use crate::dns::Resolver;
 use crate::smtp_client::TlsClients;
-
-/// What a bundle is sent as.
-pub const BUNDLE_TYPE: &str = "application/vnd.mailweir.bundle";
 
 /// Octets of answers that are no bundles.
 const SMALL_ANSWER: u64 = 64 * 1024;
@@ -52,22 +51,6 @@ pub(crate) enum Fetched {
     Nothing,
     /// A bundle, whole, not yet believed.
     Bundle { octets: Arc<[u8]>, etag: Option<String> },
-}
-
-/// How a client fares with a bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReportState {
-    /// It is in force since now.
-    Applied,
-    /// It was not put in force.
-    Refused,
-    /// It was in force and was taken back.
-    RolledBack,
-    /// Since it is in force an alert was raised that rules can cause.
-    Alarm,
-    /// It is in force, and no such alert was raised.
-    Well,
 }
 
 /// What a client reports about a bundle.
@@ -145,10 +128,10 @@ impl Instance {
             StatusCode::OK => {
                 let kind =
                     answer.fields.get(CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
-                if kind != BUNDLE_TYPE {
+                if kind != MEDIA_TYPE {
                     // A proxy's page of its own, for example.
                     let kind: String = kind.chars().take(80).collect();
-                    return Err(FetchFault::broken(format!("it is {kind:?}, not {BUNDLE_TYPE}")));
+                    return Err(FetchFault::broken(format!("it is {kind:?}, not {MEDIA_TYPE}")));
                 }
                 let etag = answer.fields.get(ETAG).and_then(|etag| etag.to_str().ok());
                 let etag = etag.filter(|etag| etag.len() <= LONGEST_ETAG).map(str::to_owned);
