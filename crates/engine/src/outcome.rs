@@ -283,6 +283,9 @@ impl Engine {
         let campaign =
             self.deliveries.get(&message.delivery).is_some_and(|delivery| !delivery.options.stream);
         let at_fault = meaning == Action::StopDelivery && campaign;
+        if reply.code() == 421 && stage != Stage::Content {
+            return None;
+        }
         if stage == Stage::MailFrom {
             if let Some(path) = self.paths.get_mut(&key) {
                 path.senders_refused += 1;
@@ -295,9 +298,6 @@ impl Engine {
             }
             let due = now + self.settings.sender_refused_pause;
             return Some((self.expire_or(now, message, due, None), false));
-        }
-        if reply.code() == 421 && stage != Stage::Content {
-            return None;
         }
         match meaning {
             // It waits until a person has mended the delivery and let it go on.

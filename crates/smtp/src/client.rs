@@ -22,8 +22,7 @@
 //! | event | the message it answers | messages after it | session |
 //! |---|---|---|---|
 //! | 4yz, 5yz to MAIL, RCPT, DATA, content | `Refused` with stage and reply | go on | goes on |
-//! | 421 to MAIL or DATA | `NotTried` | `NotTried` | `Refused` |
-//! | 421 to RCPT or the content | `Refused` with stage and reply | `NotTried` | `Refused` |
+//! | 421 to MAIL, RCPT, DATA or the content | `Refused` with stage and reply | `NotTried` | `Refused` |
 //! | 421 to anything else, or unasked | | `NotTried` | `Refused` |
 //! | connection lost or time over, final dot written | `PossiblyDelivered` | `NotTried` | `Lost`, `TimedOut` |
 //! | the same, final dot not written | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | the same |

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use mail::attempt::{EndCause, Stage};
+use mail::attempt::{EndCause, Stage, Verdict};
 use mail::reply::Reply;
 use mail::time::Timestamp;
 use rules::reaction::{ReactionFile, ReactionRules};
@@ -135,6 +135,25 @@ fn what_a_server_says_instead_of_a_greeting_is_heard() {
     bench.engine.handle(bench.now, Event::ReactionRulesReplaced(rules));
     bench.run(MINUTE * 5);
     assert!(matches!(bench.kept.in_force[0].about, About::Source { .. }));
+}
+
+#[test]
+fn a_421_to_any_command_of_a_message_is_heard() {
+    for stage in [Stage::MailFrom, Stage::RcptTo, Stage::Data, Stage::Content] {
+        let mut bench = bench("scope = \"path\"\naction = \"suspend\"\nfor = \"10m\"");
+        bench.exchanger =
+            Box::new(move |_, _, _| Answer::Last(stage, Reply::line(421, "slow down")));
+        let delivery = bench.plain(1);
+        bench.queue(delivery, "a.example", 5);
+        bench.run(MINUTE);
+        assert_eq!(bench.kept.in_force.len(), 1, "{stage}");
+        assert!(matches!(bench.kept.in_force[0].about, About::Path { .. }), "{stage}");
+        // No attempt is counted but where the content was refused, and the log has the reply.
+        let attempt = &bench.attempts[0];
+        let refused =
+            matches!(&attempt.verdict, Some(Verdict::Refused { stage: at, .. }) if *at == stage);
+        assert!(refused, "{stage}: {:?}", attempt.verdict);
+    }
 }
 
 #[test]

@@ -86,6 +86,32 @@ async fn a_path_is_left_alone_for_as_long_as_it_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_421_to_mail_from_is_heard_and_written_down() {
+    let words = "421 4.7.0 [X1] come slower, please".to_owned();
+    let mood = Mood {
+        messages_per_hour: Some(3),
+        replies: BTreeMap::from([(Situation::HourQuota, words)]),
+        ..Mood::default()
+    };
+    let world =
+        World::one(72, mood).sources(&[""]).more("[reaction_rules]\nfile = \"reactions.toml\"\n");
+    let long = RULES.replace("for = \"6s\"", "for = \"10m\"");
+    std::fs::write(world.path("reactions.toml"), long).unwrap();
+    let node = world.start();
+    delivery(&node.intake(), recipients(&["one.example"], 50)).await;
+    let questions = node.questions();
+    let begun = eventually("a reaction", async || {
+        questions.reactions().await.unwrap().in_force.into_iter().next()
+    })
+    .await;
+    assert!(begun.heard.contains("421 4.7.0 [X1]"), "{begun:?}");
+    let ended = world.end(node).await;
+    let refused = ended.log.iter().filter(|line| line.stage.as_deref() == Some("mail-from"));
+    let cited = format!("R{} slower@{}", begun.id, begun.version);
+    assert!(refused.clone().any(|line| line.reaction.as_deref() == Some(cited.as_str())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_lifts_it_and_mail_goes_on_at_once() {
     let world = world(71);
     let long = RULES.replace("for = \"6s\"", "for = \"10m\"");

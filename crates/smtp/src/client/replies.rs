@@ -46,10 +46,11 @@ impl ClientSession {
         }
     }
 
-    /// 421: the server ends the conversation. RCPT and content say it about a message too.
+    /// 421: the server ends the conversation. To the commands of a message it says so about that message too.
     fn refused_session(&mut self, now: Timestamp, step: Step, reply: Reply) {
         match (step, &mut self.opening, &mut self.closing) {
-            (Step::Rcpt, Some(message), _) | (Step::Content, _, Some(message)) => {
+            (Step::Mail | Step::Rcpt | Step::Data, Some(message), _)
+            | (Step::Content, _, Some(message)) => {
                 message.failure.get_or_insert_with(|| (step.stage(), reply.clone()));
             }
             _ => {}

@@ -375,9 +375,12 @@ fn openings() {
 fn four_two_one_anywhere() {
     let group = "M: 1\nC: MAIL FROM:<b@we.test>\nC: RCPT TO:<r1@x.test>\nC: DATA\n";
     for (script, expected) in [
-        ("S: 421 x", "E: 1 not tried\nE: closed: refused at mail-from: 421 x"),
+        ("S: 421 x", "E: 1 refused at mail-from: 421 x\nE: closed: refused at mail-from: 421 x"),
         ("S: 250 ok|421 x", "E: 1 refused at rcpt-to: 421 x\nE: closed: refused at rcpt-to: 421 x"),
-        ("S: 250 ok|250 ok|421 x", "E: 1 not tried\nE: closed: refused at data: 421 x"),
+        (
+            "S: 250 ok|250 ok|421 x",
+            "E: 1 refused at data: 421 x\nE: closed: refused at data: 421 x",
+        ),
         (
             "S: 250 ok|550 no|421 x",
             "E: 1 refused at rcpt-to: 550 no\nE: closed: refused at data: 421 x",
