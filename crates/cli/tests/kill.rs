@@ -6,14 +6,17 @@
 
 #[path = "kill/hours.rs"]
 mod hours;
+#[path = "kill/points.rs"]
+mod points;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::quarantine::{Channel, Selection, TextFilter};
@@ -73,24 +76,54 @@ fn judge(net: u8, mood: &Mood, journal: Option<PathBuf>) -> Lab {
 /// The node's process.
 struct Node {
     child: Child,
+    /// What it has said so far, line by line.
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// The program on the configuration of a folder.
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailweir"));
+    command.current_dir(folder).args(["serve", "--config", "mailweir.toml"]);
+    command
 }
 
 impl Node {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mailweir"))
-            .current_dir(folder)
-            .args(["serve", "--config", "mailweir.toml"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready =
-            lines.by_ref().any(|line| line.is_ok_and(|line| line.contains("the node runs")));
-        assert!(ready, "the node did not start: {:?}", child.wait());
+        Self::launch(program(folder))
+            .unwrap_or_else(|(status, log)| panic!("the node did not start: {status}\n{log}"))
+    }
+
+    /// Starts it by this command.
+    ///
+    /// # Errors
+    /// It has ended before it ran: how, and what it said.
+    fn launch(mut command: Command) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (ready, runs) = channel();
+        let written = Arc::clone(&log);
         // Somebody must go on reading, or the node would wait for its log.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child }
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if line.contains("the node runs") {
+                    // Who starts it may have given up.
+                    let _ = ready.send(());
+                }
+                written.lock().unwrap().push(line);
+            }
+        });
+        let mut node = Self { child, log };
+        match runs.recv_timeout(Duration::from_secs(30)) {
+            Ok(()) => Ok(node),
+            Err(RecvTimeoutError::Disconnected) => Err((node.child.wait().unwrap(), node.said())),
+            Err(RecvTimeoutError::Timeout) => panic!("it does not start:\n{}", node.said()),
+        }
+    }
+
+    /// Everything that it has said.
+    fn said(&self) -> String {
+        self.log.lock().unwrap().join("\n")
     }
 
     /// SIGKILL.
@@ -108,24 +141,49 @@ impl Drop for Node {
     }
 }
 
-/// One request with a body, answered in full.
+/// One request with a body, answered in full and well.
 fn request(port: u16, method: &str, path: &str, kind: &str, body: &str) -> serde_json::Value {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let fields = format!("Content-Type: {kind}\r\n");
+    let (status, answer) = try_request(port, method, path, &fields, body).unwrap();
+    assert_eq!(status / 100, 2, "{answer}");
+    answer
+}
+
+/// Status and body of the answer to a request with these header fields; `None`: there was none.
+fn try_request(
+    port: u16,
+    method: &str,
+    path: &str,
+    fields: &str,
+    body: &str,
+) -> Option<(u16, serde_json::Value)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
     )
-    .unwrap();
-    let answer = std::io::read_to_string(stream).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 2"), "{head}\n{body}");
-    serde_json::from_str(body).unwrap_or_default()
+    .ok()?;
+    let answer = std::io::read_to_string(stream).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).unwrap_or_default()))
 }
 
+/// A port that nobody listens on, below those that the system gives to connections by itself: the node must find it
+/// free in each of its lives.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = std::process::id() % 12_000;
+    loop {
+        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed)) + offset;
+        let port = 20_000 + u16::try_from(next % 12_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A simple seeded generator: the moments differ, the test can be repeated.
@@ -142,6 +200,8 @@ impl Moments {
 
 fn write_configuration(folder: &Path, lab: &Lab, http: u16, more: &str) {
     std::fs::write(folder.join("mx.toml"), RULES).unwrap();
+    let submission =
+        if more.contains("[submission]") { "" } else { "[submission]\nlisten = []" };
     let text = format!(
         r#"
 data_dir = "data"
@@ -159,8 +219,7 @@ max_connections_total = {CONNECTIONS}
 servers = ["{dns}"]
 [safety]
 only_targets = ["127.0.0.0/8"]
-[submission]
-listen = []
+{submission}
 [http]
 listen = ["127.0.0.1:{http}"]
 {more}

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use node::config::{HttpConfig, Role};
+use store::kill_point;
 
 use web::{Problem, TokenDigest, bearer_token};
 
@@ -138,7 +139,11 @@ pub(crate) async fn guard(State(gate): State<Gate>, mut request: Request, next: 
         return Problem::invalid("this request takes no parameters in its path; known: none")
             .into_response();
     }
-    next.run(request).await
+    let response = next.run(request).await;
+    if !looks && response.status().is_success() {
+        kill_point::pass("before-reply", "http");
+    }
+    response
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use mail::route::{MxRoute, RouteFault};
 use mail::time::Timestamp;
 use quota::{BudgetView, JournalEntry, Ledger, NodeId, Owner, PathKey};
 use rules::{Diagnostic, RuleSet};
+use store::kill_point;
 use store::{
     LedgerRow, MessageState, SqliteOptions, SqliteStore, Store as _, StoreFault, Write, Writer,
     WriterOptions, Written,
@@ -243,6 +244,7 @@ impl Node {
             .map_err(|source| StartFault::DataDir { path: config.data_dir.clone(), source })?;
         let options = SqliteOptions { node: config.node.name.clone(), ..SqliteOptions::default() };
         let mut store = SqliteStore::open(&config.data_dir, options)?;
+        kill_point::pass("start", "store-opened");
         let incarnation = store.incarnation();
         let Kept { layer, trust, pointer, since, trouble } = kept_layer(store.reads())?;
         let (bounce_rules, reaction_rules) =
@@ -251,6 +253,7 @@ impl Node {
         resolver.set_domain_rules(Arc::clone(&domain_rules));
         let owner = Owner { node: NodeId(1), incarnation };
         let (clock, entries) = restore_clock(&mut store, owner)?;
+        kill_point::pass("start", "clock-restored");
         let now = clock.now();
         let decisions = stored_decisions(store.reads())?;
         let levels = decisions.over(&config.rules.levels, now);
@@ -265,11 +268,14 @@ impl Node {
         let sync = SyncDesk::new(&config, &resolver, stored_record(store.reads())?, now)?;
         let sync = Arc::new(sync);
         ledger.replace_warm_up(now, Arc::new(warm_up.caps(now)));
+        kill_point::pass("start", "ledger-restored");
         release_parts(&mut store, now)?;
+        kill_point::pass("start", "parts-released");
         let opening = nondeliverables::Opening::new();
         let admission =
             nondeliverables::load(&mut store, &config.quarantine, opening.counts(), now)?;
         let admission = Arc::new(admission);
+        kill_point::pass("start", "admission-loaded");
         admission.desk_mut().publish(Arc::new(layer.suppression()));
         let alerts = Alerts::default();
         let following = Arc::new(Following::new(
@@ -329,6 +335,7 @@ impl Node {
         for delivery in open_deliveries(&contents)? {
             engine.handle(now, Event::DeliveryChanged(Box::new(delivery)));
         }
+        kill_point::pass("start", "engine-told");
         let limits: HashMap<SourceId, u32> = config
             .sources
             .iter()
@@ -416,6 +423,7 @@ impl Node {
         };
         node.watchers.push(tokio::spawn(warm_up::keep_up(node.questions())));
         node.watchers.push(tokio::spawn(deliverability::keep_up(node.questions())));
+        kill_point::pass("start", "node-started");
         Ok(node)
     }
 

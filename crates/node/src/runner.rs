@@ -32,7 +32,9 @@ use mail::time::Timestamp;
 use rules::RuleSet;
 use rules::bounce::BounceRules;
 use rules::reaction::ReactionRules;
-use store::{ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written};
+use store::{
+    ClaimFrom, ClaimRequest, DomainId, StoreFault, Sweep, Write, WriterHandle, Written, kill_point,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -465,7 +467,10 @@ impl Runner {
         }
         let waiting = later.len();
         match self.recorder.hand(heard, later) {
-            Ok(()) => self.with_recorder += waiting,
+            Ok(()) => {
+                kill_point::pass("outcome", "evidence-handed");
+                self.with_recorder += waiting;
+            }
             Err(later) => settled.extend(later),
         }
         if !settled.is_empty() {
@@ -475,6 +480,7 @@ impl Runner {
 
     /// The evidence that goes before these outcomes is durable.
     fn recorded(&mut self, settled: Vec<Settled>) {
+        kill_point::pass("outcome", "evidence-durable");
         self.with_recorder = self.with_recorder.saturating_sub(settled.len());
         self.settle(settled);
     }
@@ -551,6 +557,7 @@ impl Runner {
     }
 
     fn settle(&mut self, settled: Vec<Settled>) {
+        kill_point::pass("outcome", "before-settlement");
         let inputs = self.inputs.clone();
         let kept = settled.clone();
         let reply = Box::new(move |answer| {
@@ -567,6 +574,7 @@ impl Runner {
     ) {
         match answer {
             Ok(Written::Settled(report)) => {
+                kill_point::pass("outcome", "settled");
                 for message in &report.late {
                     tracing::warn!(%message, "an outcome came too late: the message was taken over");
                 }

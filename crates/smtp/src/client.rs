@@ -315,6 +315,12 @@ impl ClientSession {
         self.phase == Phase::Closed
     }
 
+    /// The command or content whose answer comes next; `None`: no answer is awaited.
+    #[must_use]
+    pub fn awaits(&self) -> Option<Stage> {
+        self.awaited.front().map(|awaited| awaited.step.stage())
+    }
+
     /// When [`tick`](Self::tick) must be called; `None` only after the end.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {

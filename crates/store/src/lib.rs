@@ -33,6 +33,7 @@
 mod bundles;
 mod contract;
 mod fault;
+pub mod kill_point;
 mod ledger_reads;
 mod limits;
 mod memory;

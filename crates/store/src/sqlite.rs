@@ -39,6 +39,7 @@ pub use reads::SqliteReads;
 
 use crate::contract::{Reads, Store};
 use crate::fault::StoreFault;
+use crate::kill_point;
 use crate::words::{Write, Written};
 use batch::{Batch, Memory, Stop};
 use reads::SharedTotals;
@@ -98,10 +99,13 @@ impl SqliteStore {
     /// The folder is in use or cannot be written, or the database is damaged, foreign or newer.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreFault> {
         let lock = file::lock_folder(folder)?;
+        kill_point::pass("start", "folder-locked");
         let path = folder.join(DATABASE_FILE);
         let mut connection = open::open_database(&path, &options)?;
+        kill_point::pass("start", "database-opened");
         let fault = |error: rusqlite::Error| StoreFault::from_sqlite(&path, &error);
         let incarnation = open::next_incarnation(&mut connection, &options.node).map_err(fault)?;
+        kill_point::pass("start", "life-counted");
         let memory = Memory::load(&connection, &options.node, incarnation).map_err(fault)?;
         let totals = SharedTotals::new(Mutex::new(memory.totals));
         let reads = SqliteReads::open(&path, options.reader_cache_bytes, Arc::clone(&totals))?;
@@ -169,7 +173,9 @@ impl SqliteStore {
             });
         }
         work.flush(self.options.merge_addresses_at)?;
+        kill_point::pass_batch("before-commit", batch);
         self.connection.prepare_cached("COMMIT")?.execute([])?;
+        kill_point::pass_batch("after-commit", batch);
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = memory.totals;
         memory.trim();
         Ok(answers)

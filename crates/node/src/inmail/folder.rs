@@ -27,6 +27,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use mail::time::Timestamp;
+use store::kill_point;
 use tokio::sync::Notify;
 
 use super::Now;
@@ -404,6 +405,7 @@ impl Folder {
         let is_new = moved?;
         // Also for a double: the one before may have been renamed just now and be in nobody's hands.
         sync_folder(&new)?;
+        kill_point::pass("inmail", "kept");
         if !is_new {
             return Ok(Kept::Repeated);
         }
@@ -472,6 +474,7 @@ impl Folder {
             }
             match self.read(&to) {
                 Ok(Some((origin, octets))) => {
+                    kill_point::pass("inmail", "claimed");
                     return Ok(Some(Claim { name, origin, octets, put_off }));
                 }
                 Ok(None) => {
@@ -504,6 +507,7 @@ impl Folder {
 
     /// It is processed and goes.
     pub(super) fn done(&self, claim: &Claim) -> Result<(), KeepFault> {
+        kill_point::pass("inmail", "processed");
         // First remembered, then removed: in between it is at worst processed again.
         if let Err(fault) = self.remember(claim.name.hash) {
             tracing::warn!(%fault, "a processed mail is not remembered; it would be taken again");

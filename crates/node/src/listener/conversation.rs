@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::reply::escaped;
+use mail::reply::{ReplyClass, escaped};
 use smtp::server::{ReceivedMessage, ServerEvent, ServerSession, ServerSettings};
 use socket2::SockRef;
+use store::kill_point;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -79,6 +80,8 @@ pub(super) struct Conversation<D: Desk> {
     held: Held,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
+    /// A message was taken, and its answer is not written yet.
+    acknowledging: bool,
 }
 
 impl<D: Desk> Conversation<D> {
@@ -101,6 +104,7 @@ impl<D: Desk> Conversation<D> {
             buffer: vec![0; READ_OCTETS].into_boxed_slice(),
             stop: Box::pin(stop.cancelled_owned()),
             draining: false,
+            acknowledging: false,
         }
     }
 
@@ -155,6 +159,9 @@ impl<D: Desk> Conversation<D> {
                 return false;
             }
         }
+        if core::mem::take(&mut self.acknowledging) {
+            kill_point::pass("after-reply", "smtp");
+        }
         true
     }
 
@@ -208,6 +215,10 @@ impl<D: Desk> Conversation<D> {
                 }
             }
         };
+        self.acknowledging = reply.class() == ReplyClass::Success;
+        if self.acknowledging {
+            kill_point::pass("before-reply", "smtp");
+        }
         self.session.message_result(self.desk.now(), &reply);
         self.held.set(self.session.held_octets());
     }

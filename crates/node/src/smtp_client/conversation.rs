@@ -13,9 +13,10 @@ use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Buf, Bytes};
-use mail::attempt::{EndCause, SessionEnd, Verdict};
+use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
 use mail::time::Timestamp;
 use smtp::client::{ClientEvent, ClientSession, Envelope};
+use store::kill_point;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -56,6 +57,8 @@ pub(super) struct Conversation<'a, P, C> {
     /// Why writing failed; reading goes on, for the server may have said why.
     write_fault: Option<String>,
     buffer: Box<[u8]>,
+    /// The answer that was awaited when a kill point was passed last.
+    awaited: Option<Stage>,
 }
 
 /// What the wait ended with.
@@ -89,6 +92,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             unflushed: false,
             write_fault: None,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            awaited: None,
         }
     }
 
@@ -156,6 +160,9 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             }
             let wants_tls = self.take_events(session);
             self.flush_results();
+            if kill_point::COMPILED {
+                self.pass(session);
+            }
             if self.end.is_some() || wants_tls {
                 return;
             }
@@ -263,12 +270,23 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
                     self.report(ReportKind::Ready { tls, extensions });
                 }
                 ClientEvent::Done { token, verdict, started_at } => {
+                    if matches!(verdict, Verdict::Sent { .. }) {
+                        kill_point::pass("conversation", "answered");
+                    }
                     self.settle(token, MessageFate::Verdict(verdict), started_at);
                 }
                 ClientEvent::Closed(end) => self.end = Some(end),
             }
         }
         wants_tls
+    }
+
+    /// Passes the kill point of the state that the conversation has come to.
+    fn pass(&mut self, session: &ClientSession) {
+        let awaited = session.awaits();
+        if core::mem::replace(&mut self.awaited, awaited) != awaited {
+            kill_point::pass("conversation", awaited.unwrap_or(Stage::Idle).name());
+        }
     }
 
     /// One round of polling the socket and the work. Writes first: what is written decides what can
@@ -317,6 +335,9 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
                     self.unflushed = true;
                     session.written((self.connector.clock)(), octets);
                     self.consume(octets);
+                    if self.pieces.is_empty() && self.awaited == Some(Stage::Content) {
+                        kill_point::pass("conversation", "dot-written");
+                    }
                 }
                 Poll::Ready(Ok(_)) => return self.writing_failed("the socket takes no octets"),
                 Poll::Ready(Err(fault)) => return self.writing_failed(&words(&fault)),
@@ -367,6 +388,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
         if !self.results.is_empty() {
             let results = core::mem::take(&mut self.results);
             self.report(ReportKind::Done(results));
+            kill_point::pass("conversation", "reported");
         }
     }
 
