@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate | fuzz | trials | hours`.
+//! Chores of the project: `cargo xtask tidy | simulate | bench | evaluate | fuzz | trials | faults | hours`.
 
 mod bench;
 mod evaluate;
@@ -19,6 +19,8 @@ cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per
 cargo xtask evaluate --corpus DIR     accuracy on labelled bounce mails (labels.jsonl and eml/)
 cargo xtask fuzz --minutes N [TARGET...]  each fuzz target for so many minutes; all without names
 cargo xtask trials --kills N         kill -9 a node so often in campaigns; nothing may be lost
+cargo xtask trials --points          kill -9 at each named point, and while recovering, three deep; minutes
+cargo xtask faults                   faults of the machine that take too long for the normal tests; minutes
 cargo xtask hours [--hours H]        an hourly limit on a real node for H hours of wall clock (2), with kills";
 
 /// The folder of the workspace.
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         Some((task, rest)) if task == "evaluate" => evaluate::run(&workspace(), rest),
         Some((task, rest)) if task == "fuzz" => fuzz(rest),
         Some((task, rest)) if task == "trials" => trials(rest),
+        Some((task, [])) if task == "faults" => long_tests(Build::Debug, "faults::", &[]),
         Some((task, rest)) if task == "hours" => hours(rest),
         _ => {
             println!("{HELP}");
@@ -79,14 +82,20 @@ fn simulate(rest: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the long form of the kill test in release mode.
+/// Runs the long forms of the kill tests.
 fn trials(arguments: &[String]) -> anyhow::Result<()> {
-    let [flag, kills] = arguments else { bail!("say `--kills N`\n{HELP}") };
+    if let [flag] = arguments
+        && flag == "--points"
+    {
+        return long_tests(Build::Debug, "points::", &[]);
+    }
+    let [flag, kills] = arguments else { bail!("say `--kills N` or `--points`\n{HELP}") };
     if flag != "--kills" {
-        bail!("the option is `--kills`, not `{flag}`");
+        bail!("the options are `--kills` and `--points`, not `{flag}`");
     }
     let kills: u32 = kills.parse().context("--kills takes a whole number")?;
-    long_test(
+    long_tests(
+        Build::Release,
         "many_kills_lose_nothing",
         &[("MAILWEIR_TRIALS", kills.to_string()), ("MAILWEIR_TRIAL_RECIPIENTS", "20000".into())],
     )
@@ -103,14 +112,36 @@ fn hours(arguments: &[String]) -> anyhow::Result<()> {
     if !sound {
         bail!("--hours takes 0.005 to 48");
     }
-    long_test("no_sliding_hour_over_its_limit", &[("MAILWEIR_HOURS", hours.to_owned())])
+    long_tests(
+        Build::Release,
+        "no_sliding_hour_over_its_limit",
+        &[("MAILWEIR_HOURS", hours.to_owned())],
+    )
 }
 
-/// Runs a test on the real process that takes too long for every day, in release mode.
-fn long_test(name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
-    let status = Command::new(env!("CARGO"))
-        .current_dir(workspace())
-        .args(["test", "--quiet", "--release", "--package", "mailweir", "--test", "kill"])
+/// How tests on the real process are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Build {
+    Release,
+    /// With debug assertions: kill points and clocks that a test sets.
+    Debug,
+}
+
+/// Runs tests on the real process that take too long for every day: those whose path begins so.
+fn long_tests(build: Build, name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace()).args([
+        "test",
+        "--quiet",
+        "--package",
+        "mailweir",
+        "--test",
+        "kill",
+    ]);
+    if build == Build::Release {
+        command.arg("--release");
+    }
+    let status = command
         .args(["--", "--ignored", "--nocapture", name])
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .status()

@@ -4,6 +4,8 @@
 //! moments of a campaign and started again on the same folder. In the second test the test itself sends bounces for
 //! what the lab took, and holds the node to every 250.
 
+#[path = "kill/faults.rs"]
+mod faults;
 #[path = "kill/hours.rs"]
 mod hours;
 #[path = "kill/points.rs"]
@@ -200,8 +202,7 @@ impl Moments {
 
 fn write_configuration(folder: &Path, lab: &Lab, http: u16, more: &str) {
     std::fs::write(folder.join("mx.toml"), RULES).unwrap();
-    let submission =
-        if more.contains("[submission]") { "" } else { "[submission]\nlisten = []" };
+    let submission = if more.contains("[submission]") { "" } else { "[submission]\nlisten = []" };
     let text = format!(
         r#"
 data_dir = "data"
@@ -401,15 +402,30 @@ impl Bouncer {
     }
 }
 
-/// The code of an answer; `None`: the conversation has broken down.
-fn answer(talk: &mut BufReader<TcpStream>) -> Option<u16> {
+/// A conversation after its EHLO; `None`: nobody speaks with us.
+fn talk(port: u16) -> Option<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    let mut talk = BufReader::new(stream);
+    answer(&mut talk).filter(|code| *code == 220)?;
+    ask(&mut talk, "EHLO judge.example").filter(|code| *code == 250)?;
+    Some(talk)
+}
+
+/// The last line of an answer; `None`: the conversation has broken down.
+fn last_line(talk: &mut BufReader<TcpStream>) -> Option<String> {
     loop {
         let mut line = String::new();
         talk.read_line(&mut line).ok().filter(|octets| *octets > 3)?;
         if line.as_bytes()[3] != b'-' {
-            return line[..3].parse().ok();
+            return Some(line);
         }
     }
+}
+
+/// The code of an answer; `None`: the conversation has broken down.
+fn answer(talk: &mut BufReader<TcpStream>) -> Option<u16> {
+    last_line(talk)?[..3].parse().ok()
 }
 
 fn ask(talk: &mut BufReader<TcpStream>, command: &str) -> Option<u16> {

@@ -81,7 +81,22 @@ impl SteadyClock {
 fn wall_clock() -> Timestamp {
     #[allow(clippy::disallowed_methods, reason = "this is where times are made")]
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH + since_epoch
+    let read = Timestamp::EPOCH + since_epoch;
+    #[cfg(debug_assertions)]
+    let read = stepped(read);
+    read
+}
+
+/// The wall clock as a test has set it: by so many seconds as stand in the file that the environment variable
+/// `MAILWEIR_WALL_CLOCK_STEP` names. Only builds for tests ask for it; a release believes the machine.
+#[cfg(debug_assertions)]
+fn stepped(read: Timestamp) -> Timestamp {
+    let step = std::env::var_os("MAILWEIR_WALL_CLOCK_STEP")
+        .and_then(|path| fs::read_to_string(path).ok())
+        .and_then(|text| text.trim().parse::<i64>().ok())
+        .unwrap_or(0);
+    let by = Duration::from_secs(step.unsigned_abs());
+    if step < 0 { read.saturating_sub(by) } else { read + by }
 }
 
 /// The clocks of the machine. Where the system names no boot (or hides it), the boot id is empty,

@@ -69,7 +69,7 @@ fn command(folder: &Path, words: &[&str]) -> serde_json::Value {
     serde_json::from_str(said.trim()).unwrap_or(serde_json::Value::Null)
 }
 
-fn signal(node: &Node, name: &str) {
+pub(super) fn signal(node: &Node, name: &str) {
     let id = node.child.id().to_string();
     assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
 }

@@ -160,7 +160,7 @@ async fn a_full_disk_leaves_the_old_bundle_in_force_until_there_is_room() {
     use mailweir_node::config::{InstanceConfig, Secret};
     use mailweir_node::deliverability::{SyncOutcome, Target};
     let world = World::one(97, Mood::default()).more("[limits]\nfree_disk_bytes = 0\n");
-    let Some(disk) = super::faults::SmallDisk::mount(world.path("data"), 64) else { return };
+    let Some(disk) = super::small_disk::SmallDisk::mount(world.path("data"), 64) else { return };
     let key = SigningKey::generate().unwrap();
     let served = std::sync::Arc::new(std::sync::Mutex::new(bundle(&key, 1, 30)));
     let mut config = world.config();

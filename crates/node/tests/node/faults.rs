@@ -1,11 +1,11 @@
 //! Faults of the machine: DNS, disk, permissions.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use lab::{DnsFaults, Mood, Span};
 use mailweir_node::intake::IntakeFault;
 
+use super::small_disk::SmallDisk;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,57 +27,48 @@ async fn without_dns_mail_waits_and_does_not_fail() {
     assert_eq!(ended.log.len(), 20);
 }
 
-fn is_root() -> bool {
-    let output = Command::new("id").arg("-u").output();
-    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
-/// A small disk of its own, unmounted at the end.
-pub(super) struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None`: this machine does not let us, and the reason is printed.
-    pub(super) fn mount(path: PathBuf, mebibytes: u32) -> Option<Self> {
-        if !is_root() {
-            println!("skipped: a small disk can be mounted by root only");
-            return None;
+/// Whatever DNS does, mail waits with the reason, and goes when it is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dns_that_lies_is_silent_or_slow_loses_no_mail() {
+    let none = DnsFaults::default();
+    // The fault, and whether its mail waits.
+    let cases = [
+        (DnsFaults { truncate: true, ..none }, false),
+        (DnsFaults { drop_share: 0.5, ..none }, false),
+        (DnsFaults { drop_share: 1.0, ..none }, true),
+        (DnsFaults { wrong_id_share: 1.0, ..none }, true),
+        (DnsFaults { delay: Some(Span::from_millis(4_000)), ..none }, true),
+    ];
+    let mut one = provider(75, 1, "one", Mood::default());
+    one.domains = (0..cases.len()).map(|case| format!("case{case}.example")).collect();
+    let world = World::new(75, vec![one]);
+    let node = world.start();
+    let intake = node.intake();
+    let mut deliveries = Vec::new();
+    for (case, (fault, waits)) in cases.into_iter().enumerate() {
+        world.lab.set_dns_faults(fault).unwrap();
+        let domain = format!("case{case}.example");
+        let options = intake.default_options();
+        let (id, first) = delivery_with(&intake, options, recipients(&[&domain], 3)).await;
+        if waits {
+            let found = waits_for(&node, first, "DNS temporary failure").await;
+            assert_eq!((found.state.as_str(), found.attempts), ("queued", 0), "{found:?}");
+            let waiting = found.waiting.unwrap();
+            assert!(one_line(&waiting.detail) && waiting.next_at.is_some(), "{waiting:?}");
+        } else {
+            let counters = settled(&intake, id).await;
+            assert_eq!(counters.sent, 3, "{fault:?}: {counters:?}");
         }
-        std::fs::create_dir_all(&path).unwrap();
-        let size = format!("size={mebibytes}m");
-        let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "mailweir-test"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        if !output.status.success() {
-            println!("skipped: mount: {}", String::from_utf8_lossy(&output.stderr).trim());
-            return None;
-        }
-        Some(Self(path))
+        deliveries.push(id);
     }
-
-    /// Fills it to the last octet.
-    pub(super) fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = std::fs::File::create(self.0.join("ballast")).unwrap();
-        let mut piece = vec![7_u8; 1 << 20];
-        while !piece.is_empty() {
-            if file.write_all(&piece).is_err() {
-                piece.truncate(piece.len() / 2);
-            }
-        }
+    world.lab.set_dns_faults(none).unwrap();
+    for id in deliveries {
+        let counters = settled(&intake, id).await;
+        assert_eq!((counters.sent, counters.failed), (3, 0), "{counters:?}");
     }
-
-    pub(super) fn free(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let done = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(done.is_ok_and(|status| status.success()), "{} stays mounted", self.0.display());
-    }
+    let ended = world.end(node).await;
+    assert_eq!(ended.report.duplicates.unique_accepted, 15);
+    assert_eq!(ended.report.duplicates.extra_copies, 0);
 }
 
 /// Whether intake takes a delivery with so many recipients.
@@ -152,7 +143,7 @@ async fn intake_stops_while_there_is_still_room_for_outcomes() {
     let node = world.start();
     let intake = node.intake();
     let id = delivery(&intake, recipients(&["one.example"], 10)).await;
-    std::fs::write(disk.0.join("ballast"), vec![7; 14_000_000]).unwrap();
+    std::fs::write(disk.path().join("ballast"), vec![7; 14_000_000]).unwrap();
     let fault = eventually("a refusal", async || takes(&intake, 1).await.err()).await;
     assert!(matches!(fault, IntakeFault::NoRoom(_)), "{fault}");
     let fault = fault.to_string();
@@ -205,7 +196,8 @@ async fn a_folder_that_cannot_be_written_is_refused() {
         let options = format!("remount,{how}");
         // The node's look at the disk may hold a file open for a moment after its end.
         eventually("a remount", async || {
-            let mount = Command::new("mount").args(["-o", &options]).arg(&disk.0).output().unwrap();
+            let mount =
+                Command::new("mount").args(["-o", &options]).arg(disk.path()).output().unwrap();
             mount.status.success().then_some(())
         })
         .await;

@@ -16,7 +16,9 @@ mod postfix;
 mod reactions;
 mod restart;
 mod returns;
+mod rude;
 mod sink;
+mod small_disk;
 mod steering;
 mod tls;
 

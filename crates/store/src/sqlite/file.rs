@@ -92,6 +92,14 @@ pub(super) fn check_header(path: &Path, application_id: i32) -> Result<(), Store
         .take(100)
         .read_to_end(&mut header)
         .map_err(|error| StoreFault::from_io(path, &error))?;
+    // SQLite would throw the log of an empty database away. No crash leaves the two: the log begins when the database
+    // has been made.
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if header.is_empty() && std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        let detail = "it is empty, and a log of commits stands beside it".to_owned();
+        return Err(StoreFault::Corrupt { path: path.to_path_buf(), detail });
+    }
     // A journal means that a crash fell into the creation: SQLite rolls back, then it is empty.
     if header.is_empty() || Path::new(&journal).exists() {
         return Ok(());
