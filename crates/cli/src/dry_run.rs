@@ -12,7 +12,7 @@ use rules::bundle::Sealed;
 use crate::deliverability::{read_bundle, refused};
 use crate::exit::Failure;
 use crate::globals::{Globals, read_bounded};
-use crate::output::count;
+use crate::output::{count, printable};
 
 /// Octets with which every bundle begins.
 const BUNDLE: &[u8] = b"mailweir-bundle ";
@@ -97,4 +97,41 @@ pub fn too_short(
         "less is recorded than was asked for ({}): nothing before {from}",
         count(days.into(), "day")
     ))
+}
+
+/// What is tried, for people: a bundle or a file of rules of this kind, and what else is.
+pub fn tried(
+    kind: &str,
+    rules: Option<&str>,
+    bundle: Option<u64>,
+    besides: Option<String>,
+) -> String {
+    let rules = rules.map(|file| match bundle {
+        Some(version) => format!("bundle {version} ({file})"),
+        None => format!("{kind} {file}"),
+    });
+    rules.into_iter().chain(besides).collect::<Vec<_>>().join(", ")
+}
+
+/// The first letters of a text, in one line.
+pub fn cut(text: &str, most: usize) -> String {
+    let flat = printable(text).replace('\n', " ");
+    match flat.chars().count() > most {
+        true => flat.chars().take(most - 1).chain(['…']).collect(),
+        false => flat,
+    }
+}
+
+/// How many of so many rows a table has not; empty: it has all.
+pub fn more(all: u64, shown: usize, what: &str) -> String {
+    match all.saturating_sub(shown as u64) {
+        0 => String::new(),
+        more => format!("... and {} (--format json)\n", count(more, &format!("more {what}"))),
+    }
+}
+
+/// What stands below every report of a dry run.
+pub fn ending(notes: &[String]) -> String {
+    let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+    notes + "Nothing was changed.\n"
 }

@@ -1,9 +1,13 @@
 //! What all commands share: the configuration file and the form of the output.
 
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use mail::time::Timestamp;
 use node::config::{Config, ConfigError, SecretSource};
+use node::deliverability::{Layer, MxBase};
+use node::dry_run::Recorded;
 use rules::{Levels, RuleFile, RuleSet};
 
 use crate::exit::Failure;
@@ -91,14 +95,49 @@ impl Globals {
     }
 }
 
-/// Local rules before the shipped ones, at these levels.
+/// Local rules before those below them, at these levels.
 ///
 /// # Errors
 /// The file cannot be read or has faults; all of them, with pictures.
-pub fn rule_set(local: Option<&Path>, levels: &Levels) -> Result<RuleSet, Failure> {
+pub fn rule_set(
+    local: Option<&Path>,
+    below: &RuleFile,
+    levels: &Levels,
+) -> Result<RuleSet, Failure> {
     let local = local.map(local_rules).transpose()?;
-    let file = RuleFile::combine(local.as_ref(), rules::shipped());
+    let file = RuleFile::combine(local.as_ref(), below);
     Ok(RuleSet::compile(&file, levels, 1))
+}
+
+/// The MX rules that a node of this configuration has below the operator's own: those of the bundle in force as its
+/// data folder says, whether or not the node runs; else those shipped with the program. Where the folder cannot be read,
+/// that is said on standard error.
+#[must_use]
+pub fn mx_below(config: Option<&Config>) -> MxBase {
+    let shipped = || Layer::default().mx_base();
+    let Some(config) = config else { return shipped() };
+    let database = config.data_dir.join(store::DATABASE_FILE);
+    if matches!(std::fs::metadata(database), Err(fault) if fault.kind() == NotFound) {
+        // No node has ever run here, so no bundle can be in force.
+        return shipped();
+    }
+    let now = Timestamp::from_micros(node::clock::read_clocks().wall);
+    let found = Recorded::open(&config.data_dir, Some(config.clone()), now);
+    found.and_then(|recorded| recorded.mx_base()).unwrap_or_else(|fault| {
+        crate::output::say(&format!(
+            "note: which bundle of rules is in force cannot be read, so the shipped MX rules are shown: {fault}"
+        ));
+        shipped()
+    })
+}
+
+/// Whose the rules are.
+#[must_use]
+pub fn whose(below: &MxBase) -> String {
+    match below.version() {
+        Some(version) => format!("those of bundle {version}"),
+        None => "the shipped ones".to_owned(),
+    }
 }
 
 /// Reads a file of local rules.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use mail::id::SourceId;
+use node::deliverability::MxBase;
 use rules::{Diagnostic, Figure, Level, RuleFile, RuleSet};
 use serde::Serialize;
 
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::{Globals, read_bounded, rule_set};
+use crate::globals::{Globals, mx_below, read_bounded, rule_set, whose};
 use crate::output::{self, count, number, print, print_json};
 
 mod explain;
@@ -159,12 +160,14 @@ fn replaced(local: &RuleFile) -> Vec<String> {
     names.filter(|name| is_shipped(name)).collect()
 }
 
-/// The rule set that the options and the configuration ask for: a level takes the place of the general one only.
+/// The rule set that the options and the configuration ask for, over the rules below: a level takes the place of the
+/// general one only.
 ///
 /// # Errors
 /// Faults in the rule file.
 pub fn rules_for(
     config: Option<&node::config::Config>,
+    below: &MxBase,
     local: Option<&Path>,
     level: Option<Level>,
 ) -> Result<RuleSet, Failure> {
@@ -172,7 +175,7 @@ pub fn rules_for(
     let mut levels = config.map(|config| config.rules.levels.clone()).unwrap_or_default();
     // As `mx level set` does it: what is set for a source, an affinity or a rule stays.
     levels.default = level.unwrap_or(levels.default);
-    rule_set(local.or(configured), &levels)
+    rule_set(local.or(configured), below.file(), &levels)
 }
 
 /// A rule in `mx list --format json`.
@@ -195,7 +198,8 @@ struct Listed<'a> {
 
 fn list(globals: &Globals, arguments: &ListArguments) -> Ended {
     let config = globals.load_without_secrets()?;
-    let set = rules_for(config.as_ref(), arguments.rules.as_deref(), arguments.level)?;
+    let below = mx_below(config.as_ref());
+    let set = rules_for(config.as_ref(), &below, arguments.rules.as_deref(), arguments.level)?;
     let source = SourceId(arguments.source);
     let listed = set.rules().map(|(id, rule)| Listed {
         name: &rule.name,
@@ -246,8 +250,9 @@ fn list(globals: &Globals, arguments: &ListArguments) -> Ended {
         ]);
     }
     print(&format!(
-        "{table}\n{} for {source}; the first whose mask matches the MX host wins",
-        count(total, "rule")
+        "{table}\n{} for {source}; the first whose mask matches the MX host wins\nbelow the operator's own: {}",
+        count(total, "rule"),
+        whose(&below),
     ))?;
     Ok(Outcome::Fine)
 }

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use node::deliverability::MxBase;
 use quota::WarmUpCaps;
 use rules::{Level, Levels, RuleSet};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::audit::{AuditReport, Auditor, Entry, Past};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::{Globals, rule_set};
+use crate::globals::{Globals, mx_below, rule_set, whose};
 use crate::log_lines::{LineIs, LogLines, with_rotated};
 use crate::output::{count, moment, number, print, print_json, printable, say, table};
 use crate::{paths, show};
@@ -54,7 +56,7 @@ Exit status 1 when a limit was passed, and when lines could not be judged: malfo
 the rule set does not have, or hours out of order.
 
 Levels and warm-up caps are those of the time of each message, when a node runs that can say them; the \
-rules are those of now. After a rule was lowered, hours before that may show as excess: audit those \
+rules are those of now: the operator's own over those of the bundle in force. After a rule was lowered, hours before that may show as excess: audit those \
 with the rules of that time (--rules, --level).";
 
 #[derive(Debug, Args)]
@@ -293,9 +295,20 @@ fn sums_text(answer: &Value) -> String {
     text
 }
 
+/// What `stat audit --format json` answers.
+#[derive(Serialize)]
+struct Audited<'a> {
+    #[serde(flatten)]
+    report: &'a AuditReport,
+    /// The bundle that the MX rules below the operator's own are of; null: the program.
+    mx_bundle: Option<u64>,
+}
+
 fn audit(globals: &Globals, arguments: &AuditArguments) -> Ended {
     let config = globals.load_without_secrets()?;
-    let rules = crate::mx::rules_for(config.as_ref(), arguments.rules.as_deref(), arguments.level)?;
+    let below = mx_below(config.as_ref());
+    let (local, level) = (arguments.rules.as_deref(), arguments.level);
+    let rules = crate::mx::rules_for(config.as_ref(), &below, local, level)?;
     let files = match (arguments.log.as_slice(), &config) {
         ([], Some(config)) => with_rotated(&config.log.delivery_log)?,
         ([], None) => {
@@ -309,16 +322,21 @@ fn audit(globals: &Globals, arguments: &AuditArguments) -> Ended {
     let caps: BTreeMap<u32, u32> =
         sources.filter_map(|source| Some((source.id.0, source.messages_per_hour?))).collect();
     let past = match (&config, arguments.level, &arguments.rules) {
-        (Some(config), None, None) => past_of_node(globals, config)?,
+        (Some(config), None, None) => past_of_node(globals, config, &below)?,
         _ => Past::default(),
     };
     let mut auditor = Auditor::new(&rules, caps).with_past(past);
     let unfinished = feed(&files, &mut auditor)?;
     let report = auditor.finish();
     if globals.json() {
-        print_json(&report)?;
+        print_json(&Audited { report: &report, mx_bundle: below.version() })?;
     } else {
-        print(&audit_text(&report, files.len(), arguments.all))?;
+        let text = audit_text(&report, files.len(), arguments.all);
+        print(&format!(
+            "{}\nMX rules below the operator's own: {}",
+            text.trim_end(),
+            whose(&below)
+        ))?;
     }
     for file in unfinished {
         say(&format!(
@@ -330,7 +348,11 @@ fn audit(globals: &Globals, arguments: &AuditArguments) -> Ended {
 
 /// Levels and warm-up caps as they were, asked of the running node; without one, those of the configuration
 /// count for all times.
-fn past_of_node(globals: &Globals, config: &node::config::Config) -> Result<Past, Failure> {
+fn past_of_node(
+    globals: &Globals,
+    config: &node::config::Config,
+    below: &MxBase,
+) -> Result<Past, Failure> {
     if config.http.listen.is_empty() {
         return Ok(Past::default());
     }
@@ -355,7 +377,7 @@ fn past_of_node(globals: &Globals, config: &node::config::Config) -> Result<Past
         let held = one.get("levels").cloned().unwrap_or_default();
         let held: Levels = serde_json::from_value(held).map_err(strange)?;
         if past.rules.last().is_none_or(|(_, set): &(u64, RuleSet)| *set.levels() != held) {
-            past.rules.push((from, rule_set(config.rules.mx.as_deref(), &held)?));
+            past.rules.push((from, rule_set(config.rules.mx.as_deref(), below.file(), &held)?));
         }
     }
     for one in list(&warm_up, "past_caps") {

@@ -14,6 +14,7 @@
 //! [`Questions::sync_bundle`]: crate::node::Questions::sync_bundle
 
 mod applying;
+mod believing;
 pub mod folder;
 mod following;
 mod instance;

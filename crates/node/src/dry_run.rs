@@ -120,8 +120,7 @@ impl Recorded {
     /// The store cannot be read, or the operator's own rules have faults.
     pub fn mx(&self, proposed: &ProposedMx) -> Result<RuleSet, StartFault> {
         let configured = self.config.as_ref().map(|config| &config.rules);
-        let levels = configured.map(|rules| rules.levels.clone()).unwrap_or_default();
-        let mut levels = stored_decisions(&self.reads)?.over(&levels, self.now);
+        let mut levels = self.levels()?;
         // As a decision for everything does it: what is set for a source, an affinity or a rule stays.
         levels.default = proposed.level.unwrap_or(levels.default);
         let own = match (&proposed.file, configured.and_then(|rules| rules.mx.as_deref())) {
@@ -130,7 +129,7 @@ impl Recorded {
             (None, None) => None,
         };
         let below = self.mx_below(proposed.layer.as_ref(), &levels);
-        let file = RuleFile::combine(own.as_ref(), &below);
+        let file = RuleFile::combine(own.as_ref(), below.file());
         Ok(RuleSet::compile(&file, &levels, 1))
     }
 
@@ -171,11 +170,26 @@ impl Recorded {
         Ok(WarmUpDesk::new(record, Arc::new(tallies)).caps(self.now))
     }
 
+    /// The MX rules in force below the operator's own, and the bundle that they are of.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn mx_base(&self) -> Result<MxBase, StartFault> {
+        let levels = self.levels()?;
+        Ok(self.mx_below(None, &levels))
+    }
+
+    /// The levels in force: those of the configuration, and what was decided over them.
+    fn levels(&self) -> Result<Levels, StartFault> {
+        let configured = self.config.as_ref().map(|config| config.rules.levels.clone());
+        Ok(stored_decisions(&self.reads)?.over(&configured.unwrap_or_default(), self.now))
+    }
+
     /// MX rules of the layer in force (or of another one) at these levels, below the operator's own.
-    fn mx_below(&self, other: Option<&Layer>, levels: &Levels) -> RuleFile {
+    fn mx_below(&self, other: Option<&Layer>, levels: &Levels) -> MxBase {
         match levels.takes_mx_rules_of_bundles() {
-            true => other.unwrap_or(&self.layer).mx_base().file().clone(),
-            false => self.mx_held.file().clone(),
+            true => other.unwrap_or(&self.layer).mx_base(),
+            false => self.mx_held.clone(),
         }
     }
 

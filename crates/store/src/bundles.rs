@@ -38,8 +38,11 @@ pub struct BundleChange {
     pub to: Option<u64>,
     /// The bundle, where it is not kept already. Its version is `to`.
     pub bundle: Option<KeptBundle>,
-    /// The bundle takes the place of the one in force under its own version, because that one cannot be used any more.
+    /// The bundle takes the place of the one that is kept under its own version, because that one cannot be used any more.
     pub mends: bool,
+    /// Versions that go, because they are of another instance and its versions are not to be mixed with those of this one;
+    /// but for the one that is kept besides ([`BundleChange::keep`]), unless the bundle has its version.
+    pub forgets: Vec<u64>,
     /// A version that is kept however old it is, besides the one in force.
     pub keep: Option<u64>,
     /// Whom this node trusts from now on, in the words of whoever asks.
@@ -59,7 +62,13 @@ pub struct BundleChange {
 impl BundleChange {
     /// Whether a bundle that is kept under this version may be replaced. A version has one bundle for ever otherwise.
     pub(crate) fn mends(&self, version: u64) -> bool {
-        self.mends && self.expected == Some(version) && self.to == Some(version)
+        self.mends && self.to == Some(version)
+    }
+
+    /// Whether a bundle that is kept under this version goes.
+    pub(crate) fn forgets(&self, version: u64) -> bool {
+        let comes = self.bundle.as_ref().map(|bundle| bundle.version) == Some(version);
+        self.forgets.contains(&version) && (comes || self.keep != Some(version))
     }
 }
 
@@ -113,6 +122,12 @@ pub trait BundleReads {
     /// The database cannot be read.
     fn bundle_versions(&self) -> Result<Vec<u64>, StoreFault>;
 
+    /// The same versions with the public keys that signed them.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    fn bundle_keys(&self) -> Result<Vec<(u64, [u8; 32])>, StoreFault>;
+
     /// The newest changes of what is in force, newest first.
     ///
     /// # Errors
@@ -132,6 +147,7 @@ pub(crate) fn check(change: &BundleChange) -> Result<(), RefusedWrite> {
     within("a name (octets)", change.who.len(), TEXT_LIMIT)?;
     within("a reason (octets)", change.why.len(), TEXT_LIMIT)?;
     within("a difference (octets)", change.difference.len(), TEXT_LIMIT)?;
+    within("the number of versions", change.forgets.len(), BUNDLES_KEPT as usize + 2)?;
     within("the number of settings", change.settings.len(), SETTINGS_LIMIT)?;
     for (key, value) in &change.settings {
         within("a setting's name (octets)", key.len(), ADDRESS_LIMIT)?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use node::config::Config;
 
 use super::{Finding, inmail};
+use crate::globals::{mx_below, whose};
 
 /// All of them.
 #[must_use]
@@ -182,7 +183,8 @@ fn listeners(config: &Config, running: bool) -> Vec<Finding> {
 /// The local rules have no fault, and the levels name rules that exist.
 fn rules(config: &Config) -> Vec<Finding> {
     let check = "MX rules";
-    let set = match crate::mx::rules_for(Some(config), None, None) {
+    let below = mx_below(Some(config));
+    let set = match crate::mx::rules_for(Some(config), &below, None, None) {
         Ok(set) => set,
         Err(failure) => {
             // One line here; all faults with their pictures are for `mx check`.
@@ -196,8 +198,11 @@ fn rules(config: &Config) -> Vec<Finding> {
         }
     };
     let local = config.rules.mx.as_ref().map_or_else(
-        || "shipped rules only".to_owned(),
-        |path| format!("{} before the shipped ones", path.display()),
+        || match below.version() {
+            Some(_) => whose(&below),
+            None => "shipped rules only".to_owned(),
+        },
+        |path| format!("{} before {}", path.display(), whose(&below)),
     );
     let total = crate::output::count(set.rules().count() as u64, "rule");
     let mut findings = vec![Finding::ok(check, format!("{total}, {local}"))];

@@ -84,7 +84,7 @@ impl World {
     /// # Errors
     /// The shipped rules cannot be compiled.
     pub(crate) fn new(seed: u64, level: Level, return_path: SocketAddr) -> Result<Self, Failure> {
-        let rules = crate::globals::rule_set(None, &Levels::all(level))?;
+        let rules = crate::globals::rule_set(None, rules::shipped(), &Levels::all(level))?;
         let mut lab = lab::internet::demo(seed);
         lab.returns = Some(ReturnsConfig {
             to: return_path,

@@ -15,7 +15,7 @@ use rules::{Level, Levels, SourceSet};
 use super::{live, text};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::{Globals, rule_set};
+use crate::globals::{Globals, mx_below, rule_set, whose};
 use crate::output::{print, print_json};
 
 mod answer;
@@ -214,12 +214,19 @@ pub fn run(globals: &Globals, arguments: &MxExplainArguments) -> Ended {
     let runtime = crate::runtime()?;
     let (held, mut notes) =
         runtime.block_on(levels_in_force(globals, arguments, config.as_ref()))?;
+    let below = mx_below(config.as_ref());
+    if below.version().is_some() {
+        notes.push(format!("the MX rules below the operator's own are {}", whose(&below)));
+    }
     let rules = match held {
         Some(levels) => {
             let configured = config.as_ref().and_then(|config| config.rules.mx.as_deref());
-            rule_set(arguments.rules.as_deref().or(configured), &levels)?
+            rule_set(arguments.rules.as_deref().or(configured), below.file(), &levels)?
         }
-        None => super::rules_for(config.as_ref(), arguments.rules.as_deref(), arguments.level)?,
+        None => {
+            let (local, level) = (arguments.rules.as_deref(), arguments.level);
+            super::rules_for(config.as_ref(), &below, local, level)?
+        }
     };
     let found = if arguments.mx_host {
         let (name, _) = name_of(&arguments.what)?;

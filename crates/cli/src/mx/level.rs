@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{CallFault, NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
-use crate::globals::Globals;
+use crate::globals::{Globals, mx_below, whose};
 use crate::output::{behind, moment, number, print, print_json, printable, say, terminal_width};
 use crate::quarantine::text::{second, word};
 
@@ -291,11 +291,13 @@ fn figures(globals: &Globals, arguments: &ShowArguments) -> Result<(Value, Value
             return Ok(found);
         }
     }
-    say(
-        "note: no node answers; these are the levels of the configuration, without later decisions",
-    );
+    let below = mx_below(config.as_ref());
+    say(&format!(
+        "note: no node answers; these are the levels of the configuration, without later decisions; below the operator's own MX rules are {}",
+        whose(&below)
+    ));
     let levels = config.as_ref().map_or_else(Levels::default, |config| config.rules.levels.clone());
-    let set = super::rules_for(config.as_ref(), None, None)?;
+    let set = super::rules_for(config.as_ref(), &below, None, None)?;
     let columns = set.all_columns(arguments.rule.as_deref(), arguments.source.map(SourceId));
     if let (true, Some(rule)) = (columns.is_empty(), &arguments.rule) {
         return Err(Failure::environment(format!(
@@ -511,7 +513,8 @@ mod tests {
                     [rules.levels.rules]\n\"google\" = \"slow\"\n";
         let folder = std::path::Path::new(".");
         let config = node::config::Config::parse(text, "test.toml", folder).unwrap();
-        let set = super::super::rules_for(Some(&config), None, Some(Level::Boost)).unwrap();
+        let below = mx_below(Some(&config));
+        let set = super::super::rules_for(Some(&config), &below, None, Some(Level::Boost)).unwrap();
         let mut wanted = config.rules.levels.clone();
         wanted.default = Level::Boost;
         assert_eq!(*set.levels(), wanted);

@@ -259,9 +259,20 @@ fn two_clients_follow_an_instance() {
     // Publish and synchronise.
     assert_eq!(one.syncs(), ("nothing-published".to_owned(), 0));
     publisher.publishes(1, 2_000, "100");
+    // Both at the same moment, and each twice at once: of two one waits for the other.
+    let outcomes = std::thread::scope(|scope| {
+        let all = [&one, &two, &one, &two].map(|client| scope.spawn(|| client.syncs()));
+        all.map(|syncing| syncing.join().unwrap())
+    });
+    for client in 0..2 {
+        let mut both = [&outcomes[client], &outcomes[client + 2]];
+        both.sort_unstable();
+        let wanted = [("applied".to_owned(), 1), ("unchanged".to_owned(), 1)];
+        assert_eq!(both, wanted.each_ref(), "client {client}");
+    }
     for client in clients {
-        assert_eq!(client.syncs(), ("applied".to_owned(), 1));
-        assert_eq!(client.syncs(), ("unchanged".to_owned(), 1));
+        let history = client.does(&["deliverability", "history"]);
+        assert_eq!(history["history"].as_array().map(Vec::len), Some(1), "{history:#}");
     }
     let stage = until(
         "both say so",
@@ -330,6 +341,21 @@ fn two_clients_follow_an_instance() {
     };
     assert!(per_hour(&one).contains("3000"), "{}", per_hour(&one));
     assert!(!per_hour(&two).contains("3000"), "{}", per_hour(&two));
+    // Who judges the log without asking the nodes knows that, too.
+    for (client, wanted) in [(&one, 2), (&two, 1)] {
+        let audited = json(&client.folder, &["stat", "audit"]);
+        assert_eq!(
+            (&audited["mx_bundle"], &audited["limits_held"]),
+            (&wanted.into(), &true.into())
+        );
+        let listed = json(&client.folder, &["mx", "list"]);
+        let last = listed.as_array().unwrap().last().unwrap();
+        let place = last["place"].to_string();
+        assert!(place.contains(&format!("bundle {wanted}: ")), "{last:#}");
+        let explain = ["mx", "explain", "mx.tower.example", "--mx-host", "--offline"];
+        let notes = json(&client.folder, &explain)["notes"].to_string();
+        assert!(notes.contains(&format!("those of bundle {wanted}")), "{notes}");
+    }
 
     // A bundle that one client takes back goes to nobody else.
     publisher.publishes(3, 9_000, "50");

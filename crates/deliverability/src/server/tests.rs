@@ -155,6 +155,34 @@ async fn a_client_fetches_what_was_pushed() {
     served.end().await;
 }
 
+/// Two clients, each twice, at the same moment: one of them is the first, and every answer is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_that_fetch_at_the_same_moment_get_one_answer_each() {
+    let served = Served::with("").await;
+    let tokens = [served.client("one").await, served.client("two").await];
+    served.push(1, 100).await;
+    let fetch = async |token: &str| {
+        let answer = served.ask("GET /v1/bundle", token, "X-Mailweir-Bundle: 1\r\n", b"").await;
+        let version = if answer.field("etag").unwrap().starts_with("\"2-") { 2 } else { 1 };
+        assert_eq!(answer.body, bundle(&served.key, version, served.clock.now()));
+        version
+    };
+    let all = async || {
+        let [one, two] = &tokens;
+        let (a, b, c, d) = tokio::join!(fetch(one), fetch(two), fetch(one), fetch(two));
+        assert_eq!((a, b), (c, d), "the same answer for the same client");
+        (a, b)
+    };
+    assert_eq!(all().await, (1, 1));
+    served.push(2, 50).await;
+    let (one, two) = all().await;
+    assert_eq!(one + two, 3, "one of them is the first");
+    let rollout = served.ask("GET /v1/rollout", PUBLISHER, "", b"").await.json();
+    let given = |place: usize| rollout["stages"][place]["clients"]["given"].as_u64();
+    assert_eq!((given(0), given(1)), (Some(1), Some(1)), "{rollout}");
+    served.end().await;
+}
+
 #[tokio::test]
 async fn every_role_has_its_own_doors() {
     let served = Served::with("").await;

@@ -10,24 +10,24 @@
 //! is told to everybody. After a crash the start reads the pointer.
 //!
 //! **A bundle in force that cannot be used any more** (a damaged disk, stricter checks) leaves the pointer where it is, and
-//! the shipped rules in its place. Every later change starts from the pointer, and the same version may come again.
+//! the shipped rules in its place. Every later change starts from the pointer, and the same version may come again
+//! ([`believing`](super::believing)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::quarantine::{Author, PublishedList};
 use mail::time::Timestamp;
-use rules::bundle::{Admission, BundleFault, Difference, InForce, Sealed, Trust, difference};
+use rules::bundle::{BundleFault, Difference, Sealed, Trust, difference};
 use rules::reaction::ReactionRules;
 use rules::recipient::{DomainRules, FormatRules};
 use rules::{Level, Levels, RuleSet};
 use serde::Serialize;
 use store::{BundleApplication, BundleChange, KeptBundle, RefusedWrite, Write};
 
-use super::client_version;
+use super::believing::{Believed, Coming, SEEN};
 use super::following::{Origin, RulesInForce, Trouble};
 use super::instance::{Report, ReportState};
-use super::keys::holds;
 use super::layer::{Layer, MxBase, Published};
 use super::sync::InstanceStatus;
 use crate::intake::IntakeFault;
@@ -49,6 +49,21 @@ pub enum ApplyFault {
     /// The bundle is refused.
     #[error("{0}")]
     Bundle(#[from] BundleFault),
+    /// A bundle that is kept cannot be used any more.
+    #[error(
+        "bundle {version} cannot be used any more as it is kept here ({fault}); bring it once more: `mailweir deliverability apply FILE`"
+    )]
+    Damaged {
+        /// Its version.
+        version: u64,
+        /// What is wrong with it.
+        fault: BundleFault,
+    },
+    /// A bundle of another instance has the version, and is needed.
+    #[error(
+        "bundle {0} of the instance that was followed before has the same version, and is kept because its MX rules are in force at level custom: leave that level first, or have the bundle published under another version"
+    )]
+    VersionTaken(u64),
     /// Somebody else was quicker, or the version is not kept.
     #[error("{0}")]
     Refused(RefusedWrite),
@@ -73,6 +88,8 @@ impl ApplyFault {
         match self {
             Self::NoKey => "no-key",
             Self::Bundle(fault) => fault.name(),
+            Self::Damaged { .. } => "damaged",
+            Self::VersionTaken(_) => "version-taken",
             Self::Refused(_) => "refused",
             Self::Store(_) => "store",
         }
@@ -169,14 +186,6 @@ pub struct DeliverabilityStatus {
     pub local: Vec<&'static str>,
     /// The instance that bundles are fetched from; `None`: none is configured.
     pub instance: Option<InstanceStatus>,
-}
-
-/// A bundle that was verified.
-enum Believed {
-    /// It is in force already, or was and has been taken back.
-    InForce(Applied),
-    /// It may come.
-    New { from: Option<u64>, trust: Trust },
 }
 
 /// The sets of all kinds, made of a layer and the operator's own rules.
@@ -292,7 +301,7 @@ impl Questions {
     ) -> Result<Applied, ApplyFault> {
         let outcome = {
             let _one_at_a_time = self.intake().reloading().await;
-            self.apply_alone(Arc::clone(&octets), author, witness).await
+            self.apply_alone(Arc::clone(&octets), author, origin, witness).await
         };
         self.note_for_instance(Report::of(&octets, &outcome)).await;
         match &outcome {
@@ -316,9 +325,9 @@ impl Questions {
     /// Why it would be refused. No alert is raised.
     pub async fn try_bundle(&self, octets: Arc<[u8]>) -> Result<Applied, ApplyFault> {
         let _one_at_a_time = self.intake().reloading().await;
-        let (from, trust) = match self.believe(&octets).await? {
+        let (from, trust) = match self.believe(&octets, Origin::Instance).await? {
             Believed::InForce(applied) => return Ok(applied),
-            Believed::New { from, trust } => (from, trust),
+            Believed::New(Coming { from, trust, .. }) => (from, trust),
         };
         let Checked { layer, difference, .. } = self.check(octets, trust, from).await?;
         let to = layer.published().map(|published| published.version);
@@ -331,12 +340,14 @@ impl Questions {
         &self,
         octets: Arc<[u8]>,
         author: Author,
+        origin: Origin,
         witness: Witness<'_>,
     ) -> Result<Applied, ApplyFault> {
-        let (from, trust) = match self.believe(&octets).await? {
-            Believed::InForce(applied) => return Ok(applied),
-            Believed::New { from, trust } => (from, trust),
-        };
+        let Coming { from, trust, seen, mends, forgets } =
+            match self.believe(&octets, origin).await? {
+                Believed::InForce(applied) => return Ok(applied),
+                Believed::New(coming) => coming,
+            };
         witness(ApplyStep::Verified);
         let checked = self.check(Arc::clone(&octets), trust, from).await?;
         witness(ApplyStep::Checked);
@@ -346,40 +357,10 @@ impl Questions {
         let kept = KeptBundle { version: published.version, key: published.key.0, octets };
         let mut change =
             self.change(from, Some(published.version), Some(kept), &checked, &author)?;
-        change.mends = self.in_force().unusable() == Some(published.version);
+        (change.mends, change.forgets) = (mends, forgets);
+        let seen = serde_json::to_string(&seen).map_err(unwritable)?;
+        change.settings.push((SEEN.into(), seen.into()));
         self.finish(checked, change, witness).await
-    }
-
-    /// Checks the signature, and whether the bundle may come now.
-    async fn believe(&self, octets: &Arc<[u8]>) -> Result<Believed, ApplyFault> {
-        let keys = &self.config().deliverability.public_keys;
-        if keys.is_empty() {
-            return Err(ApplyFault::NoKey);
-        }
-        let before = self.in_force();
-        let trust = Trust::new(keys.iter().copied(), before.trust.clone());
-        // After a roll-back the versions above the one in force were seen already.
-        let newest = self.newest_seen().await?;
-        let (now, unusable) = (self.now(), before.unusable());
-        let verifying = (Arc::clone(octets), trust);
-        let verified = blocking(move || {
-            let (octets, trust) = verifying;
-            let sealed = Sealed::split(&octets)?;
-            let (_, trust) = sealed.verify(&trust, &holds)?;
-            // What cannot be used is not there: its version may come again.
-            let newest = newest.filter(|_| unusable != Some(sealed.manifest().version));
-            Ok((sealed.admit(now, client_version(), newest)?, trust))
-        })
-        .await?;
-        let from = before.pointer;
-        let (admission, trust) = verified;
-        if admission == Admission::InForce {
-            let rules_version = before.mx.version();
-            let difference = Difference::default();
-            let applied = Applied { changed: false, from, to: from, difference, rules_version };
-            return Ok(Believed::InForce(applied));
-        }
-        Ok(Believed::New { from, trust })
     }
 
     /// Puts a version in force that is kept, or (`None`) the rules shipped with the program. It goes on to its end when
@@ -443,28 +424,17 @@ impl Questions {
                 let kept = self.intake().read(move |reads| reads.bundle(version)).await?;
                 let kept = kept.ok_or(ApplyFault::Refused(RefusedWrite::UnknownBundle(version)))?;
                 let octets = Arc::clone(&kept.octets);
-                let layer = blocking(move || Layer::kept(&kept)).await?;
+                let layer = match blocking(move || Layer::kept(&kept)).await {
+                    Err(ApplyFault::Bundle(fault)) => {
+                        return Err(ApplyFault::Damaged { version, fault });
+                    }
+                    layer => layer?,
+                };
                 Checked { layer, trust, difference: self.changes_to(from, octets).await? }
             }
         };
         let change = self.change(from, to, None, &checked, &author)?;
         self.finish(checked, change, witness).await
-    }
-
-    /// The newest version that was ever applied and is kept.
-    async fn newest_seen(&self) -> Result<Option<InForce>, ApplyFault> {
-        let newest = self
-            .intake()
-            .read(|reads| match reads.bundle_versions()?.first() {
-                Some(version) => reads.bundle(*version),
-                None => Ok(None),
-            })
-            .await?;
-        let Some(newest) = newest else { return Ok(None) };
-        let digest = blocking(move || Ok(*Sealed::split(&newest.octets)?.digest())).await;
-        // What the disk has changed has no digest that a bundle could have; its version was seen all the same.
-        let digest = digest.unwrap_or_default();
-        Ok(Some(InForce { version: newest.version, digest }))
     }
 
     /// Reads and checks every section.
@@ -521,7 +491,6 @@ impl Questions {
         checked: &Checked,
         author: &Author,
     ) -> Result<BundleChange, ApplyFault> {
-        let unwritable = |fault: serde_json::Error| IntakeFault::TryLater(fault.to_string());
         let mut difference = serde_json::to_string(&checked.difference).map_err(unwritable)?;
         if difference.len() > DIFFERENCE_KEPT {
             let kinds: Vec<_> = checked.difference.kinds.iter().map(|kind| kind.kind).collect();
@@ -532,6 +501,7 @@ impl Questions {
             to,
             bundle,
             mends: false,
+            forgets: Vec::new(),
             keep: None,
             trust: serde_json::to_string(&checked.trust).map_err(unwritable)?.into(),
             settings: Vec::new(),
@@ -577,6 +547,7 @@ impl Questions {
         let levels: &Levels = &source.levels;
         let (version, write) = self.next_rules_version(&source.fingerprint).await?;
         let rules = Arc::new(RuleSet::compile(&source.file, levels, version));
+        let mark = layer.mark();
         let in_force = RulesInForce {
             domain,
             format,
@@ -603,6 +574,11 @@ impl Questions {
             Some(mut change) => {
                 change.settings.append(&mut settings);
                 change.keep = mx_base.version();
+                let taken = change.keep.filter(|kept| change.forgets.contains(kept));
+                let comes = change.bundle.as_ref().map(|bundle| bundle.version);
+                if taken.is_some() && taken == comes && mx_base.mark() != mark {
+                    return Err(ApplyFault::VersionTaken(taken.unwrap_or_default()));
+                }
                 self.intake().write(Write::ChangeBundle(Box::new(change))).await?;
             }
             // Either without the other is found out by the next start.
@@ -654,8 +630,13 @@ impl Questions {
     }
 }
 
+/// What cannot be written as JSON.
+fn unwritable(fault: serde_json::Error) -> IntakeFault {
+    IntakeFault::TryLater(fault.to_string())
+}
+
 /// Runs what takes a while beside the runtime.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BundleFault> + Send + 'static,
 ) -> Result<T, ApplyFault> {
     match tokio::task::spawn_blocking(work).await {

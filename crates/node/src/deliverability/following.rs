@@ -47,6 +47,24 @@ impl RulesInForce {
     pub(crate) fn unusable(&self) -> Option<u64> {
         self.pointer.filter(|_| self.layer.published().is_none())
     }
+
+    /// What an instance is told: a version alone does not say whose bundle it is.
+    pub(crate) fn stated(&self) -> Stated {
+        let published = self.layer.published();
+        let digest = published.map(|published| {
+            published.digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect()
+        });
+        Stated { version: self.pointer.unwrap_or(0), digest }
+    }
+}
+
+/// What an instance is told of the bundle in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stated {
+    /// Its version; 0: there is none.
+    pub(crate) version: u64,
+    /// The first 16 digits of its SHA-256; `None`: it is not known.
+    pub(crate) digest: Option<String>,
 }
 
 /// Who brought a bundle.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use self::exchange::{Answer, Asked, Exchange, retry_after};
 pub use self::fault::FetchFault;
 pub use self::target::Target;
+use super::following::Stated;
 use super::sharing::SharedText;
 use crate::config::InstanceConfig;
 use crate::dns::Resolver;
@@ -103,13 +104,17 @@ impl Instance {
     pub(crate) async fn bundle(
         &self,
         etag: Option<&str>,
-        in_force: u64,
+        in_force: &Stated,
     ) -> Result<Fetched, FetchFault> {
         let mut fields = vec![
             (ACCEPT_ENCODING, HeaderValue::from_static("gzip")),
             (field("x-mailweir-program"), HeaderValue::from_static(env!("CARGO_PKG_VERSION"))),
-            (field("x-mailweir-bundle"), HeaderValue::from(in_force)),
+            (field("x-mailweir-bundle"), HeaderValue::from(in_force.version)),
         ];
+        let digest = in_force.digest.as_deref().map(HeaderValue::from_str);
+        if let Some(Ok(digest)) = digest {
+            fields.push((field("x-mailweir-digest"), digest));
+        }
         if let Some(etag) = etag {
             fields.push((IF_NONE_MATCH, HeaderValue::from_str(etag).map_err(FetchFault::broken)?));
         }

@@ -50,7 +50,9 @@ impl MxBase {
         &self.mark
     }
 
-    pub(crate) const fn file(&self) -> &RuleFile {
+    /// The rules.
+    #[must_use]
+    pub const fn file(&self) -> &RuleFile {
         &self.file
     }
 
@@ -140,7 +142,8 @@ impl Layer {
     }
 
     /// Its MX rules, with its figures of the levels.
-    pub(crate) fn mx_base(&self) -> MxBase {
+    #[must_use]
+    pub fn mx_base(&self) -> MxBase {
         let Contents { mx, levels, .. } = &self.contents;
         let stated = mx.is_some() || levels.is_some();
         let file = mx.as_ref().unwrap_or_else(|| rules::shipped()).clone();

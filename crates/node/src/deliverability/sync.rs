@@ -321,12 +321,14 @@ impl Questions {
         witness: &(dyn Fn(SyncStep) + Sync),
     ) -> Synced {
         let desk = &self.sync;
-        let in_force = self.in_force().layer.published().map(|published| published.version);
+        let now_in_force = self.in_force();
+        let in_force = now_in_force.layer.published().map(|published| published.version);
         // A dry run is to show what a bundle changes, even one that was fetched and taken back; and one that cannot be used
         // any more is fetched again.
-        let unusable = self.in_force().unusable().is_some();
+        let unusable = now_in_force.unusable().is_some();
         let etag = desk.record().etag.filter(|_| !dry_run && !unusable);
-        let fetched = followed.instance.bundle(etag.as_deref(), in_force.unwrap_or(0)).await;
+        let stated = now_in_force.stated();
+        let fetched = followed.instance.bundle(etag.as_deref(), &stated).await;
         witness(SyncStep::Fetched);
         let now = self.now();
         let fetched = match fetched {
@@ -525,7 +527,7 @@ impl ApplyFault {
     fn may_pass(&self) -> bool {
         match self {
             Self::Bundle(BundleFault::Truncated { .. } | BundleFault::NotABundle) => true,
-            Self::Bundle(_) | Self::NoKey => false,
+            Self::Bundle(_) | Self::NoKey | Self::Damaged { .. } | Self::VersionTaken(_) => false,
             Self::Refused(_) | Self::Store(_) => true,
         }
     }

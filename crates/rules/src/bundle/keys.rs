@@ -232,6 +232,21 @@ impl Trust {
         }
     }
 
+    /// The key at which the chain of statements begins that names this one; the key itself where none names it. Keys of
+    /// one origin are those of one instance.
+    #[must_use]
+    pub fn origin(&self, key: &PublicKey) -> PublicKey {
+        let mut at = *key;
+        // A replaced key never comes back, so no chain is longer than there are statements.
+        for _ in 0..self.successions.len() {
+            match self.successions.iter().find(|succession| succession.new == at) {
+                Some(Succession { old, .. }) => at = *old,
+                None => break,
+            }
+        }
+        at
+    }
+
     /// Follows statements, in their order: whoever is named by a believed key is believed in its place. A statement of
     /// a key that is not believed changes nothing.
     ///

@@ -241,6 +241,14 @@ impl<'o> Draft<'o> {
         (masks, unknown)
     }
 
+    /// Whether there can be no rule, which is said of the directive then.
+    fn goes_nowhere(&mut self, rule: &DraftRule, id: DirectiveId) -> bool {
+        if let Some(why) = &rule.unreachable {
+            self.not_taken(id, why);
+        }
+        rule.unreachable.is_some()
+    }
+
     /// States a figure of a rule, within its range; `differences` say in what its meaning differs.
     pub(super) fn figure(
         &mut self,
@@ -250,9 +258,7 @@ impl<'o> Draft<'o> {
         id: DirectiveId,
         differences: &[String],
     ) {
-        if let Some(why) = &rule.unreachable {
-            let why = why.clone();
-            self.not_taken(id, why);
+        if self.goes_nowhere(rule, id) {
             return;
         }
         let range = figure.range();
@@ -357,9 +363,7 @@ impl<'o> Draft<'o> {
         id: DirectiveId,
         differences: &[String],
     ) {
-        if let Some(why) = &rule.unreachable {
-            let why = why.clone();
-            self.not_taken(id, why);
+        if self.goes_nowhere(rule, id) {
             return;
         }
         let longest = Duration::from_secs(if which == Wait::Connect { 600 } else { 3_600 });
@@ -387,9 +391,7 @@ impl<'o> Draft<'o> {
         id: DirectiveId,
         differences: &[String],
     ) {
-        if let Some(why) = &rule.unreachable {
-            let why = why.clone();
-            self.not_taken(id, why);
+        if self.goes_nowhere(rule, id) {
             return;
         }
         rule.tls = Some(policy);

@@ -2,7 +2,9 @@
 
 use super::file::{ReactionExample, ReactionFile};
 use super::parse::ReadReaction;
-use super::set::ReactionRules;
+use super::set::{Question, ReactionRules, Said};
+use super::words::ReactionStage;
+use crate::bounce::{Action, shipped_bounce_rules};
 use crate::parse::Reader;
 use crate::parse::versioned::{brief, unique_names};
 
@@ -32,6 +34,40 @@ pub(super) fn examples(reader: &mut Reader<'_, '_>, rules: &[ReadReaction], file
                     "make the conditions narrower, add `unless`, or mend the counter-example",
                 );
             }
+        }
+    }
+}
+
+/// No rule is hit by whatever is said: its own examples do not show that, when they are few. Tried are replies of all
+/// meanings, an example of each shipped bounce rule, at a host, a stage and with a verdict as the rule wants them.
+pub(super) fn greedy(reader: &mut Reader<'_, '_>, rules: &[ReadReaction], file: &ReactionFile) {
+    let set = ReactionRules::compile(file);
+    let known = shipped_bounce_rules().rules();
+    let mut replies: Vec<Question<'_>> = known
+        .iter()
+        .filter_map(|rule| Some((&*rule.matches.first()?.text, rule)))
+        .filter(|(text, _)| !text.is_empty())
+        .map(|(text, rule)| {
+            let usual = || Action::usual(rule.reason, text.starts_with('4'));
+            let (stage, judged) = (ReactionStage::Rcpt, Some(rule.action.unwrap_or_else(usual)));
+            Question::new(&Said { text, mx_host: "", stage, judged })
+        })
+        .collect();
+    for (read, rule) in rules.iter().zip(set.rules()) {
+        let Some(own) = read.rule.matches.first().map(ReactionExample::said) else { continue };
+        let mut hit = 0;
+        for reply in &mut replies {
+            (reply.said.mx_host, reply.said.stage) = (own.mx_host, own.stage);
+            hit += usize::from(rule.matches(reply));
+        }
+        if hit * 3 > replies.len() * 2 {
+            let message = format!(
+                "rule `{}` is hit by {hit} of {} replies of all meanings, such as an unknown user: whatever is refused would count",
+                read.rule.name,
+                replies.len()
+            );
+            let help = "name the codes or the words of those replies that it is about";
+            reader.fault(read.name.clone(), message, help);
         }
     }
 }

@@ -97,6 +97,7 @@ pub(super) fn parse(file_name: &str, bytes: &[u8]) -> Result<ReactionFile, Vec<D
     if sound && rules.len() <= KIND.most_rules {
         check::names(&mut reader, &rules);
         check::examples(&mut reader, &rules, &file);
+        check::greedy(&mut reader, &rules, &file);
     }
     let faults = reader.into_faults();
     if faults.is_empty() { Ok(file) } else { Err(in_order(faults)) }

@@ -154,15 +154,15 @@ impl ReactionRules {
 }
 
 /// What was said, with its codes, folded.
-struct Question<'a> {
-    said: Said<'a>,
+pub(super) struct Question<'a> {
+    pub(super) said: Said<'a>,
     reply: Option<u16>,
     status: Option<mail::reply::EnhancedStatus>,
     folded: String,
 }
 
 impl<'a> Question<'a> {
-    fn new(said: &Said<'a>) -> Self {
+    pub(super) fn new(said: &Said<'a>) -> Self {
         let mut end = said.text.len().min(MOST_TEXT);
         while !said.text.is_char_boundary(end) {
             end -= 1;
@@ -191,7 +191,7 @@ fn without_code(line: &str) -> &str {
 }
 
 impl ReactionRule {
-    fn matches(&self, question: &Question<'_>) -> bool {
+    pub(super) fn matches(&self, question: &Question<'_>) -> bool {
         let written = &*self.written;
         let said = &question.said;
         let masks =

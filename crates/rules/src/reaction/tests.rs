@@ -136,6 +136,28 @@ fn a_rule_behind_one_that_takes_its_replies_is_found() {
     assert!(faults(&twice)[0].contains("is taken by the rule in line"), "{:?}", faults(&twice));
 }
 
+/// Alone, too: nothing shows it but what is said for other reasons.
+#[test]
+fn a_rule_that_whatever_is_refused_would_hit_is_found() {
+    let act = "scope = \"path\"\naction = \"suspend\"\nfor = \"1h\"";
+    for (lines, is_greedy) in [
+        ("reply = [\"4\", \"5\"]\nunless = \"^5.* unknown$\"", true),
+        ("text = \".\"\nunless = \"^5.* unknown$\"", true),
+        (
+            "text = \"[a-z]\"\nmask = \"*.big.example\"\nstage = \"mail\"\nunless = \"^5.* unknown$\"",
+            true,
+        ),
+        ("reply = \"4\"\nhits = 20\nwithin = \"10m\"\nin_a_row = true", false),
+        ("judged = \"other-path\"\nreply = [\"4\", \"5\"]\nunless = \"unknown\"", false),
+        ("text = \"slow down\"", false),
+    ] {
+        let found = faults(&rule("one", &format!("{lines}\n{act}")));
+        assert_eq!(found.len(), usize::from(is_greedy), "{lines}: {found:?}");
+        let says = |fault: &String| fault.contains("whatever is refused would count");
+        assert!(found.iter().all(says), "{lines}: {found:?}");
+    }
+}
+
 #[test]
 fn a_rule_that_goes_on_may_be_followed_by_a_harder_one_only() {
     let gentle = format!("{SLOW}\nhits = 2\nwithin = \"1h\"\ngoes_on = true");

@@ -28,17 +28,17 @@ impl MemoryStore {
         if in_force != change.expected {
             return Err(RefusedWrite::OtherBundle { in_force, expected: change.expected });
         }
+        let known = |version: &u64| bundles.kept.contains_key(version) && !change.forgets(*version);
         match (&change.bundle, change.to) {
-            (Some(bundle), _)
-                if bundles.kept.contains_key(&bundle.version) && !change.mends(bundle.version) =>
-            {
+            (Some(bundle), _) if known(&bundle.version) && !change.mends(bundle.version) => {
                 return Err(RefusedWrite::OtherBundle { in_force, expected: change.to });
             }
-            (None, Some(version)) if !bundles.kept.contains_key(&version) => {
+            (None, Some(version)) if !known(&version) => {
                 return Err(RefusedWrite::UnknownBundle(version));
             }
             _ => {}
         }
+        bundles.kept.retain(|version, _| !change.forgets(*version));
         if let Some(bundle) = &change.bundle {
             bundles.kept.insert(bundle.version, bundle.clone());
         }
@@ -83,6 +83,10 @@ impl BundleReads for MemoryStore {
 
     fn bundle_versions(&self) -> Result<Vec<u64>, StoreFault> {
         Ok(self.bundles.kept.keys().rev().copied().collect())
+    }
+
+    fn bundle_keys(&self) -> Result<Vec<(u64, [u8; 32])>, StoreFault> {
+        Ok(self.bundles.kept.iter().rev().map(|(version, kept)| (*version, kept.key)).collect())
     }
 
     fn bundle_applications(&self, limit: u32) -> Result<Vec<BundleApplication>, StoreFault> {

@@ -19,9 +19,11 @@ impl Batch<'_> {
             return Err(RefusedWrite::OtherBundle { in_force, expected: change.expected }.into());
         }
         let known = |version: u64| -> rusqlite::Result<bool> {
-            self.connection
+            let kept = self
+                .connection
                 .prepare_cached("SELECT 1 FROM bundle WHERE version = ?1")?
-                .exists([column(version)])
+                .exists([column(version)])?;
+            Ok(kept && !change.forgets(version))
         };
         match (&change.bundle, change.to) {
             (Some(bundle), _) if known(bundle.version)? && !change.mends(bundle.version) => {
@@ -31,6 +33,11 @@ impl Batch<'_> {
                 return Err(RefusedWrite::UnknownBundle(version).into());
             }
             _ => {}
+        }
+        for version in change.forgets.iter().filter(|version| change.forgets(**version)) {
+            self.connection
+                .prepare_cached("DELETE FROM bundle WHERE version = ?1")?
+                .execute([column(*version)])?;
         }
         if let Some(bundle) = &change.bundle {
             self.connection
@@ -122,6 +129,15 @@ impl BundleReads for SqliteReads {
             connection
                 .prepare_cached("SELECT version FROM bundle ORDER BY version DESC")?
                 .query_map([], |row| number(row.get(0)?))?
+                .collect()
+        })
+    }
+
+    fn bundle_keys(&self) -> Result<Vec<(u64, [u8; 32])>, StoreFault> {
+        self.ask(|connection| {
+            connection
+                .prepare_cached("SELECT version, key FROM bundle ORDER BY version DESC")?
+                .query_map([], |row| Ok((number(row.get(0)?)?, row.get(1)?)))?
                 .collect()
         })
     }

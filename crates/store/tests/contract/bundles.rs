@@ -16,6 +16,7 @@ fn change(expected: Option<u64>, to: Option<u64>, bundle: Option<KeptBundle>) ->
         bundle,
         keep: None,
         mends: false,
+        forgets: Vec::new(),
         trust: format!("trust {to:?}").into(),
         settings: vec![("rules_version".into(), format!("{to:?}").into())],
         who: "jane".into(),
@@ -85,22 +86,53 @@ fn of_two_changes_at_once_one_wins() {
     });
 }
 
-/// One that cannot be used any more is replaced under its own version; no other one is.
+/// One that cannot be used any more is replaced under its own version, whether or not it is in force; no other one is.
 #[test]
-fn the_one_in_force_can_be_mended() {
+fn one_that_is_kept_can_be_mended() {
     each(|mut subject| {
         let mending = |expected: u64, to: u64, mut bundle: KeptBundle| {
             bundle.octets = b"mended".as_slice().into();
             BundleChange { mends: true, ..change(Some(expected), Some(to), Some(bundle)) }
         };
+        let in_force = |subject: &Subject| {
+            let bundle = subject.reads().bundle_in_force().unwrap().bundle.unwrap();
+            (bundle.version, bundle.octets)
+        };
+        let mended: std::sync::Arc<[u8]> = b"mended".as_slice().into();
         assert_eq!(apply(&mut subject, change(None, Some(3), Some(kept(3)))), Written::Done);
         assert_eq!(apply(&mut subject, mending(3, 3, kept(3))), Written::Done);
-        let octets = subject.reads().bundle_in_force().unwrap().bundle.unwrap().octets;
-        assert_eq!(&*octets, b"mended");
+        assert_eq!(in_force(&subject), (3, mended.clone()));
         assert_eq!(apply(&mut subject, change(Some(3), Some(4), Some(kept(4)))), Written::Done);
-        let other = RefusedWrite::OtherBundle { in_force: Some(4), expected: Some(3) };
-        assert_eq!(apply(&mut subject, mending(4, 3, kept(3))), Written::Refused(other));
-        assert_eq!(subject.reads().bundle_versions().unwrap(), [4, 3]);
+        assert_eq!(apply(&mut subject, mending(4, 3, kept(3))), Written::Done);
+        assert_eq!(in_force(&subject), (3, mended));
+        let other = RefusedWrite::OtherBundle { in_force: Some(3), expected: Some(4) };
+        let taken = apply(&mut subject, change(Some(3), Some(4), Some(kept(4))));
+        assert_eq!(taken, Written::Refused(other));
+        assert_eq!(subject.reads().bundle(4).unwrap(), Some(kept(4)));
+        assert_eq!(subject.reads().bundle_keys().unwrap(), [(4, [4; 32]), (3, [3; 32])]);
+    });
+}
+
+/// The bundles of another instance go with the first one of this; one that somebody asks for stays.
+#[test]
+fn bundles_of_another_instance_are_forgotten() {
+    each(|mut subject| {
+        for (before, version) in [(None, 5), (Some(5), 6), (Some(6), 7), (Some(7), 8)] {
+            let step = change(before, Some(version), Some(kept(version)));
+            assert_eq!(apply(&mut subject, step), Written::Done);
+        }
+        let other = KeptBundle { key: [9; 32], ..kept(7) };
+        let forgets = vec![5, 6, 7, 8];
+        let step = change(Some(8), Some(7), Some(other.clone()));
+        let step = BundleChange { forgets, keep: Some(5), ..step };
+        assert_eq!(apply(&mut subject, step.clone()), Written::Done);
+        assert_eq!(subject.reads().bundle_keys().unwrap(), [(7, [9; 32]), (5, [5; 32])]);
+        assert_eq!(subject.reads().bundle_in_force().unwrap().bundle, Some(other));
+        // What goes cannot be put in force.
+        let gone = BundleChange { bundle: None, expected: Some(7), forgets: vec![7], ..step };
+        let refused = Written::Refused(RefusedWrite::UnknownBundle(7));
+        assert_eq!(apply(&mut subject, gone), refused);
+        assert_eq!(subject.reads().bundle_versions().unwrap(), [7, 5]);
     });
 }
 

@@ -7,7 +7,8 @@ use mail::failure::Reason;
 use mail::time::Timestamp;
 
 use super::Answer;
-use crate::output::{count, number, printable, table};
+use crate::dry_run::{cut, ending, more, tried};
+use crate::output::{count, number, table};
 use crate::quarantine::text::addresses_count;
 
 /// Rows of each table; the rest is in the JSON.
@@ -16,15 +17,6 @@ const ROWS: usize = 12;
 const NAME: usize = 26;
 /// Letters of a text below its row.
 const TEXT: usize = 90;
-
-/// The first letters.
-fn cut(text: &str, most: usize) -> String {
-    let flat = printable(text).replace('\n', " ");
-    match flat.chars().count() > most {
-        true => flat.chars().take(most - 1).chain(['…']).collect(),
-        false => flat,
-    }
-}
 
 fn minute(at: Timestamp) -> String {
     let text = at.to_string();
@@ -44,25 +36,17 @@ pub(super) fn report(answer: &Answer) -> String {
     text += &entries(report);
     text += &addresses(&report.addresses);
     text += &holds(report);
-    for note in &answer.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    text + "Nothing was changed.\n"
+    text + &ending(&answer.notes)
 }
 
 fn head(answer: &Answer) -> String {
-    let mut tried = Vec::new();
-    match (&answer.rules, answer.bundle) {
-        (Some(file), Some(version)) => tried.push(format!("bundle {version} ({file})")),
-        (Some(file), None) => tried.push(format!("bounce rules {file}")),
-        (None, _) => {}
-    }
-    tried.extend(answer.policy.iter().map(|file| format!("[quarantine] of {file}")));
+    let policy = answer.policy.as_ref().map(|file| format!("[quarantine] of {file}"));
     let since = match answer.since {
         Timestamp::EPOCH => "all that is recorded".to_owned(),
         since => format!("recorded since {}", minute(since)),
     };
-    format!("tried: {}; {since}\n\n", tried.join(", "))
+    let tried = tried("bounce rules", answer.rules.as_deref(), answer.bundle, policy);
+    format!("tried: {tried}; {since}\n\n")
 }
 
 fn texts(report: &TrialReport) -> String {
@@ -93,12 +77,7 @@ fn texts(report: &TrialReport) -> String {
         );
         let _ = writeln!(text, "    {}", cut(&one.text, TEXT));
     }
-    let more = texts.changed.saturating_sub(ROWS as u64);
-    if more > 0 {
-        let _ = writeln!(text, "\n  ... and {} (--format json)", count(more, "more text"));
-    }
-    text.push('\n');
-    text
+    text + "\n" + &more(texts.changed, ROWS, "text") + "\n"
 }
 
 fn entries(report: &TrialReport) -> String {
@@ -128,12 +107,7 @@ fn entries(report: &TrialReport) -> String {
         ]);
     }
     let _ = writeln!(text, "\n{rows}");
-    let more = entries.pairs.len().saturating_sub(ROWS);
-    if more > 0 {
-        let _ = writeln!(text, "... and {} (--format json)", count(more as u64, "more row"));
-    }
-    text.push('\n');
-    text
+    text + &more(entries.pairs.len() as u64, ROWS, "row") + "\n"
 }
 
 fn addresses(addresses: &Addresses) -> String {
@@ -166,12 +140,7 @@ fn one_difference(words: &str, difference: &Difference) -> String {
         ]);
     }
     let _ = writeln!(text, "{rows}");
-    let more = difference.addresses.saturating_sub(ROWS as u64);
-    if more > 0 {
-        let _ = writeln!(text, "... and {} more", number(more));
-    }
-    text.push('\n');
-    text
+    text + &more(difference.addresses, ROWS, "row") + "\n"
 }
 
 fn holds(report: &TrialReport) -> String {

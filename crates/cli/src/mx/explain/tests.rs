@@ -89,7 +89,7 @@ fn the_cap_of_a_source_lowers_the_ceiling() {
 fn sources_at_different_levels_have_different_limits() {
     let levels =
         Levels { per_source: BTreeMap::from([(SourceId(2), Level::Slow)]), ..Levels::default() };
-    let rules = rule_set(None, &levels).unwrap();
+    let rules = rule_set(None, rules::shipped(), &levels).unwrap();
     let answer = explain(&rules, &unconfigured(3), found("mta5.am0.yahoodns.net", 4));
     assert_eq!(answer.ceilings[0].arithmetic, "250 × 1 + 2,500 × 2 = 5,250");
     assert_eq!(answer.mx_hosts[0].other_sources.len(), 1);
@@ -123,7 +123,7 @@ fn from_lab(what: &str) -> Found {
 #[test]
 fn yahoo_has_32_paths_from_two_sources() {
     let answer = explain(
-        &rule_set(None, &Levels::default()).unwrap(),
+        &rule_set(None, rules::shipped(), &Levels::default()).unwrap(),
         &unconfigured(2),
         from_lab("a@yahoo.com"),
     );
@@ -147,7 +147,7 @@ fn yahoo_has_32_paths_from_two_sources() {
 
 #[test]
 fn a_domain_without_mail_says_why() {
-    let rules = rule_set(None, &Levels::default()).unwrap();
+    let rules = rule_set(None, rules::shipped(), &Levels::default()).unwrap();
     for (what, fault, hosts) in [
         ("x@no-mail-here.example", RouteFault::NullMx, 0),
         ("x@gone-company.example", RouteFault::NoSuchDomain, 0),

@@ -5,20 +5,13 @@ use std::fmt::Write as _;
 
 use super::Answer;
 use super::tally::Told;
+use crate::dry_run::{cut, ending, more, tried};
 use crate::output::{count, number, printable, table};
 
 /// Rows of each table; the rest is in the JSON.
 const ROWS: usize = 15;
 /// Letters of a name in a table.
 const NAME: usize = 18;
-
-fn cut(text: &str) -> String {
-    let flat = printable(text);
-    match flat.chars().count() > NAME {
-        true => flat.chars().take(NAME - 1).chain(['…']).collect(),
-        false => flat,
-    }
-}
 
 /// A moment to the minute, without the year.
 fn minute(text: Option<&str>) -> String {
@@ -46,23 +39,14 @@ pub(super) fn report(answer: &Answer) -> String {
     for fault in &answer.log.faulty_lines {
         let _ = writeln!(text, "{}", printable(fault));
     }
-    for note in &answer.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    text + "Nothing was changed.\n"
+    text + &ending(&answer.notes)
 }
 
 fn head(answer: &Answer) -> String {
-    let mut tried = Vec::new();
-    match (&answer.rules, answer.bundle) {
-        (Some(file), Some(version)) => tried.push(format!("bundle {version} ({file})")),
-        (Some(file), None) => tried.push(format!("MX rules {file}")),
-        (None, _) => {}
-    }
-    tried.extend(answer.level.iter().map(|level| format!("level {level}")));
+    let level = answer.level.as_ref().map(|level| format!("level {level}"));
     format!(
         "tried: {}\nthe mail of {}, {} to {}: {}, {}\n\n",
-        tried.join(", "),
+        tried("MX rules", answer.rules.as_deref(), answer.bundle, level),
         count(answer.days.into(), "day"),
         minute(Some(&answer.since.to_string())),
         minute(Some(&answer.now.to_string())),
@@ -113,7 +97,7 @@ fn providers(answer: &Answer) -> String {
     for one in answer.providers.iter().take(ROWS) {
         let courses = &one.courses;
         rows.add_row([
-            cut(&one.provider),
+            cut(&one.provider, NAME),
             number(courses.recorded.in_window),
             number(courses.now.in_window),
             number(courses.then.in_window),
@@ -123,16 +107,7 @@ fn providers(answer: &Answer) -> String {
             wait(courses.then.waited.p95_seconds),
         ]);
     }
-    format!("{rows}\n{}\n", more(answer.providers.len(), "provider"))
-}
-
-fn more(all: usize, what: &str) -> String {
-    match all.saturating_sub(ROWS) {
-        0 => String::new(),
-        more => {
-            format!("... and {} (--format json)\n", count(more as u64, &format!("more {what}")))
-        }
-    }
+    format!("{rows}\n{}\n", more(answer.providers.len() as u64, ROWS, "provider"))
 }
 
 /// Hours in which the two courses differ, over all providers.
@@ -155,7 +130,7 @@ fn hours(answer: &Answer) -> String {
     for (hour, sums) in by_hour.iter().take(ROWS) {
         rows.add_row([minute(Some(hour)), number(sums[0]), number(sums[1]), number(sums[2])]);
     }
-    format!("{rows}\n{}\n", more(by_hour.len(), "hour"))
+    format!("{rows}\n{}\n", more(by_hour.len() as u64, ROWS, "hour"))
 }
 
 fn passed(answer: &Answer) -> String {
@@ -178,8 +153,8 @@ fn passed(answer: &Answer) -> String {
     ]);
     for budget in answer.passed.iter().take(ROWS) {
         rows.add_row([
-            cut(&budget.rule),
-            cut(&budget.key),
+            cut(&budget.rule, NAME),
+            cut(&budget.key, NAME),
             number(budget.limit_per_hour.into()),
             number(budget.maximum),
             format!(
@@ -194,7 +169,7 @@ fn passed(answer: &Answer) -> String {
             number(budget.over),
         ]);
     }
-    let _ = write!(text, "{rows}\n{}\n", more(answer.passed.len(), "limit"));
+    let _ = write!(text, "{rows}\n{}\n", more(answer.passed.len() as u64, ROWS, "limit"));
     text
 }
 

@@ -35,6 +35,11 @@ fn of(server: &FakeInstance) -> Instance {
     instance(config(&server.url()), "127.0.0.1:9".parse().unwrap())
 }
 
+/// What is told of a bundle in force of this version.
+fn stated(version: u64) -> Stated {
+    Stated { version, digest: Some("0123456789abcdef".to_owned()) }
+}
+
 fn gzip(octets: &[u8]) -> Vec<u8> {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     packer.write_all(octets).unwrap();
@@ -136,7 +141,7 @@ async fn every_answer_is_a_whole_bundle_or_a_named_fault() {
     for (name, instance, server, wanted) in ready {
         tasks.spawn(async move {
             let begun = Instant::now();
-            let fetched = instance.bundle(None, 7).await;
+            let fetched = instance.bundle(None, &stated(7)).await;
             assert!(begun.elapsed() < Duration::from_secs(4), "{name}: {:?}", begun.elapsed());
             drop(server);
             let shown = shown(&fetched);
@@ -161,8 +166,8 @@ async fn an_instance_is_asked_as_the_protocol_says() {
     })
     .await;
     let instance = of(&server);
-    assert!(matches!(instance.bundle(Some("\"7-ab\""), 7).await, Ok(Fetched::Unchanged)));
-    let fault = instance.bundle(None, 0).await.unwrap_err();
+    assert!(matches!(instance.bundle(Some("\"7-ab\""), &stated(7)).await, Ok(Fetched::Unchanged)));
+    let fault = instance.bundle(None, &Stated::default()).await.unwrap_err();
     assert_eq!(fault.retry_after(), Some(Duration::from_secs(90)));
     assert!(fault.to_string().ends_with("status 503: busy"), "{fault}");
     instance.report(&Report::new(8, ReportState::RolledBack, "too much")).await.unwrap();
@@ -184,6 +189,8 @@ async fn an_instance_is_asked_as_the_protocol_says() {
     assert_eq!(fields(0, "if-none-match"), "\"7-ab\"");
     assert_eq!(fields(0, "x-mailweir-bundle"), "7");
     assert_eq!(fields(1, "x-mailweir-bundle"), "0");
+    assert_eq!(fields(0, "x-mailweir-digest"), "0123456789abcdef");
+    assert_eq!(fields(1, "x-mailweir-digest"), "-");
     assert_eq!(fields(0, "x-mailweir-program"), env!("CARGO_PKG_VERSION"));
     assert_eq!(fields(0, "accept-encoding"), "gzip");
     let report = serde_json::json!({
@@ -207,7 +214,7 @@ async fn redirections_are_followed_three_times_and_take_no_token_elsewhere() {
         answer("307 Temporary Redirect", &format!("location: {location}\r\n"), b"")
     })
     .await;
-    assert_eq!(shown(&of(&server).bundle(None, 7).await), "6 octets, \"7-00\"");
+    assert_eq!(shown(&of(&server).bundle(None, &stated(7)).await), "6 octets, \"7-00\"");
     let asked: Vec<String> = server.heard().iter().map(|heard| heard.what.clone()).collect();
     assert_eq!(asked, ["GET /v1/bundle", "GET /v1/one", "GET /v1/two"]);
     assert!(server.heard().iter().all(|heard| heard.field("authorization").is_some()));
@@ -217,7 +224,7 @@ async fn redirections_are_followed_three_times_and_take_no_token_elsewhere() {
         let next = heard.what.len();
         answer("302 Found", &format!("location: /{}\r\n", "x".repeat(next)), b"")
     });
-    assert_eq!(shown(&of(&server).bundle(None, 7).await), "redirection");
+    assert_eq!(shown(&of(&server).bundle(None, &stated(7)).await), "redirection");
     assert_eq!(server.heard().len(), 3 + 4);
     // What is sent is never sent on.
     let report = Report::new(8, ReportState::Well, "");
@@ -257,7 +264,7 @@ async fn names_are_looked_up_once_checked_and_certified() {
     let ask = async |url: String, allow_private: bool, roots: Option<&std::path::Path>| {
         let tls_roots = roots.map(Into::into);
         let config = InstanceConfig { allow_private, tls_roots, ..config(&url) };
-        shown(&instance(config, dns.address).bundle(None, 0).await)
+        shown(&instance(config, dns.address).bundle(None, &Stated::default()).await)
     };
     let roots = Some(roots.as_path());
     let url = |name: &str| format!("https://{name}:{port}");

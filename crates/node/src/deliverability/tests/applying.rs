@@ -366,6 +366,7 @@ fn damage(folder: &Path, change: impl FnOnce(&mut BundleChange)) {
         to: version,
         bundle,
         mends: true,
+        forgets: Vec::new(),
         keep: None,
         trust,
         settings: Vec::new(),
@@ -426,27 +427,134 @@ async fn a_stored_bundle_that_cannot_be_used_blocks_no_other() {
     }
 }
 
-/// The newest version that was seen counts, whatever the disk has made of it.
+/// The newest version that was seen counts, whatever the disk has made of it; a person may bring it once more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_newest_bundle_opens_no_way_down() {
+async fn a_damaged_bundle_that_is_not_in_force_opens_no_way_down_and_is_mended_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let node = start(here, "");
-    for version in [1, 5] {
-        node.questions().apply_bundle(bundle(here, version), author()).await.unwrap();
+    let bundles = [1, 5].map(|version| bundle(here, version));
+    for (damaged, in_force_then) in [(5, 1), (1, 5)] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(here.join("key"), folder.path().join("key")).unwrap();
+        let here = folder.path();
+        let node = start(here, "");
+        let apply = async |questions: &Questions, place: usize| {
+            questions.apply_bundle(Arc::clone(&bundles[place]), author()).await
+        };
+        apply(&node.questions(), 0).await.unwrap();
+        if damaged == 5 {
+            apply(&node.questions(), 1).await.unwrap();
+        }
+        node.shutdown().await;
+        damage(here, |change| change.bundle.as_mut().unwrap().octets = b"?".as_slice().into());
+        let node = match damaged {
+            5 => {
+                damage(here, |change| (change.to, change.bundle) = (Some(1), None));
+                start(here, "")
+            }
+            _ => {
+                let node = start(here, "");
+                apply(&node.questions(), 1).await.unwrap();
+                node
+            }
+        };
+        let questions = node.questions();
+        assert_eq!(in_force(&questions).await, Some(in_force_then));
+        // It is no way back, and says what to do.
+        let fault = questions.roll_back(Some(damaged), author()).await.unwrap_err();
+        assert_eq!(fault.name(), "damaged");
+        assert!(fault.to_string().contains("deliverability apply FILE"), "{fault}");
+        // Nor does one come that is older, or another one of the version, by whomever; nor by itself what was taken back.
+        let older = questions.apply_bundle(bundle(here, 4), author()).await.unwrap_err();
+        assert_eq!(older.name(), "older");
+        let by_itself = async |octets| {
+            let outcome =
+                questions.apply_bundle_watched(octets, author(), Origin::Instance, &|_| {});
+            outcome.await.map(|applied| applied.changed).map_err(|fault| fault.name())
+        };
+        let again = Arc::clone(&bundles[usize::from(damaged == 5)]);
+        let wanted = if damaged == 5 { Ok(false) } else { Err("older") };
+        assert_eq!(by_itself(again).await, wanted);
+        assert_eq!(by_itself(with_notes(here, 5)).await, Err("same-version"));
+        assert_eq!(in_force(&questions).await, Some(in_force_then));
+        // A person brings it, and it is whole from then on.
+        let applied = apply(&questions, usize::from(damaged == 5)).await.unwrap();
+        assert_eq!((applied.from, applied.to), (Some(in_force_then), Some(damaged)));
+        for version in [in_force_then, damaged] {
+            questions.roll_back(Some(version), author()).await.unwrap();
+            assert_eq!(in_force(&questions).await, Some(version));
+        }
+        let older = questions.apply_bundle(bundle(here, 4), author()).await.unwrap_err();
+        assert_eq!(older.name(), "older", "the newest one seen is still the newest");
+        node.shutdown().await;
     }
+}
+
+/// Another bundle of the same version.
+fn with_notes(folder: &Path, version: u64) -> Arc<[u8]> {
+    let text = "spam.example\n".to_owned();
+    sealed(folder, version, BTreeMap::from([(Kind::Suppression, text)]))
+}
+
+/// A node that comes to another instance begins with what that has; of each the newest version that was seen counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_of_two_instances_have_nothing_to_do_with_each_other() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let begin = || {
+        let mut config = config(folder.path(), "");
+        config.deliverability.public_keys.push(key(other.path()).public());
+        Node::start(config).unwrap()
+    };
+    let made = |version| [folder.path(), other.path()].map(|folder| bundle(folder, version));
+    let bundles: BTreeMap<u64, [Arc<[u8]>; 2]> =
+        (2..=8).map(|version| (version, made(version))).collect();
+    let mut node = begin();
+    let apply = async |node: &Node, of: usize, version: u64| {
+        let octets = Arc::clone(&bundles[&version][of]);
+        match node.questions().apply_bundle(octets, author()).await {
+            Ok(applied) if applied.changed => "applied",
+            Ok(_) => "unchanged",
+            Err(fault) => fault.name(),
+        }
+    };
+    for (of, version, wanted, kept) in [
+        (0, 5, "applied", vec![5]),
+        (0, 6, "applied", vec![6, 5]),
+        (1, 3, "applied", vec![3]),
+        (0, 5, "older", vec![3]),
+        (1, 2, "older", vec![3]),
+        (1, 3, "unchanged", vec![3]),
+        // Back at the first one: its newest one comes again, nothing older.
+        (0, 6, "applied", vec![6]),
+        (1, 2, "older", vec![6]),
+        (1, 6, "applied", vec![6]),
+        (0, 4, "older", vec![6]),
+        (1, 7, "applied", vec![7, 6]),
+    ] {
+        assert_eq!(apply(&node, of, version).await, wanted, "{version} of {of}");
+        let questions = node.questions();
+        assert_eq!(questions.deliverability().await.unwrap().kept, kept, "{version} of {of}");
+        let newest = in_force(&questions).await;
+        assert!(wanted != "applied" || newest == Some(version), "{version} of {of}: {newest:?}");
+        node.shutdown().await;
+        node = begin();
+        assert_eq!(in_force(&node.questions()).await, newest, "after a restart");
+    }
+    // What a person takes back stays away.
+    node.questions().roll_back(None, author()).await.unwrap();
+    assert_eq!(apply(&node, 1, 7).await, "unchanged");
+    assert_eq!(in_force(&node.questions()).await, None);
+    // At level custom the MX rules of the one before are kept, and no other bundle gets their version.
+    node.questions().roll_back(Some(7), author()).await.unwrap();
+    let scope = LevelScope { subject: LevelSubject::Everything, rule: None };
+    let change = LevelChange::set(scope, Level::Custom, None, node.questions().now());
+    node.questions().decide_level(change, "ann", "a test").await.unwrap();
+    assert_eq!(apply(&node, 0, 7).await, "version-taken");
+    assert_eq!(apply(&node, 0, 8).await, "applied");
     node.shutdown().await;
-    damage(here, |change| change.bundle.as_mut().unwrap().octets = b"?".as_slice().into());
-    damage(here, |change| (change.to, change.bundle) = (Some(1), None));
-    let node = start(here, "");
-    let questions = node.questions();
-    for (version, wanted) in [(4, "older"), (5, "same-version")] {
-        let fault = questions.apply_bundle(bundle(here, version), author()).await.unwrap_err();
-        assert_eq!(fault.name(), wanted);
-    }
-    assert_eq!(in_force(&questions).await, Some(1));
-    questions.apply_bundle(bundle(here, 6), author()).await.unwrap();
-    assert_eq!(in_force(&questions).await, Some(6));
+    node = begin();
+    let status = node.questions().deliverability().await.unwrap();
+    assert_eq!((status.mx_bundle, status.kept), (Some(7), vec![8, 7]));
     node.shutdown().await;
 }
 
@@ -509,47 +617,57 @@ async fn a_caller_that_goes_away_leaves_store_and_node_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_crashes_when_told() {
     let Ok(told) = std::env::var(CRASH) else { return };
-    let (step, folder) = told.split_once(' ').unwrap();
+    let (step, rest) = told.split_once(' ').unwrap();
+    let (how, folder) = rest.split_once(' ').unwrap();
     let node = start(Path::new(folder), "");
-    let octets = bundle(Path::new(folder), 2);
-    let crash = |at: ApplyStep| {
+    let (step, how) = (step.to_owned(), how.to_owned());
+    let crash = move |at: ApplyStep| {
         if format!("{at:?}") == step {
             std::process::abort();
         }
     };
-    let outcome =
-        node.questions().apply_bundle_watched(octets, author(), Origin::Here, &crash).await;
+    let octets = bundle(Path::new(folder), 3);
+    let questions = node.questions();
+    let outcome = match how.as_str() {
+        "apply" => questions.apply_bundle_watched(octets, author(), Origin::Here, &crash).await,
+        _ => questions.roll_back_to_the_end(Some(1), author(), Arc::new(crash)).await,
+    };
     panic!("it should have crashed: {outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_any_step_leaves_the_old_or_the_new_bundle_in_force() {
-    for step in ApplyStep::ALL {
+    let rolling_back = ApplyStep::ALL.into_iter().filter(|step| *step >= ApplyStep::Made);
+    let steps = ApplyStep::ALL.map(|step| ("apply", step, 3)).into_iter();
+    for (how, step, new) in steps.chain(rolling_back.map(|step| ("roll-back", step, 1))) {
         let folder = tempfile::tempdir().unwrap();
         let node = start(folder.path(), "");
-        let octets = bundle(folder.path(), 1);
-        node.questions().apply_bundle(octets, author()).await.unwrap();
+        for version in [1, 2] {
+            let octets = bundle(folder.path(), version);
+            node.questions().apply_bundle(octets, author()).await.unwrap();
+        }
         node.shutdown().await;
         let name = "deliverability::tests::applying::a_process_that_crashes_when_told";
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
-            .env(CRASH, format!("{step:?} {}", folder.path().display()))
+            .env(CRASH, format!("{step:?} {how} {}", folder.path().display()))
             .stderr(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .status()
             .unwrap();
         use std::os::unix::process::ExitStatusExt as _;
-        assert_eq!(status.signal(), Some(6), "{step:?}");
+        assert_eq!(status.signal(), Some(6), "{how}: {step:?}");
         let node = start(folder.path(), "");
         let questions = node.questions();
-        let wanted = if step >= ApplyStep::Stored { 2 } else { 1 };
-        assert_eq!(in_force(&questions).await, Some(wanted), "{step:?}");
+        let is_stored = step >= ApplyStep::Stored;
+        let wanted = if is_stored { new } else { 2 };
+        assert_eq!(in_force(&questions).await, Some(wanted), "{how}: {step:?}");
         let history = questions.bundle_history(9).await.unwrap();
-        assert_eq!(history.len() as u64, wanted, "{step:?}");
+        assert_eq!(history.len(), 2 + usize::from(is_stored), "{how}: {step:?}");
         // And the next attempt goes through.
-        let applied = questions.apply_bundle(bundle(folder.path(), 3), author()).await.unwrap();
-        assert_eq!((applied.from, applied.to), (Some(wanted), Some(3)));
-        assert_eq!(in_force(&questions).await, Some(3));
+        let applied = questions.apply_bundle(bundle(folder.path(), 4), author()).await.unwrap();
+        assert_eq!((applied.from, applied.to), (Some(wanted), Some(4)));
+        assert_eq!(in_force(&questions).await, Some(4));
         node.shutdown().await;
     }
 }
