@@ -116,12 +116,17 @@ impl Conduct {
         let step = retry.steps.get(tries).copied().unwrap_or(retry.then_every);
         let (pause, pinned, counts) = match &done.result {
             DoneResult::Verdict(Verdict::PossiblyDelivered) => (step, None, true),
+            // The end of the conversation: the message goes to another path at once.
+            DoneResult::Verdict(Verdict::Refused { stage, reply })
+                if reply.code() == 421 && *stage != Stage::Content =>
+            {
+                return;
+            }
             DoneResult::Verdict(Verdict::Refused { stage: Stage::MailFrom, .. }) => {
                 (OWN_PAUSE, None, false)
             }
-            DoneResult::Verdict(Verdict::Refused { stage, reply }) => {
-                let of_session = reply.code() == 421 && *stage != Stage::Content;
-                if of_session || reply.class() == ReplyClass::Permanent {
+            DoneResult::Verdict(Verdict::Refused { reply, .. }) => {
+                if reply.class() == ReplyClass::Permanent {
                     return;
                 }
                 if String::from_utf8_lossy(reply.raw()).contains("greylisted") {
