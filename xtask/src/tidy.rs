@@ -48,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("lab", &["mail"]),
     ("simulator", &["mail", "rules", "smtp", "quota", "engine", "store"]),
     ("node", &["mail", "rules", "smtp", "quota", "engine", "store"]),
-    ("web", &[]),
+    ("web", &["mail"]),
     ("deliverability", &["mail", "rules", "store", "web"]),
     ("control", &["mail", "rules", "quota", "engine", "store", "node", "web"]),
     (

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use mail::reply::{escaped_json, is_deceptive};
 use mail::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -28,14 +29,27 @@ pub fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a value as JSON, indented.
+/// Writes a value as JSON, indented. What would steer a terminal stands escaped in its texts.
 ///
 /// # Errors
 /// As [`print`].
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|fault| Failure::environment(format!("cannot write JSON: {fault}")))?;
-    print(&text)
+    print(&escaped_json(text))
+}
+
+/// Writes a value as one line of JSON, escaped like [`print_json`].
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write_json_line(
+    out: &mut impl std::io::Write,
+    value: &impl Serialize,
+) -> std::io::Result<()> {
+    let text = serde_json::to_string(value).map_err(std::io::Error::from)?;
+    out.write_all(escaped_json(text).as_bytes())?;
+    out.write_all(b"\n")
 }
 
 /// Says something on standard error. That it cannot be said is nobody's fault.
@@ -163,15 +177,6 @@ pub fn moment_ahead(value: Option<&Value>, now: Timestamp) -> String {
 /// It is none; the text says what one looks like.
 pub fn read_moment(text: &str) -> Result<jiff::Timestamp, String> {
     text.parse().map_err(|_| "a time looks like 2027-01-31T18:00:00Z".to_owned())
-}
-
-/// Whether a character can make a terminal show something else than what stands there: control characters, those that
-/// turn the direction of writing, those that cannot be seen, and the line ends that only Unicode knows.
-fn is_deceptive(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{FEFF}')
-        || matches!(character, '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}')
-        || matches!(character, '\u{E0000}'..='\u{E007F}')
 }
 
 /// Text of somebody else's making, safe for a terminal: what could deceive is escaped.

@@ -135,9 +135,7 @@ fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
         };
         let judged = judge.judge(&Evidence::reply(&asked.text, &asked.provider), &());
         if globals.json() {
-            serde_json::to_writer(&mut out, &answer(&asked, &judged))
-                .map_err(std::io::Error::from)?;
-            out.write_all(b"\n")?;
+            output::write_json_line(&mut out, &answer(&asked, &judged))?;
         } else {
             let verdict = &judged.verdict;
             writeln!(

@@ -4,6 +4,8 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[path = "command_line/hostile.rs"]
+mod hostile;
 #[path = "command_line/instance.rs"]
 mod instance;
 

@@ -373,6 +373,43 @@ fn paths_in_backquotes_exist() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// Every test that the page on bad input names is there, and all of its groups.
+#[test]
+fn tests_that_hold_bad_input_exist() {
+    let page = read_guide("docs/bad-input.md");
+    let mut faults = Vec::new();
+    let mut groups = Vec::new();
+    let mut named = 0;
+    for (at, line) in page.text.lines().enumerate() {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let is_row = line.starts_with("| ") && cells.len() == 3;
+        let number = cells[0].trim_start_matches("| ").split(' ').next().unwrap_or_default();
+        if let (true, Ok(group)) = (is_row, number.parse::<u32>()) {
+            groups.push(group);
+            let is_absent = cells[1].contains("not there");
+            if !cells[2].contains('`') && !is_absent {
+                faults.push(format!("line {}: group {group} has neither test nor reason", at + 1));
+            }
+        }
+        // In a row only its last cell names tests; outside of tables everything in backquotes does.
+        let text = if is_row { cells[2] } else { line };
+        let mut file = None;
+        for quoted in text.split('`').skip(1).step_by(2) {
+            if quoted.starts_with("crates/") {
+                file = std::fs::read_to_string(workspace().join(quoted)).ok();
+            } else if let Some(text) = &file {
+                named += 1;
+                if !text.contains(&format!("fn {quoted}(")) {
+                    faults.push(format!("line {}: there is no test {quoted}", at + 1));
+                }
+            }
+        }
+    }
+    assert_eq!(groups, (1..=94).collect::<Vec<_>>());
+    assert!(named > 150, "only {named} tests are named");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn every_wait_reason_is_in_the_guide_and_no_other() {
     use engine::event::{QuotaLimit, QuotaWait};

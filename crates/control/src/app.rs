@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use node::intake::Intake;
 use node::node::Questions;
 use serde::de::DeserializeOwned;
@@ -138,12 +138,12 @@ pub(crate) fn once(
 /// An answer as JSON, with times as texts.
 pub(crate) fn answer(mut value: Value) -> Response {
     crate::forms::times_as_text(&mut value);
-    axum::Json(value).into_response()
+    web::json(&value)
 }
 
 /// An answer as JSON, as it stands: for those whose members called `from` are no times.
 pub(crate) fn exact(value: Value) -> Response {
-    axum::Json(value).into_response()
+    web::json(&value)
 }
 
 /// A part of an answer as JSON.

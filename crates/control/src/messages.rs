@@ -270,7 +270,7 @@ fn listed(
         "delivery": delivery.map(|id| id.to_string()),
         "duplicates": duplicates,
     });
-    (status, axum::Json(body)).into_response()
+    (status, web::json(&body)).into_response()
 }
 
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, Problem> {

@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::map_response;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use serde::de::DeserializeOwned;
 use store::StoreFault;
@@ -308,7 +308,7 @@ fn problem(fault: InstanceFault) -> Problem {
 
 /// An answer as JSON.
 fn json(value: serde_json::Value) -> Response {
-    axum::Json(value).into_response()
+    web::json(&value)
 }
 
 #[cfg(test)]

@@ -79,10 +79,14 @@ pub fn message_id(names: &MessageNames, domain: &Domain) -> String {
     out
 }
 
+/// How every boundary begins.
+const BOUNDARY_FRONT: &str = "=_mw";
+
 /// A multipart body under construction (RFC 2046 section 5.1).
 ///
 /// The boundary contains `=_`, which neither quoted-printable nor base64 can produce, so no content
-/// can contain it (RFC 2045 section 6.7).
+/// can contain it (RFC 2045 section 6.7). Text that is carried as it is can: ask
+/// [`has_delimiter`](Multipart::has_delimiter).
 #[derive(Clone, Debug)]
 pub struct Multipart {
     boundary: String,
@@ -95,13 +99,21 @@ impl Multipart {
     pub fn new(seed: &[u8]) -> Self {
         use sha2::Digest;
         let digest = sha2::Sha256::digest(seed);
-        let mut boundary = String::from("=_mw");
+        let mut boundary = String::from(BOUNDARY_FRONT);
         for octet in &digest[..12] {
             for nibble in [octet >> 4, octet & 15] {
                 boundary.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
             }
         }
         Self { boundary }
+    }
+
+    /// Whether a body that is carried without an encoding has a line that a reader could take for a
+    /// delimiter of any multipart made here, and so for the end of its part.
+    #[must_use]
+    pub fn has_delimiter(body: &[u8]) -> bool {
+        let front = ["--", BOUNDARY_FRONT].concat();
+        body.split(|octet| *octet == b'\n').any(|line| line.starts_with(front.as_bytes()))
     }
 
     /// The boundary, without leading hyphens: 28 characters.

@@ -143,6 +143,40 @@ impl fmt::Display for Reply {
     }
 }
 
+/// Whether a character can make a terminal, a log or a page show something else than what stands there: control
+/// characters, those that turn the direction of writing, those that cannot be seen, and the line ends that only Unicode
+/// knows.
+#[must_use]
+pub fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{FEFF}')
+        || matches!(character, '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}')
+        || matches!(character, '\u{E0000}'..='\u{E007F}')
+}
+
+/// A JSON document in which every deceptive character of its texts is written as `\uNNNN`, which every reader of JSON
+/// takes for the same character. JSON itself demands that only of the first 32, and lets the others steer the terminal
+/// of whoever looks at the document.
+#[must_use]
+pub fn escaped_json(json: String) -> String {
+    let stays = |character: char| matches!(character, '\n' | ' '..='~') || !is_deceptive(character);
+    if json.chars().all(stays) {
+        return json;
+    }
+    let mut safe = String::with_capacity(json.len() + 64);
+    for character in json.chars() {
+        if stays(character) {
+            safe.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = fmt::Write::write_fmt(&mut safe, format_args!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
+}
+
 /// Writes octets from outside so that they can harm neither a terminal nor a log.
 ///
 /// # Errors
@@ -150,10 +184,7 @@ impl fmt::Display for Reply {
 pub fn write_escaped(out: &mut impl fmt::Write, octets: &[u8]) -> fmt::Result {
     for chunk in octets.utf8_chunks() {
         for character in chunk.valid().chars() {
-            // Beyond the ASCII and C1 controls: directional overrides and line separators.
-            let hostile = character.is_control()
-                || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if hostile {
+            if is_deceptive(character) {
                 write!(out, "{}", character.escape_unicode())?;
             } else {
                 out.write_char(character)?;
@@ -214,6 +245,29 @@ mod tests {
     fn shows_hostile_octets_escaped() {
         let reply = Reply::from_raw(554, *b"554 \x1b[2J\r\x00 \xff \xe2\x80\xaex");
         assert_eq!(reply.to_string(), "554 \\u{1b}[2J\\u{d}\\u{0} \\xff \\u{202e}x");
+    }
+
+    #[test]
+    fn json_means_the_same_and_steers_nothing() {
+        for text in [
+            "plain, \"quoted\" and \\ back",
+            "\u{1b}[2J\r\n\t\0",
+            "\u{7f}\u{80}\u{9b}31m",
+            "\u{202e}\u{2028}\u{200b}\u{feff}\u{61c}",
+            "\u{e0041}tag",
+            "Gr\u{f6}\u{df}e \u{65e5}\u{672c} \u{1f600}",
+        ] {
+            let value = serde_json::json!({ "a": text, text: [text] });
+            for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+                let safe = escaped_json(json);
+                assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+                let deceptive = |one: &char| is_deceptive(*one) && *one != '\n';
+                assert!(!safe.chars().any(|one| deceptive(&one)), "{safe:?}");
+            }
+        }
+        assert_eq!(escaped_json("\"\u{9b}\"".into()), "\"\\u009b\"");
+        assert_eq!(escaped_json("\"\u{e0041}\"".into()), "\"\\udb40\\udc41\"");
+        assert_eq!(escaped_json("\"Gr\u{f6}\u{df}e\"".into()), "\"Gr\u{f6}\u{df}e\"");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod nondeliverables;
 pub mod prepare;
 pub mod reactions;
 pub mod recipients;
+mod regular_file;
 pub mod retention;
 pub mod room;
 pub mod runner;

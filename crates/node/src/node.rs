@@ -39,6 +39,7 @@ use crate::intake::Intake;
 use crate::levels::stored_decisions;
 use crate::nondeliverables::{self, NonDeliverables, Recorder};
 use crate::reactions;
+use crate::regular_file;
 use crate::retention;
 use crate::room::Room;
 use crate::runner::connections::{Connections, NodeTime};
@@ -156,8 +157,8 @@ pub fn read_rules(config: &Config) -> Result<RuleSource, StartFault> {
 /// # Errors
 /// It cannot be read, or has faults.
 pub(crate) fn local_mx_rules(path: &Path) -> Result<(rules::RuleFile, Vec<u8>), StartFault> {
-    let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let bytes = regular_file::read(path)
+        .map_err(|source| StartFault::File { path: path.into(), source })?;
     let file =
         rules::parse_local(&path.display().to_string(), &bytes).map_err(StartFault::Rules)?;
     Ok((file, bytes))

@@ -16,6 +16,7 @@ use crate::alerts::{Alert, REACTION};
 use crate::deliverability::Layer;
 use crate::intake::IntakeFault;
 use crate::node::{Questions, StartFault};
+use crate::regular_file;
 use crate::runner::Input;
 
 /// Name of the store's setting.
@@ -26,8 +27,8 @@ pub(crate) const SETTING: &str = "reactions";
 /// # Errors
 /// The file cannot be read, or has faults.
 pub(crate) fn local_rules(path: &Path) -> Result<ReactionFile, StartFault> {
-    let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let bytes = regular_file::read(path)
+        .map_err(|source| StartFault::File { path: path.into(), source })?;
     ReactionFile::parse(&path.display().to_string(), &bytes).map_err(StartFault::ReactionRules)
 }
 

@@ -10,6 +10,7 @@ use mail::verp::{KeyTooShort, NoKey, ReturnPath, VerpKey};
 use crate::config::{Config, DkimAlgorithm};
 use crate::dkim::{DkimFault, DkimKeyText, DkimKeys};
 use crate::prepare::SenderSettings;
+use crate::regular_file;
 
 /// The file of the generated key, in the data folder.
 const KEY_FILE: &str = "return-path.key";
@@ -74,8 +75,9 @@ pub fn settings(config: &Config) -> Result<SenderSettings, SetupFault> {
     };
     let mut texts = Vec::new();
     for key in &config.dkim {
-        let pem = std::fs::read_to_string(&key.key_file)
-            .map_err(|source| SetupFault::File { path: key.key_file.clone(), source })?;
+        let fault = |source| SetupFault::File { path: key.key_file.clone(), source };
+        let pem = String::from_utf8(regular_file::read(&key.key_file).map_err(fault)?)
+            .map_err(|_| fault(std::io::Error::other("it is not UTF-8 text")))?;
         let domain = key.domain.as_str().to_owned();
         texts.push(DkimKeyText { domain, selector: key.selector.clone(), pem });
     }

@@ -1,4 +1,4 @@
-//! What every HTTP listener of ours has: bounded connections and bodies, bearer tokens, and one form for errors.
+//! What every HTTP listener of ours has: bounded connections and bodies, bearer tokens, and one form for answers and errors.
 //!
 //! **Promise.** No client, however slow, large or silent, holds more than its share: connections, heads (64 KiB,
 //! 10 s), bodies (size, rate, and the memory of all together), pauses in taking an answer and the TLS handshake are
@@ -20,5 +20,5 @@ pub use bearer::{TokenDigest, bearer_token, new_token};
 pub use body::{Document, Incoming, Memory, expect_json, from_json, media_type};
 pub use handed::Handed;
 pub use listening::{Listeners, Times};
-pub use problem::Problem;
+pub use problem::{Problem, json};
 pub use tls::{Certificate, CertificateFault, TlsFiles};

@@ -6,7 +6,16 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mail::reply::escaped_json;
 use serde_json::{Map, Value};
+
+/// An answer as JSON. What servers, lists and clients have said stands in it without a character that would steer the
+/// terminal of whoever looks at it.
+#[must_use]
+pub fn json(value: &Value) -> Response {
+    let form = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, form)], escaped_json(value.to_string())).into_response()
+}
 
 /// The answer to a request that cannot be fulfilled.
 #[derive(Debug)]
@@ -157,8 +166,7 @@ impl IntoResponse for Problem {
         members.insert("title".into(), self.title.into());
         members.insert("status".into(), self.status.as_u16().into());
         members.insert("detail".into(), self.detail.into());
-        let body = Value::Object(members).to_string();
-        let mut response = (self.status, body).into_response();
+        let mut response = (self.status, json(&Value::Object(members))).into_response();
         let fields = response.headers_mut();
         let form = HeaderValue::from_static("application/problem+json");
         fields.insert(header::CONTENT_TYPE, form);

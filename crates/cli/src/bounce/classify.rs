@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::local_rules;
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{self, count, printable};
+use crate::output::{self, count, printable, write_json_line};
 
 /// Folders within folders that are entered.
 const FOLDERS_DEEP: usize = 16;
@@ -191,9 +191,7 @@ fn line(
         detail: report.kind.word(),
     };
     if globals.json() {
-        serde_json::to_writer(&mut *out, &answer).map_err(std::io::Error::from)?;
-        out.write_all(b"\n")?;
-        return Ok(());
+        return Ok(write_json_line(out, &answer)?);
     }
     let word = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     writeln!(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lab::{Lab, LabConfig, Mood, MxConfig, ProviderConfig, Situation};
@@ -19,15 +20,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const UNKNOWN: &str = "550 the wizard of this tower sleeps until spring";
 
 /// A process that serves.
-struct Process {
+pub(super) struct Process {
     child: Child,
     /// Where it listens for HTTP.
-    url: String,
+    pub(super) url: String,
+    /// What it has said; a line that is no UTF-8 as its fault.
+    pub(super) log: Arc<Mutex<Vec<Result<String, std::io::ErrorKind>>>>,
 }
 
 impl Process {
     /// Starts it and waits until it says where it listens and that it is `ready`.
-    fn start(folder: &Path, words: &[&str], ready: &str) -> Self {
+    pub(super) fn start(folder: &Path, words: &[&str], ready: &str) -> Self {
         let mut child =
             command(folder, words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -46,9 +49,15 @@ impl Process {
             let _ = child.kill();
             panic!("{words:?} does not serve: {said:#?}");
         };
+        let log = Arc::new(Mutex::new(said.into_iter().map(Ok).collect::<Vec<_>>()));
+        let written = Arc::clone(&log);
         // Somebody must go on reading, or the process would wait for its log.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
+        std::thread::spawn(move || {
+            lines.for_each(|line| {
+                written.lock().unwrap().push(line.map_err(|fault| fault.kind()));
+            });
+        });
+        Self { child, url, log }
     }
 }
 
@@ -61,7 +70,7 @@ impl Drop for Process {
 }
 
 /// Runs a command that must go well; what it said as JSON.
-fn json(folder: &Path, words: &[&str]) -> Value {
+pub(super) fn json(folder: &Path, words: &[&str]) -> Value {
     let mut all = words.to_vec();
     all.extend(["--format", "json"]);
     let (status, out, fault) = super::run(folder, &all);
@@ -73,7 +82,11 @@ fn json(folder: &Path, words: &[&str]) -> Value {
 }
 
 /// Asks until the answer is right.
-fn until(what: &str, mut ask: impl FnMut() -> Value, right: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn until(
+    what: &str,
+    mut ask: impl FnMut() -> Value,
+    right: impl Fn(&Value) -> bool,
+) -> Value {
     let began = Instant::now();
     loop {
         let answer = ask();

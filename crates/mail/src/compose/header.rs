@@ -438,7 +438,12 @@ impl Line<'_> {
         let short = name.len() + value.len() + 6 <= FOLD_AT;
         if short && !value.is_empty() && value.bytes().all(is_token) {
             self.unit(&[name.as_bytes(), b"=", value.as_bytes()]);
-        } else if short && value.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic()) {
+        } else if short
+            && value.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic())
+            // Many readers decode an encoded word here too (against RFC 2047, 5), and would show
+            // another value than was stated.
+            && !value.contains("=?")
+        {
             let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
             self.unit(&[name.as_bytes(), b"=\"", quoted.as_bytes(), b"\""]);
         } else {

@@ -91,6 +91,23 @@ fn writes_addresses() {
 }
 
 #[test]
+fn writes_parameters() {
+    for (value, expected) in [
+        ("a.txt", "filename=a.txt"),
+        ("a b;c.txt", "filename=\"a b;c.txt\""),
+        ("a\"b\\.txt", "filename=\"a\\\"b\\\\.txt\""),
+        ("", "filename=\"\""),
+        ("\u{fc}.txt", "filename*=UTF-8''%C3%BC.txt"),
+        ("=?utf-8?B?eA==?=", "filename*=UTF-8''%3D%3Futf-8%3FB%3FeA%3D%3D%3F%3D"),
+    ] {
+        let mut headers = Headers::new();
+        headers.parameters("X-A", "attachment", &[("filename", value)]).unwrap();
+        let written = String::from_utf8(headers.into_bytes()).unwrap();
+        assert_eq!(written.replace("\r\n ", " "), format!("X-A: attachment; {expected}\r\n"));
+    }
+}
+
+#[test]
 fn dates_and_message_ids() {
     assert_eq!(date(Timestamp::EPOCH), "Thu, 1 Jan 1970 00:00:00 +0000");
     assert_eq!(date(Timestamp::from_secs(1_795_245_379)), "Sat, 21 Nov 2026 07:16:19 +0000");

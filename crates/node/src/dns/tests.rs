@@ -6,6 +6,7 @@ use super::*;
 use crate::config::TargetPolicy;
 
 pub(crate) mod fake;
+mod hostile;
 
 use fake::{FakeServer, reverse};
 

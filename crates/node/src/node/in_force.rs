@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::deliverability::{Layer, MxBase, Trouble};
 use crate::levels::unreadable;
 use crate::nondeliverables::BounceRulesInForce;
+use crate::regular_file;
 
 /// The operator's own bounce rules, if any, over a layer.
 pub(crate) fn bounce_rules_over(
@@ -29,8 +30,8 @@ pub(crate) fn bounce_rules_over(
 }
 
 pub(crate) fn local_bounce_rules(path: &Path) -> Result<(BounceRuleFile, Vec<u8>), StartFault> {
-    let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let bytes = regular_file::read(path)
+        .map_err(|source| StartFault::File { path: path.into(), source })?;
     let file = BounceRuleFile::parse(&path.display().to_string(), &bytes)
         .map_err(StartFault::BounceRules)?;
     Ok((file, bytes))

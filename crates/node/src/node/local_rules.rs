@@ -17,7 +17,7 @@ use super::{RuleSource, StartFault, digest, local_mx_rules};
 use crate::config::Config;
 use crate::deliverability::{Layer, MxBase};
 use crate::nondeliverables::BounceRulesInForce;
-use crate::reactions;
+use crate::{reactions, regular_file};
 
 /// The operator's own rules of all kinds; `None`: no file is named.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +101,7 @@ impl LocalRules {
 
 /// The name of a file for faults, and what is in it.
 fn octets(path: &Path) -> Result<(String, Vec<u8>), StartFault> {
-    let bytes =
-        std::fs::read(path).map_err(|source| StartFault::File { path: path.into(), source })?;
+    let bytes = regular_file::read(path)
+        .map_err(|source| StartFault::File { path: path.into(), source })?;
     Ok((path.display().to_string(), bytes))
 }

@@ -151,7 +151,17 @@ impl MergedText {
         }
         scratch.clear();
         programs.run(&self.program, merge, limit, scratch)?;
+        let begin = out.len();
         self.coding.encode(scratch, out);
+        // Whoever has had a message of this content knows its boundaries and could have himself
+        // entered in a list under such a name.
+        if self.coding.is_plain() && Multipart::has_delimiter(&out[begin..]) {
+            return Err(RenderFault::Template {
+                part: self.program.part().clone(),
+                line: 0,
+                message: "a line of it would end its part of the message".into(),
+            });
+        }
         Ok(())
     }
 }
@@ -188,6 +198,11 @@ impl Coding {
             Transfer::Base64 => TransferEncoding::Base64,
         };
         Self { transfer, charset: charset_of(charset), otherwise }
+    }
+
+    /// Whether the text travels as it is.
+    fn is_plain(self) -> bool {
+        matches!(self.transfer, TransferEncoding::SevenBit | TransferEncoding::EightBit)
     }
 
     fn encode(self, text: &str, out: &mut Vec<u8>) {
@@ -338,7 +353,10 @@ impl Writer {
                             octet.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&octet)
                         })
                 };
-                token(kind) && token(subtype) && kind != "multipart" && media != "message/rfc822"
+                token(kind)
+                    && token(subtype)
+                    && !kind.eq_ignore_ascii_case("multipart")
+                    && !media.eq_ignore_ascii_case("message/rfc822")
             });
             if !sound {
                 let message = format!("{media:?} is not a media type for an attachment");
@@ -348,7 +366,8 @@ impl Writer {
             let hidden = |c: char| {
                 "/\\".contains(c) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
             };
-            if attachment.name.is_empty() || attachment.name.contains(hidden) {
+            let nameless = ["", ".", ".."].contains(&attachment.name.as_str());
+            if nameless || attachment.name.contains(hidden) {
                 let message = "an attachment needs a file name without a path";
                 return Err(TemplateFault::whole(part(), message));
             }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod hostile;
+
 fn settings() -> Arc<SenderSettings> {
     let domain = Domain::parse("bounces.example.com").unwrap();
     Arc::new(SenderSettings {

@@ -17,6 +17,7 @@ use crate::listener::neighbourhood;
 use crate::node::Node;
 
 mod access;
+mod hostile;
 mod limits;
 mod messages;
 

@@ -262,6 +262,93 @@ fn faults_of_the_file() {
     );
 }
 
+/// Whole files, and single figures and masks, as people and programs have written them; empty: no fault.
+#[test]
+fn files_of_every_kind() {
+    let plain = file("[[rule]]\nname = \"a\"\nmask = \"a.example\"");
+    let unix_to_dos = plain.replace('\n', "\r\n");
+    for (what, text, wanted) in [
+        ("a byte order mark", format!("\u{feff}{plain}"), ""),
+        ("CR LF", unix_to_dos, ""),
+        ("no line end at the end", plain.trim_end().to_owned(), ""),
+        ("CR alone", plain.replace('\n', "\r"), "not TOML"),
+        ("NUL", plain.replace("a.example", "a\0.example"), "not TOML"),
+        ("NUL alone", "\0".repeat(100), "not TOML"),
+        ("a binary", "\u{7f}ELF\u{2}\u{1}".to_owned(), "not TOML"),
+        ("HTML", "<html><body>404</body></html>".to_owned(), "not TOML"),
+        ("JSON", "{\"rule\": []}".to_owned(), "not TOML"),
+        ("half a file", plain[..plain.len() - 20].to_owned(), "not TOML"),
+        ("nested tables", format!("{plain}a = {}", "[".repeat(50_000)), "not TOML"),
+        ("dots", format!("{}x = 1\n{plain}", "a.".repeat(50_000)), ""),
+    ] {
+        match parse("f.toml", text.as_bytes()) {
+            Ok(_) => assert_eq!(wanted, "", "{what}"),
+            Err(found) if what == "dots" => check_places(text.as_bytes(), &found),
+            Err(found) => {
+                let said = found[0].to_string();
+                assert!(!wanted.is_empty() && said.contains(wanted), "{what}: {said}");
+                check_places(text.as_bytes(), &found);
+            }
+        }
+    }
+    for figure in [
+        "0",
+        "-0",
+        "-1",
+        "18446744073709551616",
+        "1e308",
+        "1e999",
+        "nan",
+        "inf",
+        "-inf",
+        "\"10/h\"",
+        "\"10\"",
+        "2.5",
+        "1.0",
+        "true",
+        "[5]",
+        "{}",
+        "0x7fffffffffffffff",
+        "1979-05-27",
+    ] {
+        for key in ["messages_per_hour", "max_connections", "max_messages_per_connection"] {
+            let found = faults_of_rule(&format!("{key} = {figure}"));
+            assert_eq!(found.len(), 1, "{key} = {figure}: {found:?}");
+            assert!(found[0].starts_with("f.toml:5:"), "{key} = {figure}: {found:?}");
+        }
+    }
+    for (mask, taken) in [
+        ("a.example", true),
+        ("A.EXAMPLE", true),
+        ("a.example.", true),
+        ("*.a?.example", true),
+        ("127.*", true),
+        ("xn--mller-kva.example", true),
+        ("m\u{fc}ller.example", false),
+        ("", false),
+        (" ", false),
+        (".", false),
+        ("**", false),
+        ("a..example", false),
+        ("[a-z].example", false),
+        ("(a|b).example", false),
+        ("../../etc/passwd", false),
+        ("a/b.example", false),
+        ("a\\\\b.example", false),
+        ("a\\u0000b", false),
+        ("a\\u001b[2J", false),
+        ("a\u{202e}b", false),
+        ("user@a.example", false),
+        (&"*".repeat(10_000), false),
+        (&"*a".repeat(100), true),
+        (&"*a".repeat(5_000), false),
+    ] {
+        let text = file(&format!("[[rule]]\nname = \"a\"\nmask = \"{mask}\""));
+        let found = faults(&text);
+        assert_eq!(found.is_empty(), taken, "{mask:?}: {found:?}");
+    }
+}
+
 #[test]
 fn broken_toml_and_other_faults_are_told_together() {
     let text = "schema_version = 1\n[[rule]]\nname = \"a\"\nmask = \"a\nmax_connections = 0\n\n[[rule]]\nmask = \"*\"\nname = = 3\ntls = \"x\"\n";

@@ -244,6 +244,23 @@ impl Shared {
                     ]);
                     return vec![(bytes, false)];
                 }
+                // One record of these octets, in hexadecimal, behind the question.
+                "raw" => {
+                    message.answers.clear();
+                    let mut bytes = message.to_vec().unwrap();
+                    bytes[7] = 1;
+                    bytes.extend(argument.as_bytes().chunks(2).map(|pair| {
+                        u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap()
+                    }));
+                    return vec![(bytes, false)];
+                }
+                // Over TCP only: an answer without an octet, or of one kind of octets.
+                "empty" if !udp => return vec![(Vec::new(), false)],
+                "zeros" if !udp => return vec![(vec![0; argument.parse().unwrap()], false)],
+                "empty" | "zeros" => {
+                    message.answers.clear();
+                    message.metadata.truncation = true;
+                }
                 other => panic!("{other} is no mood"),
             }
         }

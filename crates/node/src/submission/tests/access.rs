@@ -70,7 +70,7 @@ async fn a_login_brings_the_options_of_the_user() {
 }
 
 /// A listener with TLS, and what a client needs to trust it.
-fn tls_site(folder: &Path) -> (Site, tokio_rustls::TlsConnector) {
+pub(super) fn tls_site(folder: &Path) -> (Site, tokio_rustls::TlsConnector) {
     let made = rcgen::generate_simple_self_signed(vec!["submit.example".into()]).unwrap();
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();

@@ -261,7 +261,7 @@ const PIECES: [&str; 14] = [
     "Bcc: c@d.example\r\n",
 ];
 
-static SETTINGS: LazyLock<Arc<SenderSettings>> = LazyLock::new(|| {
+pub(super) static SETTINGS: LazyLock<Arc<SenderSettings>> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     Arc::new(crate::sender::settings(&config(folder.path(), "")).unwrap())
 });
