@@ -187,3 +187,6 @@ fn note(
     let values = params![column(now), author.who, what, author.why];
     change.prepare_cached(line)?.execute(values).map(drop)
 }
+
+#[cfg(test)]
+mod tests;

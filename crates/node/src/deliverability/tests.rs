@@ -92,4 +92,5 @@ fn a_bundle_is_published_from_a_folder() {
 
 mod applying;
 pub(super) mod fake;
+mod mending;
 mod syncing;
