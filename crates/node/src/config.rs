@@ -457,6 +457,9 @@ pub struct LimitsConfig {
     pub merge_bytes: u64,
     /// Resident memory of the process beyond which intake answers "try later". Default: 1 GiB.
     pub memory_bytes: u64,
+    /// Messages that servers have taken and whose outcomes are not on the disk, beyond which no other is begun: what a
+    /// crash can repeat, but for three on each connection. Default: 4,000.
+    pub in_doubt_messages: usize,
 }
 
 /// `[store]`

@@ -48,7 +48,7 @@ use crate::runner::delivery_log::{DeliveryLog, DeliveryLogSettings};
 use crate::runner::ledger::LedgerDesk;
 use crate::runner::{Counts, Input, Runner, Running, View, ask, journal};
 use crate::sender::{self, SetupFault};
-use crate::smtp_client::{Connector, TlsClients};
+use crate::smtp_client::{Connector, InDoubt, TlsClients};
 use crate::submission::SubmissionCounts;
 use crate::warm_up::{self, TallyBook, WarmUpDesk};
 
@@ -313,6 +313,7 @@ impl Node {
             tls: TlsClients::new()?.with_roots(config.smtp_client.tls_roots.clone()),
             clock: node_time(&clock),
             reports,
+            in_doubt: Arc::new(InDoubt::new(config.limits.in_doubt_messages)),
         };
         let writer = Writer::start(Box::new(store), WriterOptions::default())?;
         let runtime = tokio::runtime::Handle::current();
@@ -586,13 +587,23 @@ fn restore_clock(
 
 /// Puts what an earlier process had claimed back into the queue.
 fn release_parts(store: &mut SqliteStore, now: Timestamp) -> Result<(), StoreFault> {
+    let mut messages = 0;
     loop {
         let written = store.apply(&[Write::ReleaseParts { now }])?;
-        match written.first() {
-            Some(Written::Released(released)) if released.more => {}
-            _ => return Ok(()),
+        let Some(Written::Released(released)) = written.first() else { break };
+        messages += u64::from(released.messages);
+        if !released.more {
+            break;
         }
     }
+    if messages > 0 {
+        tracing::warn!(
+            messages,
+            "the last process did not end in order: what it had claimed is queued again; of it, what servers had taken \
+             and the disk did not know is sent twice"
+        );
+    }
+    Ok(())
 }
 
 /// Deliveries of which the engine has to know: not those at their end, of which there are ever more.

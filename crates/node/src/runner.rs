@@ -575,6 +575,7 @@ impl Runner {
         match answer {
             Ok(Written::Settled(report)) => {
                 kill_point::pass("outcome", "settled");
+                self.connections.settled(&settled);
                 for message in &report.late {
                     tracing::warn!(%message, "an outcome came too late: the message was taken over");
                 }

@@ -20,11 +20,13 @@
 //! is required; an octet that came in clear used after the handshake.
 
 mod conversation;
+mod in_doubt;
 mod socket;
 mod tls;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mail::attempt::{SessionEnd, Verdict};
@@ -34,6 +36,7 @@ use smtp::client::{ClientSettings, Extensions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use in_doubt::InDoubt;
 pub use tls::{TlsClients, TlsFacts};
 
 use crate::config::TargetPolicy;
@@ -198,6 +201,8 @@ pub struct Connector<C> {
     pub clock: C,
     /// Where reports go.
     pub reports: mpsc::UnboundedSender<ConnectionReport>,
+    /// What a crash would repeat. Whoever takes the reports says what is settled.
+    pub in_doubt: Arc<InDoubt>,
 }
 
 impl<C: Fn() -> Timestamp + Send + Sync> Connector<C> {

@@ -340,6 +340,8 @@ domain = "%DOMAIN%"
 # content_bytes = 10485760
 # message_bytes = 26214400
 # merge_bytes = 65536
+# Messages taken by servers whose outcomes are not on the disk; beyond, sending waits for the disk. A crash can repeat so many, and three for each connection.
+# in_doubt_messages = 4000
 
 [store]
 # Days for which messages and deliveries are kept after their end; 0: for ever.

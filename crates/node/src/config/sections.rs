@@ -654,6 +654,7 @@ fn read_limits(section: Section<'_>) -> LimitsConfig {
         message_bytes: section.number_or("message_bytes", 1_024..=200 * MIB, 25 * MIB),
         merge_bytes: section.number_or("merge_bytes", 1..=MIB, 65_536),
         memory_bytes: section.number_or("memory_bytes", MIB..=u64::MAX, 1_024 * MIB),
+        in_doubt_messages: section.number_or("in_doubt_messages", 1..=10_000_000, 4_000),
     };
     section.finish();
     config

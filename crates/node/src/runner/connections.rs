@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::Event;
 use engine::event::{Assignment, ConnectionPlan, DoneResult, MessageDone, TlsUse};
-use engine::work::{QueuedMessage, SendMode};
+use engine::work::{QueuedMessage, SendMode, Settled};
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
 use mail::id::{ConnectionId, MessageId, SourceId};
 use mail::reply::Reply;
@@ -258,6 +258,11 @@ impl Connections {
             close.cancel();
         }
         self.close(connection);
+    }
+
+    /// These outcomes are on the disk.
+    pub(super) fn settled(&self, settled: &[Settled]) {
+        self.connector.in_doubt.settled(settled.iter().map(|one| one.id));
     }
 
     /// Conversations that have not come to their end.

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Buf, Bytes};
 use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
+use mail::id::MessageId;
 use mail::time::Timestamp;
 use smtp::client::{ClientEvent, ClientSession, Envelope};
 use store::kill_point;
@@ -34,6 +35,8 @@ const READ_BUFFER: usize = 16_384;
 const MOST_PIECES: usize = 16;
 /// The alarm rings at least so often; it then finds that nothing is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
+/// When a conversation that is held back looks whether it may go on.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long an orderly end of TLS may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -57,6 +60,8 @@ pub(super) struct Conversation<'a, P, C> {
     /// Why writing failed; reading goes on, for the server may have said why.
     write_fault: Option<String>,
     buffer: Box<[u8]>,
+    /// A message waits for the disk: too much is in doubt.
+    held_back: bool,
     /// The answer that was awaited when a kill point was passed last.
     awaited: Option<Stage>,
 }
@@ -92,6 +97,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             unflushed: false,
             write_fault: None,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            held_back: false,
             awaited: None,
         }
     }
@@ -154,11 +160,13 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
         let mut armed_for = Timestamp::EPOCH;
         let mut cancelled = pin!(self.close.clone().cancelled_owned());
         loop {
+            // Before the next message is asked for: what was answered may be one too many in doubt.
+            let mut wants_tls = self.take_events(session);
             self.feed(session);
             while let Some(piece) = session.next_to_send() {
                 self.pieces.push_back(piece);
             }
-            let wants_tls = self.take_events(session);
+            wants_tls |= self.take_events(session);
             self.flush_results();
             if kill_point::COMPILED {
                 self.pass(session);
@@ -168,7 +176,10 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             }
             // The alarm is moved only when it would ring too late: replies come thousands of times
             // more often than deadlines.
-            let deadline = session.deadline().unwrap_or(Timestamp::NEVER);
+            let mut deadline = session.deadline().unwrap_or(Timestamp::NEVER);
+            if core::mem::take(&mut self.held_back) {
+                deadline = deadline.min(self.now() + LOOK_AGAIN);
+            }
             if armed_for == Timestamp::EPOCH || deadline < armed_for {
                 alarm.as_mut().reset(self.instant(deadline));
                 armed_for = deadline;
@@ -224,6 +235,10 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
             {
                 self.backlog.extend(batch);
             }
+            if !self.backlog.is_empty() && self.connector.in_doubt.is_full() {
+                self.held_back = true;
+                return;
+            }
             let Some(outgoing) = self.backlog.pop_front() else {
                 if self.work_ended {
                     session.finish(self.now());
@@ -271,6 +286,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
                 }
                 ClientEvent::Done { token, verdict, started_at } => {
                     if matches!(verdict, Verdict::Sent { .. }) {
+                        self.connector.in_doubt.taken(MessageId(token));
                         kill_point::pass("conversation", "answered");
                     }
                     self.settle(token, MessageFate::Verdict(verdict), started_at);

@@ -204,7 +204,8 @@ fn shown(kind: &ReportKind) -> Vec<String> {
 fn connector() -> (Connector<Clock>, mpsc::UnboundedReceiver<ConnectionReport>) {
     let (reports, taken) = mpsc::unbounded_channel();
     let safety = TargetPolicy::loopback_only();
-    (Connector { safety, tls: TlsClients::new().unwrap(), clock: now, reports }, taken)
+    let (tls, in_doubt) = (TlsClients::new().unwrap(), Arc::new(InDoubt::new(1_000)));
+    (Connector { safety, tls, clock: now, reports, in_doubt }, taken)
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -407,6 +408,52 @@ fn a_server_that_leaves_after_the_dot() {
     assert_eq!(played.reports[..3], ["ready in clear", "1 sent: 250 taken", "2 PossiblyDelivered"]);
     assert_eq!(played.reports[3..5], ["3 not tried", "4 not tried"]);
     assert!(played.reports[5].starts_with("closed: connection "), "{:?}", played.reports);
+}
+
+#[test]
+fn while_too_much_is_in_doubt_nothing_more_is_begun() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plan = plan(listener.local_addr().unwrap());
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream, Mood::default(), acceptor()).await.messages
+        };
+        let (mut connector, mut taken) = connector();
+        let in_doubt = Arc::new(InDoubt::new(1));
+        connector.in_doubt = Arc::clone(&in_doubt);
+        let (give, work) = mpsc::channel(8);
+        give.send((1..=5).map(message).collect()).await.unwrap();
+        drop(give);
+        let watch = async {
+            let mut sent = async || loop {
+                let report = taken.recv().await.unwrap();
+                if let ReportKind::Done(results) = report.kind {
+                    return results.into_iter().map(|one| one.token).collect::<Vec<u64>>();
+                }
+            };
+            // The second has begun before the first was answered, and the third was prepared.
+            let mut first = sent().await;
+            while first.len() < 3 {
+                first.extend(sent().await);
+            }
+            assert_eq!(first, [1, 2, 3]);
+            let more = tokio::time::timeout(Duration::from_millis(100), sent()).await;
+            assert!(more.is_err(), "{more:?} were sent while three are in doubt");
+            assert_eq!(in_doubt.count(), 3);
+            in_doubt.settled([1, 2, 3].map(mail::id::MessageId));
+            let mut rest = Vec::new();
+            while rest.len() < 2 {
+                let some = sent().await;
+                in_doubt.settled(some.iter().copied().map(mail::id::MessageId));
+                rest.extend(some);
+            }
+            assert_eq!(rest, [4, 5]);
+        };
+        let carried = connector.carry(plan, work, CancellationToken::new());
+        let (messages, (), ()) = tokio::join!(server, carried, watch);
+        assert_eq!(messages, 5);
+    });
 }
 
 #[test]
