@@ -43,6 +43,7 @@ pub use spec::{
 };
 
 mod body;
+mod bounded;
 mod plain;
 mod program;
 mod raw;

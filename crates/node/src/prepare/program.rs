@@ -16,6 +16,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
+use super::bounded::{self, Charged};
 use super::{Part, RenderFault, TemplateFault};
 
 /// Instructions that one templated text may run for one recipient.
@@ -92,6 +93,8 @@ impl Program {
 /// All templated texts of one content.
 pub(super) struct Programs {
     engine: Environment<'static>,
+    /// The sources as people wrote them, and as the engine has them, by the names of the parts.
+    sources: BTreeMap<String, (String, Charged)>,
     /// Variables of plain texts; a place in here is a slot of [`Merge`].
     variables: Vec<String>,
 }
@@ -115,13 +118,15 @@ impl Programs {
         });
         // The engine's own debugging aid would print all merge data.
         engine.remove_global("debug");
+        bounded::install(&mut engine);
         engine.set_formatter(|out, state, value| {
             if value.is_none() {
                 return Err(minijinja::Error::new(ErrorKind::UndefinedError, "null"));
             }
+            bounded::printed(state, value)?;
             minijinja::escape_formatter(out, state, value)
         });
-        Self { engine, variables: Vec::new() }
+        Self { engine, sources: BTreeMap::new(), variables: Vec::new() }
     }
 
     /// Parses a text.
@@ -136,11 +141,22 @@ impl Programs {
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         refuse_foreign_tags(&part, &source)?;
         let name = part.to_string();
-        if let Err(fault) = self.engine.add_template_owned(name.clone(), source.clone()) {
-            return Err(syntax_fault(part, &source, &fault));
+        if let Ok(Some(place)) = bounded::endless_chain(&source) {
+            let (line, column) = position(&source, place);
+            let message = "too many operators in one tag, or too many elif: cut it into several";
+            return Err(TemplateFault { part, line, column, message: message.to_owned() });
         }
-        self.refuse_unknown_names(&part, &name, &source)?;
-        let kind = match self.plain(&source) {
+        let added = bounded::charged(&source).and_then(|charged| {
+            self.engine.add_template_owned(name.clone(), charged.source.clone()).map(|()| charged)
+        });
+        let charged = match added {
+            Ok(charged) => charged,
+            Err(fault) => return Err(syntax_fault(part, &source, &fault, |index| index)),
+        };
+        self.refuse_unknown_names(&part, &name, &source, &charged)?;
+        let kind = self.plain(&source);
+        self.sources.insert(name.clone(), (source, charged));
+        let kind = match kind {
             Some(pieces) => Kind::Plain { pieces, name },
             None => Kind::Engine { name },
         };
@@ -251,7 +267,10 @@ impl Programs {
         if sink.full {
             return Err(RenderFault::TooLarge { limit });
         }
-        result.map_err(|fault| render_fault(program, &fault, template.source()))?;
+        result.map_err(|fault| {
+            let (source, charged) = &self.sources[name];
+            render_fault(program, &fault, source, charged)
+        })?;
         out.push_str(&String::from_utf8(sink.octets).expect("the engine writes UTF-8"));
         Ok(())
     }
@@ -264,6 +283,7 @@ impl Programs {
         part: &Part,
         name: &str,
         source: &str,
+        charged: &Charged,
     ) -> Result<(), TemplateFault> {
         self.engine.set_undefined_behavior(UndefinedBehavior::Chainable);
         let template = self.engine.get_template(name).expect("the engine has every program");
@@ -275,7 +295,7 @@ impl Programs {
             Err(fault)
                 if matches!(fault.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest) =>
             {
-                Err(syntax_fault(part.clone(), source, &fault))
+                Err(syntax_fault(part.clone(), source, &fault, |index| charged.original(index)))
             }
             _ => Ok(()),
         }
@@ -333,7 +353,7 @@ impl Programs {
 
 /// A value that has every attribute, is true, and prints as a letter.
 #[derive(Debug)]
-struct Anything;
+pub(super) struct Anything;
 
 impl Object for Anything {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
@@ -400,10 +420,15 @@ fn position(source: &str, index: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// What the engine found wrong with a text.
-fn syntax_fault(part: Part, source: &str, fault: &minijinja::Error) -> TemplateFault {
+/// What the engine found wrong with a text; `original` leads from its places to those of the source.
+fn syntax_fault(
+    part: Part,
+    source: &str,
+    fault: &minijinja::Error,
+    original: impl Fn(usize) -> usize,
+) -> TemplateFault {
     let (line, column) = match fault.range() {
-        Some(range) => position(source, range.start),
+        Some(range) => position(source, original(range.start)),
         None => (fault.line().unwrap_or(1), 1),
     };
     let message = fault.detail().map_or_else(|| fault.kind().to_string(), str::to_owned);
@@ -411,11 +436,17 @@ fn syntax_fault(part: Part, source: &str, fault: &minijinja::Error) -> TemplateF
 }
 
 /// What went wrong with one recipient.
-fn render_fault(program: &Program, fault: &minijinja::Error, source: &str) -> RenderFault {
+fn render_fault(
+    program: &Program,
+    fault: &minijinja::Error,
+    source: &str,
+    charged: &Charged,
+) -> RenderFault {
     let part = program.part.clone();
     let line = fault.line().unwrap_or(0);
     if fault.kind() == ErrorKind::UndefinedError {
-        let expression = fault.range().and_then(|range| source.get(range)).unwrap_or("?");
+        let place = fault.range().map(|at| charged.original(at.start)..charged.original(at.end));
+        let expression = place.and_then(|range| source.get(range)).unwrap_or("?");
         let expression = expression.trim_matches(['{', '}', ' ', '%', '-']);
         return RenderFault::Undefined {
             part,

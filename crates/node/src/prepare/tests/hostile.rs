@@ -434,6 +434,115 @@ fn no_merge_data_ends_its_part() {
     }
 }
 
+/// Templates that are made to fill the memory, the stack or the hours of a node. Whether they are refused when they are
+/// compiled or with a recipient: it takes no time worth mentioning.
+#[test]
+fn templates_that_explode() {
+    let doubled =
+        |times: usize| format!("{{% set a = name %}}{}", "{% set a = a ~ a %}".repeat(times));
+    let loops = |body: &str| {
+        format!(
+            "{{% set n = namespace(v=name) %}}{{% for i in range(100000) %}}{body}{{% endfor %}}{{{{ n.v }}}}"
+        )
+    };
+    let rows: Vec<(&str, String)> = vec![
+        ("doubled by ~", doubled(60)),
+        ("doubled by +", doubled(60).replace('~', "+")),
+        ("doubled by a block", format!("{{% set a = name %}}{}", "{% set a %}{{ a }}{{ a }}{% endset %}".repeat(60))),
+        ("doubled by a list", format!("{{% set a = [name] %}}{}{{{{ a|length }}}}", "{% set a = a + a %}".repeat(60)) + "{{ a }}"),
+        ("doubled by lists of lists", format!("{{% set a = [name] %}}{}{{{{ a }}}}", "{% set a = [a, a] %}".repeat(60))),
+        ("doubled by maps", format!("{{% set a = {{}} %}}{}{{{{ a }}}}", "{% set a = {'x': a, 'y': a} %}".repeat(60))),
+        ("doubled in a namespace", loops("{% set n.v = n.v ~ n.v %}")),
+        ("doubled by a macro", "{% macro m(s, k) %}{% if k %}{{ m(s ~ s, k - 1) }}{% endif %}{% endmacro %}{{ m('xx', 45) }}".into()),
+        ("doubled by joining", format!("{{% set a = name %}}{}", "{% set a = [a, a]|join(a) %}".repeat(60))),
+        ("doubled by replacing", format!("{{% set a = 'xxxxxxxx' %}}{}", "{% set a = a|replace('x', a) %}".repeat(10))),
+        ("doubled by format", format!("{{% set a = 'x' %}}{}", "{% set a = '%s%s'|format(a, a) %}".repeat(60))),
+        ("doubled by a filter of a map", format!("{{% set a = name %}}{}", "{% set a = [a, a]|map('upper')|join %}".repeat(60))),
+        ("a text times 10^11", "{{ 'x' * 100000000000 }}".into()),
+        ("a text times 10^8, often", "{{ 'x' * 100000000 }}".repeat(300)),
+        ("a variable times 10^8", "{{ name * 50000000 }}".into()),
+        ("a number times a text", "{{ 100000000 * 'x' }}".into()),
+        ("a list times 10^12", "{{ ([1] * 1000000000000)|list|length }}".into()),
+        ("a list times 10^12, joined", "{{ ([name] * 1000000000000)|join }}".into()),
+        ("10^18 blanks", "{{ 'x'|indent(1000000000000000000) }}".into()),
+        ("10^18 blanks by name", "{{ 'x'|indent(width=1000000000000000000, first=true) }}".into()),
+        ("many lines of many blanks", "{{ ('\n' * 10000)|indent(10000) }}".into()),
+        ("10^18 parts", "{{ [1]|slice(1000000000000000000) }}".into()),
+        ("10^18 in a batch", "{{ [1]|batch(1000000000000000000, 'x') }}".into()),
+        ("a width of 10^12", "{{ '%1000000000000d'|format(1) }}".into()),
+        ("a precision of 10^12", "{{ '%.1000000000000f'|format(1.0) }}".into()),
+        ("a width from elsewhere", "{{ '%*d'|format(1000000000, 1) }}".into()),
+        ("nothing replaced by much", "{{ ('x' * 100000)|replace('', 'y' * 100000) }}".into()),
+        ("nested lists", loops("{% set n.v = [n.v] %}")),
+        ("nested maps", loops("{% set n.v = {'x': n.v} %}")),
+        ("nested batches", loops("{% set n.v = [n.v]|batch(1)|list %}")),
+        ("namespaces within namespaces", loops("{% set x = namespace() %}{% set x.p = n.v %}{% set n.v = x %}")),
+        ("a namespace within itself", "{% set n = namespace() %}{% set n.v = n %}{{ n }}".into()),
+        ("much work for nothing", format!("{{% set a = name * 1000000 %}}{}", loops("{% set b = a|upper %}"))),
+        ("much printed into a block", format!("{{% set a = name * 100000 %}}{}", loops("{% set b %}{{ a }}{% endset %}"))),
+        ("brackets", format!("{{{{ {}1{} }}}}", "(".repeat(50_000), ")".repeat(50_000))),
+        ("lists", format!("{{{{ {}1{} }}}}", "[".repeat(50_000), "]".repeat(50_000))),
+        ("signs", format!("{{{{ {}1 }}}}", "-".repeat(50_000))),
+        ("operators", format!("{{{{ 'x'{} }}}}", " ~ 'x'".repeat(50_000))),
+        ("filters", format!("{{{{ name{} }}}}", "|upper".repeat(50_000))),
+        ("blocks", format!("{}x{}", "{% if name %}".repeat(20_000), "{% endif %}".repeat(20_000))),
+        ("choices", format!("{{% if name == 'a' %}}x{}{{% endif %}}", "{% elif name == 'b' %}y".repeat(20_000))),
+        ("negations", format!("{{% if {} name %}}x{{% endif %}}", "not ".repeat(50_000))),
+        ("conditions", format!("{{% if name{} %}}x{{% endif %}}", " and name".repeat(50_000))),
+        ("calls", format!("{{{{ name{} }}}}", "()".repeat(50_000))),
+        ("choices in a row", format!("{{{{ {} 2 }}}}", "1 if name else ".repeat(50_000))),
+        ("many loops", format!("{}x{}", "{% for a in range(9) %}".repeat(149), "{% endfor %}".repeat(149))),
+        ("attributes", format!("{{{{ name{} }}}}", ".a".repeat(50_000))),
+    ];
+    let check = |what: &str, html: &str| {
+        let begun = std::time::Instant::now();
+        let made =
+            TemplateSpec { html: Some(html.to_owned()), text: None, subject: "s".into(), ..spec() };
+        if let Ok(template) = compile(made) {
+            let rendered = template.render(&input(r#"{"name":"xxxxxxxx"}"#));
+            // What is harmless may come out; it is small then.
+            assert!(rendered.is_err() || rendered.unwrap().content.len() < OUTPUT_LIMIT, "{what}");
+        }
+        assert!(begun.elapsed().as_secs() < 20, "{what} took {:?}", begun.elapsed());
+    };
+    // On threads with the stack that those of a node have.
+    std::thread::scope(|scope| {
+        for some in rows.chunks(rows.len().div_ceil(4)) {
+            scope.spawn(move || some.iter().for_each(|(what, html)| check(what, html)));
+        }
+    });
+}
+
+/// What senders write is not disturbed by the bounds.
+#[test]
+fn ordinary_templates_come_out_the_same() {
+    let items =
+        r#"{"name":"Jo","items":[{"t":"A","p":2,"n":3},{"t":"B","p":1.5,"n":4}],"tags":["x","y"]}"#;
+    for (html, wanted) in [
+        ("{{ name ~ ', ' ~ tags|join(' & ') }}", "Jo, x &amp; y"),
+        (
+            "{% set n = namespace(sum=0) %}{% for i in items %}{% set n.sum = n.sum + i.p * i.n %}{% endfor %}{{ n.sum }}",
+            "12.0",
+        ),
+        ("{% for i in items|sort(attribute='p') %}{{ loop.index }}{{ i.t }}{% endfor %}", "1B2A"),
+        ("{{ '-' * 5 }}{{ (tags + ['z'])|last }}{{ {'a': 1}.a }}", "-----z1"),
+        ("{{ items|map(attribute='t')|join(', ') }} {{ '%05.1f'|format(2.25) }}", "A, B 002.2"),
+        ("{{ name if tags|length + 1 > 2 else 'no' }}{{ dict(a=2).a }}", "Jo2"),
+        (
+            "{% macro m(a, b='!') %}{{ a ~ b }}{% endmacro %}{{ m(name) }}{{ m('x', b='?') }}",
+            "Jo!x?",
+        ),
+        ("{% set a, b = 1, 2 %}{{ a + b }}{{ -a * b }}{{ tags[0] ~ tags[-1] }}", "3-2xy"),
+        ("{{ missing|default('d') ~ 'e' }}{{ [3, 1, 2]|sort|first }}{{ 7 // 2 }}", "de13"),
+    ] {
+        let made =
+            TemplateSpec { html: Some(html.into()), text: None, subject: "s".into(), ..spec() };
+        let content = render(made, items).unwrap_or_else(|fault| panic!("{html}: {fault}")).content;
+        let message = MessageParser::new().parse(&content[..]).unwrap();
+        assert_eq!(message.body_html(0).unwrap().trim_end(), wanted, "{html}");
+    }
+}
+
 /// Group 26: structures of complete messages, as files of campaigns. They are read or refused, in time and without a
 /// stack that grows with them.
 #[test]
