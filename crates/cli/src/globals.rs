@@ -1,6 +1,7 @@
 //! What all commands share: the configuration file and the form of the output.
 
 use std::io::ErrorKind::NotFound;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -153,7 +154,7 @@ fn local_rules(path: &Path) -> Result<RuleFile, Failure> {
     })
 }
 
-/// The octets of a regular file, at most 64 MiB of it.
+/// The octets of a file, at most 64 MiB.
 ///
 /// # Errors
 /// It cannot be read, or is larger.
@@ -166,8 +167,13 @@ pub fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
     if about.is_dir() {
         return Err(cannot(&"it is a folder"));
     }
-    if about.len() > MOST {
+    // The shell's `<(...)` is a pipe and has no length: it is read up to the bound, as a device is.
+    let mut octets = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST + 1).read_to_end(&mut octets))
+        .map_err(|fault| cannot(&fault))?;
+    if octets.len() as u64 > MOST {
         return Err(cannot(&format_args!("it is larger than {MOST} bytes")));
     }
-    std::fs::read(path).map_err(|fault| cannot(&fault))
+    Ok(octets)
 }
