@@ -170,6 +170,9 @@ fn events(registry: &mut Registry, app: &Shared) {
     let lost = app.questions.log_lines_lost();
     let help = "Lines of the delivery log that could not be written";
     registry.register("log_lines_lost", help, ConstCounter::new(lost));
+    let in_doubt = i64::try_from(app.questions.in_doubt()).unwrap_or(i64::MAX);
+    let help = "Messages taken by servers whose outcomes are not on the disk";
+    gauge(registry, "messages_in_doubt", help, in_doubt);
 }
 
 type Counters<const LABELS: usize> = Family<[(&'static str, String); LABELS], Counter>;

@@ -192,6 +192,7 @@ pub struct Node {
     resolver: Arc<Resolver>,
     counts: Arc<Counts>,
     log_lines_lost: Arc<AtomicU64>,
+    in_doubt: Arc<InDoubt>,
     inputs: mpsc::UnboundedSender<Input>,
     running: Running,
     writer: Writer,
@@ -216,6 +217,7 @@ pub struct Questions {
     resolver: Arc<Resolver>,
     counts: Arc<Counts>,
     log_lines_lost: Arc<AtomicU64>,
+    in_doubt: Arc<InDoubt>,
     config: Arc<Config>,
     clock: Arc<SteadyClock>,
     nondeliverables: NonDeliverables,
@@ -308,12 +310,13 @@ impl Node {
         let log_lines_lost = log.lost();
         let (inputs, input_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();
+        let in_doubt = Arc::new(InDoubt::new(config.limits.in_doubt_messages));
         let connector = Connector {
             safety: config.safety.clone(),
             tls: TlsClients::new()?.with_roots(config.smtp_client.tls_roots.clone()),
             clock: node_time(&clock),
             reports,
-            in_doubt: Arc::new(InDoubt::new(config.limits.in_doubt_messages)),
+            in_doubt: Arc::clone(&in_doubt),
         };
         let writer = Writer::start(Box::new(store), WriterOptions::default())?;
         let runtime = tokio::runtime::Handle::current();
@@ -409,6 +412,7 @@ impl Node {
             resolver,
             counts,
             log_lines_lost,
+            in_doubt,
             inputs,
             running,
             writer,
@@ -444,6 +448,7 @@ impl Node {
             resolver: Arc::clone(&self.resolver),
             counts: Arc::clone(&self.counts),
             log_lines_lost: Arc::clone(&self.log_lines_lost),
+            in_doubt: Arc::clone(&self.in_doubt),
             config: Arc::clone(&self.config),
             clock: Arc::clone(&self.clock),
             nondeliverables: self.nondeliverables.clone(),

@@ -126,6 +126,12 @@ impl Questions {
         self.log_lines_lost.load(core::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Messages that servers have taken and whose outcomes are not on the disk: what a crash would repeat now.
+    #[must_use]
+    pub fn in_doubt(&self) -> usize {
+        self.in_doubt.count()
+    }
+
     /// Now, in the node's time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

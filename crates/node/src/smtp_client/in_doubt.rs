@@ -11,7 +11,8 @@
 //! **Absences.** Nothing is counted that was lost or refused: to try it again is no repetition by a crash.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use mail::id::MessageId;
 
@@ -19,6 +20,8 @@ use mail::id::MessageId;
 #[derive(Debug)]
 pub struct InDoubt {
     messages: Mutex<HashSet<MessageId>>,
+    /// How many there are: asked before each message, by all conversations.
+    count: AtomicUsize,
     most: usize,
 }
 
@@ -26,31 +29,36 @@ impl InDoubt {
     /// None yet, and so many at most; 0 counts as 1.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { messages: Mutex::default(), most: most.max(1) }
+        Self { messages: Mutex::default(), count: AtomicUsize::new(0), most: most.max(1) }
     }
 
-    fn messages(&self) -> MutexGuard<'_, HashSet<MessageId>> {
+    fn change(&self, change: impl FnOnce(&mut HashSet<MessageId>)) {
         // A set is whole after each of its operations, also when somebody panicked between two.
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut messages);
+        self.count.store(messages.len(), Ordering::Relaxed);
     }
 
     /// A server has taken a message.
     pub fn taken(&self, message: MessageId) {
-        self.messages().insert(message);
+        self.change(|messages| {
+            messages.insert(message);
+        });
     }
 
     /// The outcomes of these are on the disk.
     pub fn settled(&self, settled: impl IntoIterator<Item = MessageId>) {
-        let mut messages = self.messages();
-        for message in settled {
-            messages.remove(&message);
-        }
+        self.change(|messages| {
+            for message in settled {
+                messages.remove(&message);
+            }
+        });
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.messages().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether no further message may begin.
