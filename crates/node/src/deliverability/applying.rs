@@ -61,7 +61,8 @@ pub enum ApplyFault {
     },
     /// A bundle of another instance has the version, and is needed.
     #[error(
-        "bundle {0} of the instance that was followed before has the same version, and is kept because its MX rules are in force at level custom: leave that level first, or have the bundle published under another version"
+        "bundle {0} of the instance that was followed before has the same version, and is kept because its MX rules are in force at \
+         level custom: leave that level first, or have the bundle published under another version"
     )]
     VersionTaken(u64),
     /// Somebody else was quicker, or the version is not kept.
