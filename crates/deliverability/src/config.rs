@@ -383,12 +383,16 @@ impl Reading<'_> {
 }
 
 /// What a name of a client or publisher is.
-pub(crate) const NAME_HELP: &str = "a name is 1 to 64 letters, digits, `-`, `_` and `.`";
+pub(crate) const NAME_HELP: &str =
+    "a name is 1 to 64 letters, digits, `-`, `_` and `.`, and begins with a letter or digit";
 
 /// Whether a client or publisher can be called so.
 pub(crate) fn is_name(name: &str) -> bool {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    (1..=64).contains(&name.len()) && name.chars().all(is_part)
+    // `.` and `..` would be taken for folders in an address of the API.
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= 64
+        && name.chars().all(is_part)
 }
 
 const fn seconds(number: u64) -> Duration {

@@ -12,7 +12,7 @@ mod for_clients;
 mod for_publishers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
+use mail::time::Timestamp;
 use serde::de::DeserializeOwned;
 use store::StoreFault;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,6 +41,10 @@ const BODIES_MEMORY: usize = 128 << 20;
 const AT_WORK: usize = 64;
 /// How often roll-outs and old rows are looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
+/// A step of the clock that is no mere correction.
+const CLOCK_JUMP: Duration = Duration::from_secs(600);
+/// For so long nothing rests on a clock that has jumped.
+const CLOCK_DISTRUST: Duration = Duration::from_secs(3_600);
 /// Longest pause in taking an answer.
 const ANSWER_PAUSE: Duration = Duration::from_secs(60);
 
@@ -128,10 +133,14 @@ impl Server {
 async fn look_after(instance: Arc<Instance>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK_AFTER);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watch = ClockWatch::new(instance.now(), Instant::now());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
+        }
+        if !watch.trusts(instance.now(), Instant::now()) {
+            continue;
         }
         let instance = Arc::clone(&instance);
         match tokio::task::spawn_blocking(move || instance.look_after()).await {
@@ -139,6 +148,36 @@ async fn look_after(instance: Arc<Instance>, shutdown: CancellationToken) {
             Ok(Err(fault)) => tracing::error!("roll-outs cannot be looked after: {fault}"),
             Err(fault) => tracing::error!(%fault, "looking after roll-outs has panicked"),
         }
+    }
+}
+
+/// Whether the wall clock has gone on as time did. After a jump nothing is forgotten and no stage goes on for a while: a
+/// clock that is years ahead for half a minute would else take the whole audit trail with it.
+struct ClockWatch {
+    wall: Timestamp,
+    seen: Instant,
+    trusted_from: Instant,
+}
+
+impl ClockWatch {
+    fn new(wall: Timestamp, now: Instant) -> Self {
+        Self { wall, seen: now, trusted_from: now }
+    }
+
+    fn trusts(&mut self, wall: Timestamp, now: Instant) -> bool {
+        let expected = self.wall + now.saturating_duration_since(self.seen);
+        let jump = wall.since(expected).max(expected.since(wall));
+        if jump > CLOCK_JUMP {
+            self.trusted_from = now + CLOCK_DISTRUST;
+            tracing::warn!(
+                "the clock of this machine has jumped by {} s, to {wall}: for {} minutes nothing is forgotten and no stage \
+                 goes on by itself",
+                jump.as_secs(),
+                CLOCK_DISTRUST.as_secs() / 60
+            );
+        }
+        (self.wall, self.seen) = (wall, now);
+        now >= self.trusted_from
     }
 }
 
@@ -287,7 +326,9 @@ fn problem(fault: InstanceFault) -> Problem {
             Problem::try_later(words)
         }
         InstanceFault::Bundle(
-            fault @ (BundleFault::Older { .. } | BundleFault::SameVersion { .. }),
+            fault @ (BundleFault::Older { .. }
+            | BundleFault::Leap { .. }
+            | BundleFault::SameVersion { .. }),
         ) => Problem::conflict(fault.name(), words),
         InstanceFault::Bundle(fault) => {
             let faults: Vec<serde_json::Value> = match &fault {

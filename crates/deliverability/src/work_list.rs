@@ -10,6 +10,7 @@ mod skeleton;
 
 use std::collections::BTreeMap;
 
+use mail::failure::Reason;
 use mail::time::Timestamp;
 use rules::bounce::{BounceRules, Evidence, Key, Qualification};
 
@@ -94,9 +95,11 @@ impl WorkList {
         let words: Vec<Words> = skeletons.iter().map(Words::of).collect();
         let folded_texts: Vec<String> = texts.iter().map(|text| folded(&text.text)).collect();
         let shipped = BounceRules::shipped();
-        let mut found = groups(&skeletons, |number| {
-            shipped.classify(&Evidence::reply(&texts[number].text, "")).reason
-        });
+        let reasons: Vec<Reason> = texts
+            .iter()
+            .map(|text| shipped.classify(&Evidence::reply(&text.text, "")).reason)
+            .collect();
+        let mut found = groups(&skeletons, |number| reasons[number]);
         let volume = |numbers: &[usize]| {
             numbers.iter().fold(0_u64, |sum, one| sum.saturating_add(texts[*one].occurrences))
         };

@@ -34,6 +34,12 @@ pub const BUNDLE_REFUSED: &str = "bundle-refused";
 /// Code: the bundle in force is past its end; it stays in force.
 pub const BUNDLE_EXPIRED: &str = "bundle-expired";
 
+/// Code: the key that signed the bundle in force is not trusted any more; the bundle stays in force.
+pub const BUNDLE_KEY: &str = "bundle-key-not-trusted";
+
+/// Code: the node's own clock and that of the machine are far apart.
+pub const CLOCK_OFF: &str = "clock-off";
+
 /// Code: a warm-up plan caps a source at a rule that is not there any more.
 pub const WARM_UP_CAP: &str = "warm-up-cap";
 

@@ -64,7 +64,8 @@ pub use keys::{
 pub use levels::{LevelFactors, LevelFigures};
 pub use lists::{KnownText, MOST_SUPPRESSED, MOST_TEXTS, SuppressedEntry};
 pub use manifest::{
-    Admission, ClientVersion, FUTURE_TOLERANCE, InForce, Kind, LONGEST_LIFE, Manifest, Section,
+    Admission, ClientVersion, FUTURE_TOLERANCE, InForce, Kind, LONGEST_LEAP, LONGEST_LIFE,
+    Manifest, Section,
 };
 pub use report::ReportState;
 

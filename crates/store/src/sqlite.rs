@@ -193,6 +193,14 @@ impl Store for SqliteStore {
                     tracing::error!(error = %second, "a failed batch could not be rolled back");
                 }
             }
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+                // What was written of the batch stands in the log and would keep the disk full. Where it cannot be cut
+                // now, because somebody reads, the next checkpoint that starts the log anew does it.
+                let cut = "PRAGMA wal_checkpoint(TRUNCATE)";
+                if let Err(second) = self.connection.query_row(cut, [], |_| Ok(())) {
+                    tracing::warn!(error = %second, "the log of the database could not be cut");
+                }
+            }
             self.fault(&error)
         })
     }

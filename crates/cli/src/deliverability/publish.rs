@@ -8,7 +8,9 @@ use clap::Args;
 use mail::time::Timestamp;
 use node::deliverability::keys::{SigningKey, read_statement};
 use node::deliverability::{client_version, folder};
-use rules::bundle::{BundleFault, ClientVersion, Draft, KeyStatement, Sealed, difference};
+use rules::bundle::{
+    BundleFault, ClientVersion, Draft, KeyStatement, LONGEST_LEAP, Sealed, difference,
+};
 
 use super::look::{Shown, difference_words};
 use super::{broken, read_bundle, refused, split};
@@ -106,13 +108,14 @@ pub(super) fn run(globals: &Globals, arguments: &PublishArguments) -> Ended {
 fn version_of(arguments: &PublishArguments, previous: Option<&Sealed<'_>>) -> Result<u64, Failure> {
     let before = previous.map_or(0, |sealed| sealed.manifest().version);
     let version = arguments.version.unwrap_or(before + 1);
-    match version > before {
-        true => Ok(version),
-        false => {
-            let fault = BundleFault::Older { version, in_force: before };
-            Err(refused(&arguments.folder, &fault))
-        }
-    }
+    let fault = if version <= before {
+        BundleFault::Older { version, in_force: before }
+    } else if previous.is_some() && version - before > LONGEST_LEAP {
+        BundleFault::Leap { version, in_force: before }
+    } else {
+        return Ok(version);
+    };
+    Err(refused(&arguments.folder, &fault))
 }
 
 /// Those that are named, else those of the bundle before.

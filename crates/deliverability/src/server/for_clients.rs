@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use mail::reply::is_deceptive;
 use mail::time::Timestamp;
 use rules::bounce::Key;
 use rules::bundle::{MEDIA_TYPE, ReportState};
@@ -32,7 +33,7 @@ const LONGEST_WORD: usize = 255;
 /// Tags in If-None-Match that are looked at.
 const MOST_TAGS: usize = 16;
 /// A larger count is a mistake.
-const MOST_OCCURRENCES: u64 = 1_000_000_000_000;
+const MOST_OCCURRENCES: u64 = 1_000_000_000;
 
 /// Bundles, as they are.
 pub(super) const BUNDLE_TYPE: HeaderValue = HeaderValue::from_static(MEDIA_TYPE);
@@ -150,7 +151,7 @@ impl Text {
             u64::try_from(at.as_microsecond()).ok().map(Timestamp::from_micros)
         };
         let bounded = |text: &str, most: usize| {
-            text.chars().count() <= most && !text.chars().any(char::is_control)
+            text.chars().count() <= most && !text.chars().any(is_deceptive)
         };
         let (first, last) = (moment(&self.first)?, moment(&self.last)?);
         let right = !self.text.is_empty()

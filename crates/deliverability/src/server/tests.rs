@@ -435,3 +435,25 @@ async fn over_tls() {
     timeout(Duration::from_secs(10), silent.read_to_end(&mut octets)).await.unwrap().unwrap();
     served.end().await;
 }
+
+#[test]
+fn a_clock_that_jumps_is_not_believed_for_an_hour() {
+    let (wall, now) = (Timestamp::from_secs(1_800_000_000), Instant::now());
+    let mut watch = ClockWatch::new(wall, now);
+    let minutes = |count: u64| Duration::from_secs(count * 60);
+    for (wall_minutes, elapsed, trusted) in [
+        (1, 1, true),
+        // Corrections.
+        (11, 2, true),
+        (4, 3, true),
+        // Four years ahead for a minute, and back.
+        (4 * 366 * 1_440, 4, false),
+        (5, 5, false),
+        (64, 64, false),
+        (65, 65, true),
+        (300, 300, true),
+    ] {
+        let trusts = watch.trusts(wall + minutes(wall_minutes), now + minutes(elapsed));
+        assert_eq!(trusts, trusted, "after {elapsed} minutes");
+    }
+}

@@ -235,15 +235,19 @@ impl Questions {
             known_texts: contents.qualifications.len(),
             suppressed: contents.suppression.len(),
             trouble: self.following.trouble(),
-            key_trusted: in_force.layer.published().map(|published| {
-                let keys = self.config().deliverability.public_keys.iter().copied();
-                let trust = Trust::new(keys, in_force.trust.clone());
-                trust.find(published.key.id()).is_ok()
-            }),
+            key_trusted: self.key_trusted(&in_force),
             level: in_force.mx.levels().default,
             local: self.local_kinds(),
             instance: self.instance(),
         })
+    }
+
+    /// Whether the key of the bundle in force is still trusted; `None`: the rules are the shipped ones.
+    pub(super) fn key_trusted(&self, in_force: &RulesInForce) -> Option<bool> {
+        let published = in_force.layer.published()?;
+        let keys = self.config().deliverability.public_keys.iter().copied();
+        let trust = Trust::new(keys, in_force.trust.clone());
+        Some(trust.find(published.key.id()).is_ok())
     }
 
     /// Kinds of rules for which the configuration names a file.

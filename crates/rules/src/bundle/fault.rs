@@ -5,7 +5,7 @@ use core::time::Duration;
 use mail::time::Timestamp;
 
 use super::keys::KeyId;
-use super::manifest::{ClientVersion, Kind};
+use super::manifest::{ClientVersion, Kind, LONGEST_LEAP};
 use crate::diagnostic::Diagnostic;
 
 /// Why a bundle is refused. Whatever it is, nothing changes.
@@ -91,6 +91,16 @@ pub enum BundleFault {
         "the bundle has version {version}; version {in_force} is in force, and versions only grow"
     )]
     Older {
+        /// Its version.
+        version: u64,
+        /// The version in force.
+        in_force: u64,
+    },
+    /// Its version is far beyond the one in force: taken, it would leave no numbers for those after it.
+    #[error(
+        "the bundle has version {version}, and version {in_force} is in force: versions grow by at most {LONGEST_LEAP} at once"
+    )]
+    Leap {
         /// Its version.
         version: u64,
         /// The version in force.
@@ -197,6 +207,7 @@ impl BundleFault {
             | Self::Expired { .. }
             | Self::FromTheFuture { .. }
             | Self::Older { .. }
+            | Self::Leap { .. }
             | Self::SameVersion { .. }
             | Self::NewerClient { .. } => false,
         }
@@ -217,6 +228,7 @@ impl BundleFault {
             Self::Expired { .. } => "expired",
             Self::FromTheFuture { .. } => "from-the-future",
             Self::Older { .. } => "older",
+            Self::Leap { .. } => "leap",
             Self::SameVersion { .. } => "same-version",
             Self::NewerClient { .. } => "newer-client",
             Self::Malformed { .. } => "malformed",

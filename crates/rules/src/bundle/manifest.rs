@@ -16,6 +16,13 @@ pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(3_600);
 /// The longest time from a bundle's beginning to its end.
 pub const LONGEST_LIFE: Duration = Duration::from_secs(400 * 86_400);
 
+/// What a version may be above the one in force: dates and minutes as versions fit in. Whoever has a stolen key could else
+/// publish the last version that there is.
+pub const LONGEST_LEAP: u64 = 1_000_000_000_000;
+
+/// The largest version of a first bundle: leaps enough are left above it.
+const LARGEST_VERSION: u64 = 1 << 62;
+
 /// Characters of the notes.
 const LONGEST_NOTES: usize = 2_000;
 
@@ -201,7 +208,7 @@ impl Manifest {
     /// What a manifest may not say.
     pub(super) fn check(&self) -> Result<(), BundleFault> {
         let fault = |what: String| Err(BundleFault::malformed(what));
-        if self.version == 0 || i64::try_from(self.version).is_err() {
+        if !(1..=LARGEST_VERSION).contains(&self.version) {
             return fault(format!("{} is no version", self.version));
         }
         let life = self.expires.checked_sub(self.created);
@@ -237,6 +244,9 @@ impl Manifest {
         if let Some(in_force) = in_force {
             if in_force.version > version {
                 return Err(BundleFault::Older { version, in_force: in_force.version });
+            }
+            if version - in_force.version > LONGEST_LEAP {
+                return Err(BundleFault::Leap { version, in_force: in_force.version });
             }
             if in_force.version == version {
                 let same = in_force.digest == *digest;

@@ -287,6 +287,17 @@ fn versions_only_grow() {
     assert_eq!(ask(in_force(42, *sealed.digest())), Ok(Admission::InForce));
     assert_eq!(ask(in_force(42, [0; 32])), Err(BundleFault::SameVersion { version: 42 }));
     assert_eq!(ask(in_force(43, [0; 32])), Err(BundleFault::Older { version: 42, in_force: 43 }));
+    for (version, before, refused) in [
+        (1_000_000_000_041, 41, None),
+        (1_000_000_000_042, 41, Some("leap")),
+        (1 << 62, 41, Some("leap")),
+    ] {
+        let bytes = sealed_by(&Draft { version, ..draft() }, &key("one"));
+        let admitted = Sealed::split(&bytes).and_then(|sealed| {
+            sealed.admit(NOW, ClientVersion(9, 0, 0), in_force(before, [0; 32]))
+        });
+        assert_eq!(admitted.err().map(|fault| fault.name()), refused, "{version}");
+    }
 }
 
 /// Only what every client would say is told against a bundle; and a clock that is wrong is named with how far it is.

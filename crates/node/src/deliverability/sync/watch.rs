@@ -6,7 +6,8 @@ use engine::quarantine::Author;
 use mail::time::Timestamp;
 
 use crate::alerts::{
-    Alert, BUNDLE_EXPIRED, DELIVERY_STOPPED, INSTANCE_UNREACHABLE, OUTAGE_GUARD, REACTION,
+    Alert, BUNDLE_EXPIRED, BUNDLE_KEY, CLOCK_OFF, DELIVERY_STOPPED, INSTANCE_UNREACHABLE,
+    OUTAGE_GUARD, REACTION,
 };
 use crate::deliverability::instance::{Report, ReportState};
 use crate::deliverability::layer::Published;
@@ -16,6 +17,8 @@ use crate::node::Questions;
 const ROUND: Duration = Duration::from_secs(30);
 /// After so long without contact a person should look.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(48 * 3_600);
+/// The node's clock and the machine's may differ by so much: corrections, and a machine that slept.
+const CLOCKS_APART: Duration = Duration::from_secs(1_800);
 /// Codes of alerts that rules can cause.
 const CAUSED_BY_RULES: [&str; 3] = [DELIVERY_STOPPED, REACTION, OUTAGE_GUARD];
 
@@ -58,6 +61,10 @@ impl Questions {
         let published = in_force.layer.published();
         let alerts = self.standing_alerts();
         alerts.replace(BUNDLE_EXPIRED, expired(published, now).into_iter().collect());
+        let trusted = self.key_trusted(&in_force);
+        alerts.replace(BUNDLE_KEY, distrusted(published, trusted, now).into_iter().collect());
+        let drift_micros = self.clock_drift_micros();
+        alerts.replace(CLOCK_OFF, clock_off(drift_micros, now).into_iter().collect());
         if self.sync.followed.is_none() {
             return;
         }
@@ -102,6 +109,55 @@ pub(super) fn expired(published: Option<&Published>, now: Timestamp) -> Option<A
     })
 }
 
+/// The alert about a bundle whose key was taken out of the configuration, or replaced.
+pub(super) fn distrusted(
+    published: Option<&Published>,
+    trusted: Option<bool>,
+    now: Timestamp,
+) -> Option<Alert> {
+    let published = published.filter(|_| trusted == Some(false))?;
+    Some(Alert {
+        code: BUNDLE_KEY.into(),
+        key: published.version.to_string(),
+        words: format!(
+            "bundle {} in force was signed by a key that is not trusted any more; it stays in force until another one \
+             comes: `mailweir deliverability sync`, or `rollback` if you do not trust what it says",
+            published.version
+        ),
+        evidence: String::new(),
+        since: now,
+    })
+}
+
+/// The alert about clocks that are far apart. The node's own never goes back, and goes forward with the time that has
+/// passed alone, because the limits rest on it.
+pub(super) fn clock_off(drift_micros: i64, now: Timestamp) -> Option<Alert> {
+    let apart = Duration::from_micros(drift_micros.unsigned_abs());
+    if apart <= CLOCKS_APART {
+        return None;
+    }
+    let shown = rules::show_span(Duration::from_secs(apart.as_secs()));
+    let words = if drift_micros > 0 {
+        format!(
+            "the node's clock is {shown} ahead of this machine's: the node was started once while the machine's was wrong, \
+             or the machine's is wrong now; correct it, or, if it is right, let the queue run empty and begin with a new \
+             data folder"
+        )
+    } else {
+        format!(
+            "the node's clock is {shown} behind this machine's: the machine slept, or its clock was set; if it is right \
+             now, start the node again after a restart of the machine"
+        )
+    };
+    Some(Alert {
+        code: CLOCK_OFF.into(),
+        key: CLOCK_OFF.into(),
+        words,
+        evidence: format!("{drift_micros} µs"),
+        since: now,
+    })
+}
+
 /// The alert about an instance that has been silent for long.
 pub(super) fn unreachable(
     url: &str,
@@ -118,4 +174,22 @@ pub(super) fn unreachable(
         evidence,
         since: heard + UNREACHABLE_AFTER,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_far_apart_are_told_and_how_it_ends() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let words = |seconds: i64| clock_off(seconds * 1_000_000, now).map(|alert| alert.words);
+        assert_eq!(words(1_800), None);
+        assert_eq!(words(-1_800), None);
+        let ahead = words(2 * 365 * 86_400).expect("an alert");
+        assert!(ahead.contains("ahead") && ahead.contains("new data folder"), "{ahead}");
+        let behind = words(-1_801).expect("an alert");
+        assert!(behind.contains("behind") && behind.contains("restart of the machine"), "{behind}");
+        assert!(clock_off(i64::MIN, now).is_some());
+    }
 }
