@@ -155,6 +155,19 @@ pub enum DecisionStanding {
     Done,
 }
 
+/// A level that holds in spite of a decision, because it is set for something more particular.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotReached {
+    /// What it is set for.
+    pub scope: LevelScope,
+    /// The level that holds there.
+    pub level: Level,
+    /// The number of the decision that says so; `None`: the configuration does.
+    pub decision: Option<u64>,
+    /// When that decision ends; `None`: not by itself.
+    pub until: Option<Timestamp>,
+}
+
 /// Why a decision is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionFault {
@@ -322,6 +335,70 @@ impl LevelDecisions {
         levels
     }
 
+    /// Where a decision about `scope` does not reach: everything more particular within it that is set to another level
+    /// than `level` (`None`: to any level), by a decision or by the configuration. The most particular come first.
+    #[must_use]
+    pub fn not_reached(
+        &self,
+        configured: &Levels,
+        scope: &LevelScope,
+        level: Option<Level>,
+        now: Timestamp,
+    ) -> Vec<NotReached> {
+        let held = self.over(configured, now);
+        let standings = self.standings(now);
+        let decided = |wanted: &LevelScope| {
+            standings.iter().find_map(|(one, state)| match &one.change {
+                LevelChange::Set { scope, until, .. }
+                    if *state == DecisionStanding::InForce && scope == wanted =>
+                {
+                    Some((one.number, *until))
+                }
+                _ => None,
+            })
+        };
+        let mut found: Vec<NotReached> = particular(&held)
+            .into_iter()
+            .filter(|(other, set)| Some(*set) != level && hides(other, scope, &held))
+            .map(|(other, level)| {
+                let decided = decided(&other);
+                let (decision, until) =
+                    (decided.map(|(one, _)| one), decided.and_then(|(_, end)| end));
+                NotReached { scope: other, level, decision, until }
+            })
+            .collect();
+        found.sort_by_key(|one| one.scope.rank());
+        found
+    }
+
+    /// Undoes every decision that a decision about `scope` does not reach, and what each of them hid in turn, so that
+    /// afterwards only what the configuration says is left. Answers the numbers of what was undone, rising.
+    ///
+    /// # Errors
+    /// As [`LevelDecisions::decide`]; the list may be changed in part then, so decide on a copy.
+    pub fn clear_particular(
+        &mut self,
+        configured: &Levels,
+        scope: &LevelScope,
+        who: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<Vec<u64>, DecisionFault> {
+        let mut undone = BTreeSet::new();
+        for _ in 0..DECISIONS_KEPT {
+            let standing = self.not_reached(configured, scope, None, now);
+            let numbers: Vec<u64> = standing.iter().filter_map(|one| one.decision).collect();
+            if numbers.is_empty() {
+                break;
+            }
+            for decision in numbers {
+                self.decide(LevelChange::Undo { decision }, who, why, now)?;
+                undone.insert(decision);
+            }
+        }
+        Ok(undone.into_iter().collect())
+    }
+
     /// When a level to which a source falls at a rule should end by itself; `None`: not before another decision.
     ///
     /// It ends with what it takes the place of: otherwise a fall from Boost would outlast Boost, and hold the source
@@ -422,6 +499,65 @@ impl LevelDecisions {
         self.kept.retain(|one| one.number != gone);
         Ok(())
     }
+}
+
+impl LevelScope {
+    /// How particular it is: 1 is the most, as [`Levels`] has it.
+    const fn rank(&self) -> u8 {
+        match (&self.subject, self.rule.is_some()) {
+            (LevelSubject::Source(_), true) => 1,
+            (LevelSubject::Affinity(_), true) => 2,
+            (LevelSubject::Everything, true) => 3,
+            (LevelSubject::Source(_), false) => 4,
+            (LevelSubject::Affinity(_), false) => 5,
+            (LevelSubject::Everything, false) => 6,
+        }
+    }
+}
+
+/// Whether there is a source and a rule for which `other` holds instead of `scope`.
+fn hides(other: &LevelScope, scope: &LevelScope, levels: &Levels) -> bool {
+    let rules = match (&other.rule, &scope.rule) {
+        (Some(one), Some(two)) => one == two,
+        _ => true,
+    };
+    let sources = |name: &String| levels.affinities.get(name).cloned().unwrap_or_default();
+    let subjects = match (&other.subject, &scope.subject) {
+        (LevelSubject::Everything, _) | (_, LevelSubject::Everything) => true,
+        (LevelSubject::Source(one), LevelSubject::Source(two)) => one == two,
+        (LevelSubject::Source(one), LevelSubject::Affinity(name))
+        | (LevelSubject::Affinity(name), LevelSubject::Source(one)) => sources(name).contains(one),
+        (LevelSubject::Affinity(one), LevelSubject::Affinity(two)) => {
+            one == two || !sources(one).is_disjoint(&sources(two))
+        }
+    };
+    rules && subjects && other.rank() < scope.rank()
+}
+
+/// Every level that is set for less than everything.
+fn particular(levels: &Levels) -> Vec<(LevelScope, Level)> {
+    let scope = |subject, rule: Option<&String>| LevelScope { subject, rule: rule.cloned() };
+    let affinity = |name: &String| LevelSubject::Affinity(name.clone());
+    let mut found: Vec<(LevelScope, Level)> = Vec::new();
+    for (source, rules) in &levels.per_source_and_rule {
+        let subject = || LevelSubject::Source(*source);
+        found.extend(rules.iter().map(|(rule, level)| (scope(subject(), Some(rule)), *level)));
+    }
+    for (name, rules) in &levels.per_affinity_and_rule {
+        found.extend(rules.iter().map(|(rule, level)| (scope(affinity(name), Some(rule)), *level)));
+    }
+    let everything = || LevelSubject::Everything;
+    found.extend(
+        levels.per_rule.iter().map(|(rule, level)| (scope(everything(), Some(rule)), *level)),
+    );
+    let sources = levels.per_source.iter();
+    found.extend(
+        sources.map(|(source, level)| (scope(LevelSubject::Source(*source), None), *level)),
+    );
+    found.extend(
+        levels.per_affinity.iter().map(|(name, level)| (scope(affinity(name), None), *level)),
+    );
+    found
 }
 
 /// Sets the level of a scope.

@@ -114,6 +114,38 @@ pub(crate) struct Source<'text> {
     pub(crate) text: &'text str,
     /// The byte at which each line begins.
     line_starts: Vec<usize>,
+    /// Which of its lines a diagnostic shows.
+    shows: Shows,
+}
+
+/// Which lines of a file a diagnostic shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shows {
+    /// Every line: it is a file of rules.
+    Every,
+    /// Those that cannot hold a secret by the words in them and in the two lines before.
+    Plain,
+    /// None.
+    None,
+}
+
+/// Parts of words that announce a secret.
+const SECRET: [&str; 9] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "private-key",
+    "private_key",
+    "api-key",
+    "api_key",
+    "token",
+];
+
+/// Whether a text names something that must never be repeated.
+pub(crate) fn names_secret(text: &str) -> bool {
+    let folded = text.to_ascii_lowercase();
+    SECRET.iter().any(|secret| folded.contains(secret))
 }
 
 /// Characters shown on either side of a fault in a long line.
@@ -123,7 +155,28 @@ impl<'text> Source<'text> {
     pub(crate) fn new(file: &str, text: &'text str) -> Self {
         let after_breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = core::iter::once(0).chain(after_breaks.map(|(at, _)| at + 1)).collect();
-        Self { file: Arc::from(file), text, line_starts }
+        Self { file: Arc::from(file), text, line_starts, shows: Shows::Every }
+    }
+
+    /// Shows no line that may hold a secret: for files of other programs, which hold passwords.
+    pub(crate) fn without_secrets(self) -> Self {
+        Self { shows: Shows::Plain, ..self }
+    }
+
+    /// Shows no line at all: for a file of which nothing is known.
+    pub(crate) fn without_lines(self) -> Self {
+        Self { shows: Shows::None, ..self }
+    }
+
+    /// Whether a line, by its index, may be shown.
+    fn may_show(&self, index: usize) -> bool {
+        let first = index.saturating_sub(2);
+        let end = self.line_starts.get(index + 1).copied().unwrap_or(self.text.len());
+        match self.shows {
+            Shows::Every => true,
+            Shows::Plain => !names_secret(&self.text[self.line_starts[first]..end]),
+            Shows::None => false,
+        }
     }
 
     /// The nearest place at or before `offset` that is inside the text and between two characters.
@@ -161,7 +214,19 @@ impl<'text> Source<'text> {
     ) -> Diagnostic {
         let start = self.boundary(at.start);
         let Place { file, line, column } = self.place(start);
-        let (_, whole) = self.line_of(start);
+        let (index, whole) = self.line_of(start);
+        if !self.may_show(index) {
+            return Diagnostic {
+                file,
+                line,
+                column,
+                message: message.into(),
+                help: help.into(),
+                excerpt: "".into(),
+                marked: 0..0,
+                cut: true,
+            };
+        }
         let end = self.boundary(at.end).clamp(start, whole.end.max(start));
         let from = self.text.floor_char_boundary(start.saturating_sub(EXCERPT)).max(whole.start);
         let to = self.boundary(end.min(start + EXCERPT).saturating_add(EXCERPT)).min(whole.end);

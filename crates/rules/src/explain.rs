@@ -175,10 +175,10 @@ pub(crate) fn why(
             format!("{written} stated by this rule for level {level} ({place})")
         }
         FigureOrigin::Inherited => {
-            format!("no published figure: {written} inherited from the rule * ({place})")
+            format!("no published figure: {written} inherited from the generic rule ({place})")
         }
         FigureOrigin::InheritedLevel => format!(
-            "no published figure: {written} inherited from the rule * for level {level} ({place})"
+            "no published figure: {written} inherited from the generic rule for level {level} ({place})"
         ),
     };
     let multiplied = matches!(resolved.origin, FigureOrigin::Own | FigureOrigin::Inherited);

@@ -77,12 +77,12 @@ impl Figure {
         }
     }
 
-    /// A value for people: `2500`, `30s`.
+    /// A value for people: `2,500`, `30s`.
     #[must_use]
     pub fn show(self, value: u64) -> String {
         match self {
             Self::MinInterval => show_span(Duration::from_millis(value)),
-            _ => value.to_string(),
+            _ => show_number(value),
         }
     }
 
@@ -95,6 +95,20 @@ impl Figure {
     pub(crate) fn gentler(self, one: u64, other: u64) -> u64 {
         if self.passes(one, other) { other } else { one }
     }
+}
+
+/// A number for people, with thousands separated: `140,000`.
+#[must_use]
+pub fn show_number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl fmt::Display for Figure {

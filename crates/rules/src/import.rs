@@ -25,6 +25,7 @@
 mod domains;
 mod draft;
 mod example;
+mod kind;
 mod kumomta;
 mod postfix;
 mod powermta;
@@ -160,7 +161,8 @@ pub type ReadInclude<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 ///
 /// # Errors
 ///
-/// Every fault of the files as files, with its place; at least one and at most 201.
+/// Every fault of the files as files, with its place; at least one and at most 201. A file that is of another product
+/// by the look of its lines, or of which nothing is known, is one fault. No line that may hold a secret is shown.
 pub fn import(
     dialect: Dialect,
     files: &[ImportFile],
@@ -177,7 +179,10 @@ pub fn import(
     let mut sources = Vec::new();
     for file in files {
         match source_of(&file.name, &file.bytes) {
-            Ok(source) => sources.push(source),
+            Ok(source) => match kind::of_another_kind(dialect, &file.name, source.text) {
+                Some(fault) => faults.push(fault),
+                None => sources.push(source.without_secrets()),
+            },
             Err(found) => faults.extend(found),
         }
     }
@@ -187,6 +192,15 @@ pub fn import(
             Dialect::Powermta => powermta::read(&mut draft, &sources, include),
             Dialect::Postfix => postfix::read(&mut draft, &sources),
         };
+    }
+    if faults.is_empty()
+        && draft.knows_nothing()
+        && !sources.iter().any(|source| kind::looks_like(dialect, source.text))
+        && let Some(file) = files.first()
+    {
+        let message = format!("nothing in it is known as a configuration of {}", dialect.name());
+        let help = "see what the file is; mailweir import knows KumoMTA, PowerMTA and Postfix";
+        faults.push(Diagnostic::in_text(&file.name, "", 0..0, message, help));
     }
     if !faults.is_empty() {
         return Err(in_order(faults));

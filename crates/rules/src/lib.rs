@@ -45,6 +45,7 @@ mod levels;
 mod parse;
 pub mod reaction;
 pub mod recipient;
+mod replaced;
 mod set;
 mod sources;
 mod span;
@@ -54,15 +55,16 @@ pub use ceiling::{budgets, ceiling_per_hour};
 pub use columns::{FigureColumns, LevelFigure, MadeBy, RuleColumns};
 pub use decision::{
     BOOST_LASTS, DecisionFault, DecisionStanding, LevelChange, LevelDecision, LevelDecisions,
-    LevelScope, LevelSubject,
+    LevelScope, LevelSubject, NotReached,
 };
 pub use diagnostic::{Diagnostic, Place};
 pub use explain::{AppliedCap, CapReason, ExplainedFigure, Explanation, FigureOrigin};
-pub use figure::{Figure, Figures, Stated};
+pub use figure::{Figure, Figures, Stated, show_number};
 pub use file::{RuleFile, WrittenRule, WrittenTimeouts, shipped};
 pub use level::{Level, UnknownLevel};
 pub use levels::{LevelOrigin, Levels};
 pub use parse::{parse, parse_local};
+pub use replaced::{Dropped, Replaced, replaced};
 pub use set::{Limits, Rule, RuleId, RuleSet, Timeouts};
 pub use sources::{SourceFault, SourceSet};
 pub use span::{SpanFault, parse_span, show_span};

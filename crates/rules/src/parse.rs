@@ -21,7 +21,7 @@ mod values;
 pub(crate) mod versioned;
 
 pub(crate) use rule::{ReadRule, mask_fault};
-pub(crate) use values::Reader;
+pub(crate) use values::{Reader, distance};
 
 /// The only version of the format so far.
 const SCHEMA_VERSION: u64 = 1;

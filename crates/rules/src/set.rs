@@ -20,6 +20,7 @@ use crate::file::{RuleFile, WrittenRule};
 use crate::index::{Entry, MaskIndex};
 use crate::level::Level;
 use crate::levels::Levels;
+use crate::parse::distance;
 use crate::sources::SourceSet;
 use crate::words::{Confidence, Pacing, Scope, TlsPolicy};
 
@@ -108,6 +109,21 @@ pub struct Rule {
     pub place: Place,
 }
 
+impl Rule {
+    /// Whether it is the generic rule, which holds for every host that no other rule is for.
+    #[must_use]
+    pub fn is_generic(&self) -> bool {
+        self.sources.is_all() && self.masks.iter().any(|mask| mask.as_str() == "*")
+    }
+
+    /// Whether hosts that have nothing to do with each other count in one budget of it: it is the generic rule, and its
+    /// limits do not count over single paths.
+    #[must_use]
+    pub fn shares_budget_of_unknown_hosts(&self) -> bool {
+        self.is_generic() && self.scope != Scope::Path
+    }
+}
+
 /// One figure worked out at one level, with every step.
 pub(crate) struct Resolved {
     pub(crate) value: u64,
@@ -192,6 +208,51 @@ impl RuleSet {
     #[must_use]
     pub fn id_of(&self, name: &str) -> Option<RuleId> {
         self.names.get(name).copied()
+    }
+
+    /// Names of at most five rules that somebody may have meant by a name that no rule has: of the provider, of a mail
+    /// domain, of a part of the name, or with a letter or two wrong.
+    #[must_use]
+    pub fn near(&self, meant: &str) -> Vec<&str> {
+        // Longer ones are nobody's slip of the pen.
+        let meant: String = meant.to_ascii_lowercase().chars().take(64).collect();
+        let close = |rule: &Compiled| {
+            let (name, provider) = (&rule.rule.name, rule.rule.provider.to_ascii_lowercase());
+            let of_domain = || {
+                let mut domains = rule.written.domains.iter();
+                domains.any(|domain| {
+                    let (meant, domain) = (meant.as_str(), domain.to_ascii_lowercase());
+                    domain == meant
+                        || domain.strip_prefix(meant).is_some_and(|rest| rest.starts_with('.'))
+                })
+            };
+            let letters = meant.chars().count();
+            let part = letters >= 3 && (name.contains(&*meant) || provider.contains(&*meant));
+            let slip = if letters < 5 { 1 } else { 2 };
+            // The order is that of how likely it is.
+            if of_domain() {
+                Some(0)
+            } else if part {
+                Some(1)
+            } else if distance(&meant, name) <= slip {
+                Some(2)
+            } else {
+                None
+            }
+        };
+        let mut found: Vec<(u8, &str)> =
+            self.rules.iter().filter_map(|rule| Some((close(rule)?, &*rule.rule.name))).collect();
+        found.sort();
+        found.into_iter().map(|(_, name)| name).take(5).collect()
+    }
+
+    /// What to say of a name that no rule has: `; did you mean google?`, or where the names are.
+    #[must_use]
+    pub fn hint(&self, meant: &str) -> String {
+        match self.near(meant).as_slice() {
+            [] => "; `mailweir mx list` shows the names".to_owned(),
+            near => format!("; did you mean {}?", near.join(", ")),
+        }
     }
 
     /// Names of rules in the levels that no rule has: mistakes of whoever set the levels.

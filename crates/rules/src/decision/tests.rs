@@ -271,3 +271,50 @@ proptest! {
         }
     }
 }
+
+/// A general decision says where it does not reach, and clears what was decided there when it is told to.
+#[test]
+fn a_general_decision_knows_what_it_does_not_reach() {
+    let now = Timestamp::from_micros(1_000_000_000);
+    let at = |subject, rule: Option<&str>| LevelScope { subject, rule: rule.map(str::to_owned) };
+    let set = |scope: &LevelScope, level| LevelChange::set(scope.clone(), level, None, now);
+    let mut configured = Levels::default();
+    configured.affinities.insert("news".to_owned(), [SourceId(1), SourceId(2)].into());
+    configured.per_rule.insert("orange".to_owned(), Level::Slow);
+    let everything = at(LevelSubject::Everything, None);
+    let boosted = at(LevelSubject::Source(SourceId(1)), Some("google"));
+    let news = at(LevelSubject::Affinity("news".to_owned()), None);
+    let other = at(LevelSubject::Source(SourceId(9)), None);
+    let mut decisions = LevelDecisions::default();
+    // The first is hidden by the second, and would hold again when that one is undone.
+    for (scope, level) in [
+        (&boosted, Level::Fast),
+        (&boosted, Level::Boost),
+        (&news, Level::Fast),
+        (&other, Level::Slow),
+    ] {
+        decisions.decide(set(scope, level), "ann", "sale", now).unwrap();
+    }
+    let names = |decisions: &LevelDecisions, scope: &LevelScope, level| -> Vec<String> {
+        let found = decisions.not_reached(&configured, scope, Some(level), now);
+        let line = |one: &NotReached| format!("{} {} {:?}", one.scope, one.level, one.decision);
+        found.iter().map(line).collect()
+    };
+    assert_eq!(
+        names(&decisions, &everything, Level::Slow),
+        ["source 1 at google boost Some(2)", "affinity news fast Some(3)"],
+        "slow where slow is set already is reached"
+    );
+    assert_eq!(
+        names(&decisions, &at(LevelSubject::Source(SourceId(2)), None), Level::Fast),
+        ["everything at orange slow None"]
+    );
+    assert_eq!(names(&decisions, &boosted, Level::Slow), Vec::<String>::new());
+    decisions.decide(set(&everything, Level::Slow), "ann", "calm", now).unwrap();
+    let cleared = decisions.clear_particular(&configured, &everything, "ann", "calm", now).unwrap();
+    assert_eq!(cleared, [1, 2, 3, 4]);
+    let left = decisions.not_reached(&configured, &everything, None, now);
+    let left: Vec<Option<u64>> = left.iter().map(|one| one.decision).collect();
+    assert_eq!(left, [None], "the configuration is left");
+    assert_eq!(decisions.over(&configured, now).of("google", SourceId(1)).0, Level::Slow);
+}

@@ -7,21 +7,21 @@ use super::domains::hosts_of;
 use super::rate::Rate;
 use super::report::ImportVerdict;
 use super::{Dialect, ImportOptions};
-use crate::diagnostic::Place;
+use crate::diagnostic::{Place, names_secret};
 use crate::figure::Figure;
 use crate::span::show_span;
 use crate::words::{Pacing, Scope, TlsPolicy};
 
 /// Directives of all files together.
 pub(super) const MOST_DIRECTIVES: usize = 100_000;
+/// So many directives of which none is known may still be a file of the right kind.
+const FEW_DIRECTIVES: usize = 2;
 /// Characters of a name or value in the report.
 const LONGEST_SHOWN: usize = 160;
 /// Characters of what is said of a directive.
 pub(super) const LONGEST_WORDS: usize = 1_000;
 /// Connections per source and provider beyond which no level but custom goes.
 const MOST_CONNECTIONS: u64 = 100;
-/// Parts of names whose values are secrets.
-const SECRET: [&str; 5] = ["password", "secret", "private-key", "private_key", "passwd"];
 
 /// A directive by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,8 +147,7 @@ impl<'o> Draft<'o> {
 
     /// Enters a directive into the report. Unless something is said about it, it is not taken.
     pub(super) fn directive(&mut self, place: Place, name: &str, value: &str) -> DirectiveId {
-        let folded = name.to_ascii_lowercase();
-        let value = match SECRET.iter().any(|secret| folded.contains(secret)) {
+        let value = match names_secret(name) {
             true => "***".to_owned(),
             false => shown(value),
         };
@@ -183,6 +182,19 @@ impl<'o> Draft<'o> {
     /// Whether something was said about a directive.
     pub(super) fn has_fate(&self, id: DirectiveId) -> bool {
         !self.directives[id.0].fates.is_empty()
+    }
+
+    /// Whether there are some directives and none of them has a name that is known here: then the files are of
+    /// some other kind. What opens a block or a table says nothing by itself.
+    pub(super) fn knows_nothing(&self) -> bool {
+        let is_header = |one: &&Directive| one.name.starts_with('[') || one.name.ends_with('>');
+        let unknown = |one: &Directive| {
+            one.fates.iter().all(|(verdict, words)| {
+                *verdict == ImportVerdict::NotTaken && words.contains("known here")
+            })
+        };
+        let mut said = self.directives.iter().filter(|one| !is_header(one));
+        said.clone().nth(FEW_DIRECTIVES).is_some() && said.all(unknown)
     }
 
     /// Says of directives that nothing came of them after all.

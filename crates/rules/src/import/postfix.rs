@@ -93,6 +93,8 @@ pub(super) fn read(draft: &mut Draft<'_>, files: &[Source<'_>]) -> Vec<Diagnosti
             Kind::TlsPolicy => machine.tls_policies.extend(table(draft, file, lines)),
             Kind::Unknown => {
                 let help = "name the file main.cf, master.cf, or as transport_maps or smtp_tls_policy_maps does";
+                // It may be the table of passwords.
+                let file = Source::new(&file.file, file.text).without_lines();
                 faults.push(file.diagnostic(0..0, "it is not clear what this file is", help));
             }
         }
@@ -240,6 +242,13 @@ fn table(draft: &mut Draft<'_>, file: &Source<'_>, lines: &[Logical]) -> Vec<Row
         }
     }
     rows
+}
+
+/// What to say of a relay that is logged in to there.
+pub(super) fn without_login(relay: &str) -> String {
+    format!(
+        "the relay rule cannot log in: {relay} will refuse the mail unless it accepts these sources without a password"
+    )
 }
 
 /// A host of a relay as our domain rules write it: brackets only around IPv6 addresses, ports as numbers.

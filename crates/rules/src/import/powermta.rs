@@ -31,7 +31,7 @@ const DEEPEST_MACRO: usize = 8;
 struct Known {
     macros: BTreeMap<String, Vec<String>>,
     /// Masks of MX hosts by the name of their roll-up.
-    rollups: BTreeMap<String, Vec<String>>,
+    rollups: BTreeMap<String, Vec<(String, DirectiveId)>>,
     /// Public ids of the virtual MTAs.
     sources: BTreeMap<String, u32>,
 }
@@ -102,6 +102,7 @@ fn translate(draft: &mut Draft<'_>, root: &Contents) {
         }
     }
     queues(draft, &mut blocks);
+    used_rollups(draft, root, &known, &blocks);
     let mut rules: Vec<DraftRule> = Vec::new();
     for block in &blocks {
         let mut rule = hosts(draft, block, &known);
@@ -223,14 +224,13 @@ fn expand(
 /// `<mx-rollup-list>` with `mx MASK NAME`.
 fn rollups(draft: &mut Draft<'_>, root: &Contents, known: &mut Known) {
     for block in root.named("mx-rollup-list") {
-        draft.taken(block.id, "names for masks of MX hosts");
         for line in &block.inside.lines {
             let parts = names_in(&line.value);
             match (line.name.as_str(), parts.as_slice()) {
                 ("mx", [mask, name]) => match mask_of(mask) {
+                    // Whether it comes to anything is known when the <domain> blocks are.
                     Some(mask) => {
-                        draft.taken(line.id, format!("mask {mask} of the rule {name}"));
-                        known.rollups.entry(name.clone()).or_default().push(mask);
+                        known.rollups.entry(name.clone()).or_default().push((mask, line.id))
                     }
                     None => draft.not_taken(
                         line.id,
@@ -239,6 +239,33 @@ fn rollups(draft: &mut Draft<'_>, root: &Contents, known: &mut Known) {
                 },
                 _ => draft.not_taken(line.id, "it is not `mx MASK NAME`"),
             }
+        }
+    }
+}
+
+/// Says of each roll-up whether a `<domain>` block states something for it: without one, no rule is written.
+fn used_rollups(draft: &mut Draft<'_>, root: &Contents, known: &Known, blocks: &[DomainBlock]) {
+    let mut any = false;
+    for (name, masks) in &known.rollups {
+        let used = blocks.iter().any(|block| block.names.contains(name));
+        any |= used;
+        for (mask, id) in masks {
+            match used {
+                true => draft.taken(*id, format!("mask {mask} of the rule {name}")),
+                false => draft.not_taken(
+                    *id,
+                    format!(
+                        "no <domain {}> states a limit for it, so no rule is written",
+                        shown(name)
+                    ),
+                ),
+            }
+        }
+    }
+    for block in root.named("mx-rollup-list") {
+        match any {
+            true => draft.taken(block.id, "names for masks of MX hosts"),
+            false => draft.not_taken(block.id, "no <domain> uses a name of it"),
         }
     }
 }
@@ -339,7 +366,11 @@ fn hosts(draft: &mut Draft<'_>, block: &DomainBlock, known: &Known) -> DraftRule
         let mut seen = BTreeSet::new();
         for name in &rolled {
             rule.masks.extend(
-                known.rollups[name].iter().filter(|mask| seen.insert((*mask).clone())).cloned(),
+                known.rollups[name]
+                    .iter()
+                    .map(|(mask, _)| mask)
+                    .filter(|mask| seen.insert((*mask).clone()))
+                    .cloned(),
             );
         }
         let (masks, unknown) = draft.masks_of(&plain);

@@ -219,7 +219,12 @@ fn read_figure(
         let span = reader.span(key, value, &range);
         span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     } else {
-        reader.whole_number(key, value, &range)
+        reader.whole_number_or(
+            key,
+            value,
+            &range,
+            "; where nobody published a figure, leave the key out and the generic rule decides",
+        )
     };
     if let Some(number) = number {
         figures.set(figure, Stated { value: number, place: reader.place(&value.span()) });

@@ -69,7 +69,7 @@ max_connections = 3
 
 #[test]
 fn every_fault_of_a_field_has_its_place() {
-    let ranges = "where nobody published a figure, leave the key out and the rule `*` decides";
+    let ranges = "where nobody published a figure, leave the key out and the generic rule decides";
     for (lines, want) in [
         ("max_conections = 3", "f.toml:5:1: unknown key `max_conections` [did you mean `max_connections`?]".to_owned()),
         ("max_connections = 0", format!("f.toml:5:19: `max_connections` is 0 [allowed: 1 to 10000; {ranges}]")),

@@ -158,6 +158,17 @@ impl<'source, 'text> Reader<'source, 'text> {
         value: &Spanned<DeValue<'_>>,
         range: &RangeInclusive<u64>,
     ) -> Option<u64> {
+        self.whole_number_or(key, value, range, "")
+    }
+
+    /// A whole number within a range; `otherwise` is added to the advice: what else may be written.
+    pub(crate) fn whole_number_or(
+        &mut self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        range: &RangeInclusive<u64>,
+        otherwise: &str,
+    ) -> Option<u64> {
         let (low, high) = (range.start(), range.end());
         let Some(number) = value.get_ref().as_integer() else {
             let help = format!("write a whole number from {low} to {high}, without quotes");
@@ -170,10 +181,7 @@ impl<'source, 'text> Reader<'source, 'text> {
             Number::Fits(number) if range.contains(&number) => return Some(number),
             Number::Fits(_) | Number::TooLarge => format!("`{key}` is not within {low} to {high}"),
         };
-        let help = format!(
-            "allowed: {low} to {high}; where nobody published a figure, leave the key out and the rule `*` decides"
-        );
-        self.fault(value.span(), message, help);
+        self.fault(value.span(), message, format!("allowed: {low} to {high}{otherwise}"));
         None
     }
 
@@ -283,7 +291,7 @@ fn suggestion(key: &str, known: &[&str]) -> String {
 
 /// How many letters must be changed, added, dropped or swapped with their neighbour; texts that
 /// differ much in length are simply far apart.
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     if one.len().abs_diff(other.len()) > 8 {
         return usize::MAX;

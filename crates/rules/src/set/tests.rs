@@ -122,7 +122,7 @@ fn explains_each_figure() {
   level very-fast (set for this source), scope source, pacing staircase, tls default
   max_connections = 8: 5 stated by this rule (f.toml:7:19), × 2 at level very-fast, rounded down to 10, held to 8: a hard figure of this rule that no level passes
   max_messages_per_connection = 50: 50 stated by this rule (f.toml:9:31)
-  messages_per_hour = 10000: no published figure: 2500 inherited from the rule * (f.toml:18:21), × 4 at level very-fast, rounded down to 10000
+  messages_per_hour = 10,000: no published figure: 2,500 inherited from the generic rule (f.toml:18:21), × 4 at level very-fast, rounded down to 10,000
   figures from: their page (confidence high)"
     );
     let slow = RuleSet::compile(shipped(), &Levels::all(Level::Slow), 1);

@@ -42,7 +42,9 @@ pub(super) fn reaction(draft: &mut Draft<'_>, block: &Block, rule: &DraftRule, i
         }
         return;
     };
-    let patterns = texts(&regex.value);
+    let written = texts(&regex.value);
+    let patterns: Vec<String> =
+        written.iter().map(|text| within_slashes(text).unwrap_or(text).to_owned()).collect();
     let mut examples = Vec::new();
     for pattern in &patterns {
         match tried(pattern) {
@@ -119,7 +121,12 @@ pub(super) fn reaction(draft: &mut Draft<'_>, block: &Block, rule: &DraftRule, i
     for why in not_made {
         draft.not_taken(action.id, why);
     }
-    draft.taken(regex.id, "reaction: text; searched without regard to case and accents");
+    let words = "reaction: text; searched without regard to case and accents";
+    let slashes = written.iter().any(|text| within_slashes(text).is_some()).then(|| {
+        "the slashes around a pattern are taken as its delimiters, not as letters of the reply"
+            .to_owned()
+    });
+    draft.said(regex.id, words, &slashes.into_iter().collect::<Vec<_>>());
     for setting in item {
         match setting.key.as_str() {
             "regex" | "action" => {}
@@ -137,6 +144,14 @@ pub(super) fn reaction(draft: &mut Draft<'_>, block: &Block, rule: &DraftRule, i
             _ => draft.not_taken(setting.id, "not a part of an automation that is known here"),
         }
     }
+}
+
+/// What stands between the slashes of `/pattern/` or `/pattern/i`. KumoMTA itself takes slashes as letters, and a
+/// pattern that wants them at both ends finds no reply: whoever writes them means delimiters.
+fn within_slashes(pattern: &str) -> Option<&str> {
+    let (inner, flags) = pattern.trim().strip_prefix('/')?.rsplit_once('/')?;
+    let flags_only = flags.chars().all(|flag| matches!(flag, 'i' | 'm' | 's' | 'u'));
+    (flags_only && !inner.is_empty()).then_some(inner)
 }
 
 /// A short word for the name of a rule.

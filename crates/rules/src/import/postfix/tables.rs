@@ -6,7 +6,7 @@ use super::super::domains::mask_of;
 use super::super::draft::{Draft, DraftRecipients};
 use super::super::render::quoted;
 use super::limits::tls_level;
-use super::{Machine, Parameter, Row, host_text};
+use super::{Machine, Parameter, Row, host_text, without_login};
 use crate::words::TlsPolicy;
 
 /// Domain rules and sources.
@@ -19,7 +19,7 @@ pub(super) fn translate(draft: &mut Draft<'_>, machine: &Machine) {
         tls_policy(draft, row);
     }
     if let Some(relay) = machine.parameters.get("relayhost") {
-        relayhost(draft, relay);
+        relayhost(draft, machine, relay);
     }
     sources(draft, machine);
 }
@@ -129,7 +129,13 @@ fn transport(draft: &mut Draft<'_>, machine: &Machine, row: &Row) {
     let mx = (!host.starts_with('[')).then(|| {
         "the host itself; Postfix asks for its MX records, because there are no brackets".to_owned()
     });
-    recipients(draft, row, vec![relay], None, &words, &mx.into_iter().collect::<Vec<_>>());
+    let mut differences: Vec<String> = mx.into_iter().collect();
+    if logs_in(machine) {
+        let why = without_login(&relay);
+        differences.push(why.clone());
+        draft.note(why);
+    }
+    recipients(draft, row, vec![relay], None, &words, &differences);
 }
 
 fn tls_policy(draft: &mut Draft<'_>, row: &Row) {
@@ -145,14 +151,26 @@ fn tls_policy(draft: &mut Draft<'_>, row: &Row) {
     }
 }
 
-fn relayhost(draft: &mut Draft<'_>, parameter: &Parameter) {
+/// Whether mail is sent with a login, which a relay of ours does not do.
+fn logs_in(machine: &Machine) -> bool {
+    let value = |name: &str| machine.parameters.get(name).and_then(|one| one.value.as_deref().ok());
+    value("smtp_sasl_auth_enable") == Some("yes")
+        || value("smtp_sasl_password_maps").is_some_and(|maps| !maps.is_empty())
+}
+
+fn relayhost(draft: &mut Draft<'_>, machine: &Machine, parameter: &Parameter) {
     match &parameter.value {
         Err(why) => draft.not_taken(parameter.id, why.clone()),
         Ok(host) if host.is_empty() => draft.taken(parameter.id, "to the MX hosts"),
         Ok(host) => {
             let relay = host_text(host);
-            let words =
+            let mut words =
                 format!("domain rule: relay = {relay} for all domains that no other rule is for");
+            if logs_in(machine) {
+                let why = without_login(&relay);
+                words += &format!("; {why}");
+                draft.note(why);
+            }
             draft.recipients.push(DraftRecipients {
                 label: "relayhost".to_owned(),
                 masks: vec!["*".to_owned()],

@@ -291,6 +291,8 @@ fn relay(draft: &mut Draft<'_>, block: &DomainBlock, line: &Line) {
         return;
     }
     let words = format!("domain rule: relay = {}", hosts.join(", "));
+    let login = (block.last("auth-username").is_some() || block.last("auth-password").is_some())
+        .then(|| super::super::postfix::without_login(&hosts.join(", ")));
     draft.recipients.push(DraftRecipients {
         label: block.label.clone(),
         masks,
@@ -299,7 +301,10 @@ fn relay(draft: &mut Draft<'_>, block: &DomainBlock, line: &Line) {
         sign: None,
         directives: vec![line.id],
     });
-    draft.taken(line.id, words);
+    if let Some(why) = &login {
+        draft.note(why.clone());
+    }
+    draft.said(line.id, &words, &login.into_iter().collect::<Vec<_>>());
 }
 
 fn sign(draft: &mut Draft<'_>, block: &DomainBlock, line: &Line) {

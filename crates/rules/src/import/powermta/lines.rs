@@ -223,7 +223,7 @@ impl Reading<'_, '_, '_> {
             Ok(source) => {
                 self.draft.taken(id, "its directives are listed by themselves");
                 self.including.push(name.to_owned());
-                self.file(root, &source);
+                self.file(root, &source.without_secrets());
                 self.including.pop();
             }
             Err(faults) => self.faults.extend(faults),

@@ -8,6 +8,7 @@ use super::super::Dialect;
 use super::super::domains::{MOST_MASKS, name_for, shipped_within, short_name};
 use super::super::draft::{Draft, DraftRule};
 use super::{example_of, heading, list, quoted, settle, write_all};
+use crate::figure::Figure;
 use crate::index::{Entry, MaskIndex};
 use crate::sources::SourceSet;
 use crate::span::show_span;
@@ -31,6 +32,7 @@ pub(super) fn mx_rules(draft: &mut Draft<'_>) -> Option<String> {
         }
     }
     rules.retain(|rule| rule.unreachable.is_none() && rule.states_something());
+    keep_shipped_ceilings(draft, &mut rules);
     rules.sort_by_key(|rule| rule.rank);
     let rules = without_shadows(draft, rules);
     let mut names = BTreeSet::new();
@@ -92,7 +94,66 @@ pub(super) fn mx_rules(draft: &mut Draft<'_>) -> Option<String> {
     for (ids, why) in refusals {
         draft.withdraw(&ids, &why);
     }
+    if let Some(local) =
+        text.as_ref().and_then(|text| crate::parse_local("own", text.as_bytes()).ok())
+    {
+        for replaced in crate::replaced(&local, crate::shipped()) {
+            lost_figures(draft, &replaced);
+        }
+    }
     text
+}
+
+/// Says, figure by figure, what a shipped rule said and the imported rule in its place does not.
+fn lost_figures(draft: &mut Draft<'_>, replaced: &crate::Replaced) {
+    if replaced.dropped.is_empty() {
+        return;
+    }
+    let gone: Vec<String> = replaced.dropped.iter().map(ToString::to_string).collect();
+    draft.note(format!(
+        "rule {} takes the place of the shipped rule {}, which says what this one does not: {}. State in it what shall go on",
+        replaced.by,
+        replaced.shipped,
+        gone.join("; ")
+    ));
+}
+
+/// Holds the generic rule to the shipped one's figures: every shipped rule that states none of its own inherits them,
+/// and no import may press all providers harder than before. What is for all hosts from one source alone would come
+/// before every shipped rule, so it is no rule at all.
+fn keep_shipped_ceilings(draft: &mut Draft<'_>, rules: &mut Vec<DraftRule>) {
+    let Some(shipped) = crate::shipped().generic() else { return };
+    for rule in rules.iter_mut().filter(|rule| rule.masks == ["*"] && rule.sources.is_empty()) {
+        for (figure, (value, id)) in &mut rule.figures {
+            let Some(cap) = shipped.figures.get(*figure).map(|stated| stated.value) else {
+                continue;
+            };
+            if figure.passes(*value, cap) {
+                let otherwise = match figure {
+                    Figure::MessagesPerHour => ", or [rules] hourly_base in the configuration",
+                    _ => "",
+                };
+                draft.differs(
+                    *id,
+                    format!(
+                        "KEPT at the shipped {}, because every shipped rule that states none inherits it and {} would loosen them all: state more at the rules that may{otherwise}",
+                        figure.show(cap),
+                        figure.show(*value)
+                    ),
+                );
+                *value = cap;
+            }
+        }
+    }
+    rules.retain(|rule| {
+        let all_hosts = rule.masks == ["*"] && !rule.sources.is_empty();
+        if all_hosts {
+            let why = "a rule for all hosts from one source would come before every shipped rule and loosen those that say less; a cap for the source is said in [[source]] or by warm-up";
+            draft.withdraw(&rule.directives, why);
+            draft.not_taken(rule.header, why);
+        }
+        !all_hosts
+    });
 }
 
 fn sources_of(rule: &DraftRule) -> SourceSet {

@@ -114,3 +114,53 @@ fn many_rules_that_shadow_each_other_are_worked_out_in_time() {
     assert!(found.mx.unwrap().contains("n499.example"));
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
 }
+
+/// A file of another product is one fault that names it, and no line of it is shown.
+#[test]
+fn files_of_another_kind_are_named_and_refused_whole() {
+    let powermta = format!(
+        "<domain gmail.com>\n  auth-password s3cret\n{}</domain>\n",
+        "  max-smtp-out 5\n".repeat(90)
+    );
+    let kumomta = "[\"default\"]\nconnection_limit = 10\nsmtp_auth_plain_password = \"s3cret\"\n";
+    let postfix = "myhostname = mta.example\nsmtp_sasl_password = s3cret\n";
+    let own = "[[rule]]\nname = \"s3cret\"\n";
+    let neither = "one s3cret\ntwo 2\nthree 3\nfour 4\n";
+    for (dialect, name, text, wanted) in [
+        (Dialect::Kumomta, "pmta.config", powermta.as_str(), "a PowerMTA configuration"),
+        (Dialect::Postfix, "main.cf", &powermta, "a PowerMTA configuration"),
+        (Dialect::Powermta, "shaping.toml", kumomta, "a shaping file of KumoMTA"),
+        (Dialect::Postfix, "main.cf", kumomta, "a shaping file of KumoMTA"),
+        (Dialect::Kumomta, "main.cf", postfix, "a configuration of Postfix"),
+        (Dialect::Powermta, "main.cf", postfix, "a configuration of Postfix"),
+        (Dialect::Powermta, "mx.toml", own, "a rule file of Mailweir's own"),
+        (Dialect::Powermta, "letter", neither, "nothing in it is known"),
+    ] {
+        let faults = import(dialect, &[file(name, text)], &options(), &mut no_include).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].message.contains(wanted), "{wanted}: {faults:?}");
+        assert!(!faults[0].render().contains("s3cret"), "{}", faults[0].render());
+    }
+}
+
+/// A fault in or behind a line with a secret has its place, and not its line.
+#[test]
+fn faults_show_no_line_with_a_secret() {
+    for (dialect, name, text) in [
+        (Dialect::Powermta, "config", "<domain x.example>\nauth-password s3cret\u{1}\n</domain>\n"),
+        (
+            Dialect::Powermta,
+            "config",
+            "<domain x.example>\nauth-password \\\n  s3cret\u{1}\n</domain>\n",
+        ),
+        (Dialect::Kumomta, "a", "[\"a\"]\nconnection_limit = 1\npassword = s3cret\n"),
+        (Dialect::Postfix, "main.cf", "myhostname = a\nsmtp_password s3cret\n"),
+        (Dialect::Postfix, "sasl_map", "[relay.example] me:s3cret\n"),
+    ] {
+        let faults = import(dialect, &[file(name, text)], &options(), &mut no_include).unwrap_err();
+        for fault in faults {
+            assert!(fault.line > 0, "{fault}");
+            assert!(!fault.render().contains("s3cret"), "{}", fault.render());
+        }
+    }
+}

@@ -61,12 +61,12 @@ connection_limit = 2
 fn a_shaping_file_becomes_rules() {
     let found = imported(Dialect::Kumomta, &[file("shaping.toml", SHAPING)]);
     for (host, source, wanted) in [
-        ("gmail-smtp-in.l.google.com", 1, ("google", 5, 50, 360_000)),
+        ("gmail-smtp-in.l.google.com", 1, ("google", 5, 50, 2_500)),
         ("gmail-smtp-in.l.google.com", 2, ("google-from-ip-2", 1, 50, 500)),
         ("mx2.corp.example", 1, ("corp.example", 4, 80, 100)),
-        ("mx.anything.example", 1, ("default", 12, 80, 360_000)),
+        ("mx.anything.example", 1, ("default", 10, 80, 2_500)),
         // The shipped rule goes on, above the imported generic one.
-        ("mta5.am0.yahoodns.net", 1, ("yahoo", 12, 20, 360_000)),
+        ("mta5.am0.yahoodns.net", 1, ("yahoo", 10, 20, 2_500)),
     ] {
         let (name, connections, per_connection, per_hour) = limits(&found, host, source);
         assert_eq!((name.as_str(), connections, per_connection, per_hour), wanted, "{host}");
@@ -95,8 +95,9 @@ fn a_shaping_file_becomes_rules() {
 fn the_report_says_what_differs() {
     let found = imported(Dialect::Kumomta, &[file("shaping.toml", SHAPING)]);
     for (directive, verdict, part) in [
-        ("default.connection_limit", "taken", "max_connections = 12"),
+        ("default.connection_limit", "differs", "KEPT at the shipped 10"),
         ("default.max_message_rate", "differs", "sliding hour"),
+        ("default.max_message_rate", "differs", "KEPT at the shipped 2,500"),
         ("default.max_ready", "not taken", "ready queue"),
         ("default.colour", "not taken", "known here"),
         ("[default]", "differs", "scope `path`"),
@@ -274,4 +275,53 @@ proptest! {
         found.sort_unstable();
         prop_assert_eq!(found, wanted);
     }
+}
+
+#[test]
+fn slashes_around_a_pattern_are_its_delimiters() {
+    let text = r#"
+["gmail.com"]
+connection_limit = 3
+[["gmail.com".automation]]
+regex = ['/TSS04/', '/too many .* from/i', 'a/b']
+action = "Suspend"
+duration = "1h"
+"#;
+    let found = imported(Dialect::Kumomta, &[file("shaping.toml", text)]);
+    let reactions = found.reactions.as_deref();
+    let reactions = reactions.unwrap_or_else(|| panic!("{:?}", found.report.entries));
+    assert!(reactions.contains(r#"text = ["TSS04", "too many .* from", "a/b"]"#), "{reactions}");
+    assert!(!reactions.contains("/TSS04"), "an example with slashes would hide it: {reactions}");
+    let (verdict, words) = words_of(&found, "\"gmail.com\".automation.regex");
+    assert!(verdict == "differs" && words.contains("delimiters"), "{words}");
+}
+
+#[test]
+fn no_shipped_rule_is_loosened_by_what_is_said_of_all_hosts() {
+    let text = "[\"default\"]\nconnection_limit = 50\nmax_message_rate = \"100/s\"\nmax_deliveries_per_connection = 5\n\
+                [\"default\".sources.\"ip-1\"]\nconnection_limit = 90\n\
+                [\"yahoo.com\"]\nconnection_limit = 5\n";
+    let found = imported(Dialect::Kumomta, &[file("shaping.toml", text)]);
+    let local = crate::parse_local("mx.toml", found.mx.as_deref().unwrap().as_bytes()).unwrap();
+    let combined = RuleFile::combine(Some(&local), crate::shipped());
+    let set = RuleSet::compile(&combined, &Levels::all(Level::Normal), 1);
+    let before = RuleSet::compile(crate::shipped(), &Levels::all(Level::Normal), 1);
+    let source = mail::id::SourceId(1);
+    for (id, rule) in before.rules() {
+        if &*rule.name == "yahoo" {
+            continue;
+        }
+        let limits = before.limits(id, source);
+        let now = set.limits(set.id_of(&rule.name).unwrap(), source);
+        assert!(now.max_connections <= limits.max_connections, "{}", rule.name);
+        assert!(now.messages_per_hour <= limits.messages_per_hour, "{}", rule.name);
+        let per_connection = limits.max_messages_per_connection;
+        assert!(now.max_messages_per_connection <= per_connection, "{}", rule.name);
+    }
+    assert_eq!(limits(&found, "aspmx.l.google.com", 1).1, 5, "a source's default comes first");
+    let (verdict, words) = words_of(&found, "default.sources.ip-1.connection_limit");
+    assert!(verdict == "not taken" && words.contains("every shipped rule"), "{words}");
+    let lost = found.report.notes.iter().find(|note| note.contains("shipped rule yahoo"));
+    let lost = lost.unwrap_or_else(|| panic!("{:?}", found.report.notes));
+    assert!(lost.contains("hard max_messages_per_connection 20, now none"), "{lost}");
 }

@@ -207,3 +207,18 @@ proptest! {
         prop_assert_eq!(found, wanted);
     }
 }
+
+#[test]
+fn a_relay_with_a_login_is_warned_of() {
+    let main = "relayhost = [relay.example]:587\nsmtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd\n";
+    let with = format!("{main}smtp_sasl_auth_enable = yes\n");
+    for (text, warned) in
+        [(with.as_str(), true), ("relayhost = [relay.example]\nmyhostname = mta.example\n", false)]
+    {
+        let found = imported(Dialect::Postfix, &[file("main.cf", text)]);
+        let (_, words) = words_of(&found, "relayhost");
+        assert_eq!(words.contains("cannot log in"), warned, "{words}");
+        let note = found.report.notes.iter().any(|note| note.contains("cannot log in"));
+        assert_eq!(note, warned);
+    }
+}

@@ -282,3 +282,26 @@ fn what_is_said_of_one_domain_becomes_one_rule() {
         .words;
     assert!(words.contains("MORE than stated"), "{words}");
 }
+
+#[test]
+fn a_roll_up_that_no_domain_uses_is_no_rule() {
+    let list = "<mx-rollup-list>\n  mx *.google.com gmail.rollup\n  mx *.corp.example corp.rollup\n</mx-rollup-list>\n";
+    let found = imported(Dialect::Powermta, &[file("config", list)]);
+    assert_eq!(found.mx, None);
+    assert!(lines(&found).iter().all(|line| line.contains("not taken")), "{:?}", lines(&found));
+    let used = format!("{list}<domain corp.rollup>\n  max-smtp-out 3\n</domain>\n");
+    let found = imported(Dialect::Powermta, &[file("config", &used)]);
+    let said: Vec<(u32, &str)> =
+        found.report.entries.iter().map(|one| (one.place.line, one.verdict.words())).collect();
+    assert_eq!(said[..3], [(1, "taken"), (2, "not taken"), (3, "taken")]);
+    assert!(found.report.entries[1].words.contains("no <domain gmail.rollup>"));
+}
+
+#[test]
+fn a_relay_with_a_login_is_warned_of() {
+    let text = "<domain corp.example>\n  smtp-hosts lookup:relay.example\n  auth-username me\n  auth-password hush\n</domain>\n";
+    let found = imported(Dialect::Powermta, &[file("config", text)]);
+    let (verdict, words) = words_of(&found, "<domain corp.example> smtp-hosts");
+    assert!(verdict == "differs" && words.contains("cannot log in"), "{words}");
+    assert!(found.report.notes.iter().any(|note| note.contains("cannot log in")));
+}
