@@ -457,6 +457,7 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         resting(RestCause::Unreachable),
         resting(RestCause::Refused),
         resting(RestCause::Broken),
+        resting(RestCause::NoTls),
         WaitReason::Suspended { by: by.clone() },
         WaitReason::Slowed { by: by.clone() },
         WaitReason::FewerConnections { by },
@@ -506,6 +507,27 @@ fn every_wait_reason_is_in_the_guide_and_no_other() {
         let only_time = rows[reason.name()].starts_with("only time");
         assert_eq!(reason.smallest_change().is_none(), only_time, "{}", reason.name());
     }
+}
+
+/// What stands in the guide of rules as a whole file is one.
+#[test]
+fn rule_files_of_the_guide_are_sound() {
+    let guide = read_guide("docs/rules.md");
+    let mut seen = 0;
+    for fence in &guide.fences {
+        let faults = match fence.file() {
+            Some("domains.toml") => {
+                rules::recipient::DomainRuleFile::parse("domains.toml", fence.text.as_bytes()).err()
+            }
+            Some("formats.toml") => {
+                rules::recipient::FormatRuleFile::parse("formats.toml", fence.text.as_bytes()).err()
+            }
+            _ => continue,
+        };
+        assert_eq!(faults, None, "docs/rules.md:{}", fence.line);
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }
 
 /// Keys and sections of the example, with the values that stand there.

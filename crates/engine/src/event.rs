@@ -175,6 +175,20 @@ pub enum QuotaLimit {
 }
 
 impl QuotaLimit {
+    /// Whether it is a limit of the budget of an MX rule.
+    #[must_use]
+    pub const fn is_of_rule(self) -> bool {
+        matches!(
+            self,
+            Self::Hour
+                | Self::Period
+                | Self::Pace
+                | Self::Connections
+                | Self::ConnectionRate
+                | Self::ConnectionInterval
+        )
+    }
+
     /// Whether it is a cap of a source that is warmed up.
     #[must_use]
     pub const fn is_warm_up(self) -> bool {

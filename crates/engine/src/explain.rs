@@ -66,6 +66,8 @@ pub struct PathView {
     pub wait: Option<QuotaWait>,
     /// The reactions in force that are about it, `R7 google-rate@2026-11-21`.
     pub reactions: Vec<String>,
+    /// The reaction that lets no further connection be opened on it now, and until when.
+    pub held_by_reaction: Option<Waiting>,
 }
 
 impl Engine {
@@ -123,6 +125,7 @@ impl Engine {
                     preference: target.preference,
                     rule: self.rules.rule(rule).name.to_string(),
                     reactions: self.reactions_about(source.id, target.address, &target.host),
+                    held_by_reaction: self.reaction_against(now, key, &target.host),
                     connections: path.map_or(0, |path| path.connections),
                     tokens: path
                         .map_or(0, |path| path.purses.iter().map(|purse| purse.usable(now)).sum()),

@@ -24,6 +24,7 @@ use mail::id::ConnectionId;
 use mail::reply::{Reply, ReplyClass};
 use mail::time::Timestamp;
 
+use rules::TlsPolicy;
 use rules::bounce::Action;
 use rules::reaction::ReactionStage;
 
@@ -156,7 +157,19 @@ impl Engine {
             path.last_fault = end.to_string().into_boxed_str();
             return;
         }
-        path.failed(now, end, &self.settings);
+        match &end.cause {
+            EndCause::TlsFailed { why } => {
+                let of_relay = self.groups[ix].as_ref().and_then(|group| group.tls);
+                let rule = self.rules.rule(connection.rule);
+                let required_by = match (of_relay, rule.tls) {
+                    (Some(_), _) => "the relay or domain rule".to_owned(),
+                    (None, TlsPolicy::Default) => "[smtp_client] tls".to_owned(),
+                    (None, _) => format!("rule {}", rule.name),
+                };
+                path.has_no_tls(now, &required_by, why, &self.settings);
+            }
+            _ => path.failed(now, end, &self.settings),
+        }
         let until = path.rest_until;
         self.wake_group(ix, until);
     }

@@ -29,6 +29,8 @@ pub enum RestCause {
     Refused,
     /// The conversation broke down.
     Broken,
+    /// TLS is required, and the server offers none or none that works.
+    NoTls,
 }
 
 /// What is left of one lot of tokens.
@@ -235,6 +237,19 @@ impl Path {
             _ => RestCause::Broken,
         };
         self.last_fault = end.to_string().into_boxed_str();
+        self.rest(now, settings);
+    }
+
+    /// There is no conversation without TLS, and none with it, because of `why`: the path rests. `required_by` is who requires TLS.
+    pub(crate) fn has_no_tls(
+        &mut self,
+        now: Timestamp,
+        required_by: &str,
+        why: &str,
+        settings: &Settings,
+    ) {
+        self.rest_cause = RestCause::NoTls;
+        self.last_fault = format!("TLS is required by {required_by}: {why}").into_boxed_str();
         self.rest(now, settings);
     }
 

@@ -110,6 +110,7 @@ impl WaitReason {
             Self::PathResting { cause: RestCause::Unreachable, .. } => "path resting: unreachable",
             Self::PathResting { cause: RestCause::Refused, .. } => "path resting: refused",
             Self::PathResting { cause: RestCause::Broken, .. } => "path resting: broken off",
+            Self::PathResting { cause: RestCause::NoTls, .. } => "path resting: no TLS",
             Self::Suspended { .. } => "suspended by reaction",
             Self::Slowed { .. } => "slowed by reaction",
             Self::FewerConnections { .. } => "fewer connections by reaction",
@@ -136,28 +137,28 @@ impl WaitReason {
                 QuotaLimit::Hour => {
                     format!(
                         "raise messages_per_hour of rule \"{}\" above {} (now used: {}), raise the level, or add a source",
-                        wait.rule, wait.figure, wait.used
+                        wait.rule, shown(wait.figure), shown(wait.used)
                     )
                 }
                 QuotaLimit::Period => format!(
                     "raise messages_per_hour of rule \"{}\" (this five minutes: {} of {}), or set its pacing to \"burst\"",
-                    wait.rule, wait.used, wait.figure
+                    wait.rule, shown(wait.used), shown(wait.figure)
                 ),
                 QuotaLimit::Pace => format!(
                     "raise messages_per_hour of rule \"{}\", or set its pacing to \"staircase\" or \"burst\"",
                     wait.rule
                 ),
-                QuotaLimit::Source => format!("raise the cap of the source above {}", wait.figure),
+                QuotaLimit::Source => format!("raise the cap of the source above {}", shown(wait.figure)),
                 QuotaLimit::WarmUpHour | QuotaLimit::WarmUpDay | QuotaLimit::WarmUpProvider => {
                     "let warmed sources take it (affinity), or look at `mailweir warmup status`"
                         .into()
                 }
                 QuotaLimit::Delivery => {
-                    format!("raise messages_per_hour of the delivery above {}", wait.figure)
+                    format!("raise messages_per_hour of the delivery above {}", shown(wait.figure))
                 }
                 QuotaLimit::Connections => format!(
                     "raise max_connections of rule \"{}\" above {}, or add a source",
-                    wait.rule, wait.figure
+                    wait.rule, shown(wait.figure)
                 ),
                 QuotaLimit::ConnectionRate | QuotaLimit::ConnectionInterval => {
                     format!("relax the connection rate of rule \"{}\"", wait.rule)
@@ -167,6 +168,10 @@ impl WaitReason {
             },
             Self::Suspended { by } | Self::Slowed { by } | Self::FewerConnections { by } => {
                 format!("wait, or lift it: mailweir stat reaction lift R{} --why TEXT", by.id)
+            }
+            Self::PathResting { cause: RestCause::NoTls, .. } => {
+                "let the host offer STARTTLS, or set tls = \"opportunistic\" in what requires it (mail may go in clear then)"
+                    .into()
             }
             Self::NodeConnectionLimit => "raise max_connections_total in [smtp_client]".into(),
             Self::StoreSick => "free disk space or mend the store: see the log".into(),
@@ -184,6 +189,11 @@ impl WaitReason {
     }
 }
 
+/// A figure of the ledger, for people.
+fn shown(figure: u32) -> String {
+    rules::show_number(u64::from(figure))
+}
+
 impl fmt::Display for WaitReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.name())?;
@@ -195,10 +205,16 @@ impl fmt::Display for WaitReason {
                 if !wait.rule.is_empty() {
                     write!(out, " (rule {})", wait.rule)?;
                 }
-                write!(out, ": {} {span} ({} used)", wait.figure, wait.used)
+                write!(out, ": {} {span} ({} used)", shown(wait.figure), shown(wait.used))
             }
             Self::Quota { wait } if !wait.rule.is_empty() => {
-                write!(out, " of rule {} ({} of {})", wait.rule, wait.used, wait.figure)
+                write!(
+                    out,
+                    " of rule {} ({} of {})",
+                    wait.rule,
+                    shown(wait.used),
+                    shown(wait.figure)
+                )
             }
             Self::DnsTemporaryFailure { why } => write!(out, " ({why})"),
             Self::Suspended { by } | Self::Slowed { by } | Self::FewerConnections { by } => {

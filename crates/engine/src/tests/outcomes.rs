@@ -6,6 +6,7 @@ use mail::attempt::{EndCause, Stage};
 use mail::failure::{FailureType, Reason};
 use mail::id::SourceId;
 use mail::reply::Reply;
+use rules::TlsPolicy;
 use rules::bounce::{Key, Qualification, QualificationStatus};
 
 use super::harness::{Answer, Bench, RowState, accept, route, rules, sources};
@@ -155,6 +156,34 @@ fn one_failed_handshake_does_not_mean_days_in_clear_text() {
     assert_eq!(bench.sent(), 2);
     let tls: Vec<bool> = seen.borrow().iter().map(|(_, tls)| *tls).collect();
     assert_eq!(tls, [true, false, true], "and a later one with TLS again");
+}
+
+#[test]
+fn required_tls_that_cannot_be_had_says_who_requires_it() {
+    let by_rule = "[[rule]]\nname = \"strict\"\nmask = \"mx.a.example\"\ntls = \"required\"\nmatches = \"mx.a.example\"";
+    for (text, default, wanted) in [
+        (by_rule, TlsPolicy::Opportunistic, "rule strict"),
+        ("", TlsPolicy::Required, "[smtp_client] tls"),
+    ] {
+        let settings = Settings { default_tls: default, ..Settings::default() };
+        let mut bench = Bench::new(rules(text), sources(&[1]), settings);
+        bench.routes.insert("a.example".into(), route(&[(10, "mx.a.example", &["192.0.2.1"])]));
+        bench.door = Box::new(|_, plan| {
+            assert_eq!(plan.tls, TlsUse::Required);
+            Err(EndCause::TlsFailed { why: "STARTTLS is not offered".into() })
+        });
+        let delivery = bench.plain(1);
+        let ids = bench.queue(delivery, "a.example", 1);
+        bench.run(MINUTE);
+        let why = bench.why(ids[0]).reason;
+        assert_eq!(why.name(), "path resting: no TLS", "{why:?}");
+        let words = why.to_string();
+        assert!(
+            words.contains(&format!("TLS is required by {wanted}: STARTTLS is not offered")),
+            "{words}"
+        );
+        assert!(why.smallest_change().unwrap().contains("opportunistic"));
+    }
 }
 
 #[test]

@@ -68,6 +68,11 @@ fn a_suspended_path_is_left_alone_and_comes_back_in_steps() {
     assert!(waiting.reason.smallest_change().unwrap().contains("stat reaction lift R1"));
     let paths = bench.engine.paths_of("a.example", bench.now);
     assert_eq!(paths[0].reactions, ["R1 r@t1"]);
+    assert_eq!(
+        paths[0].held_by_reaction.as_ref(),
+        Some(&waiting),
+        "the path says what its mail says"
+    );
     assert_eq!(bench.kept.in_force.len(), 1);
     assert_eq!(bench.kept.in_force[0].times, 1);
     assert!(bench.attempts.iter().any(|one| one.reaction.as_deref() == Some("R1 r@t1")));
