@@ -90,7 +90,7 @@ async fn address(app: &Shared, text: &str) -> Result<Value, Problem> {
 async fn delivery(app: &Shared, id: DeliveryId) -> Result<Value, Problem> {
     let record = found(app, id).await?;
     let (dues, complete) = domains_of(app, id).await?;
-    let version = asked(app.questions.rules()).await?.version();
+    let rules = asked(app.questions.rules()).await?;
     let names = dues.iter().map(|(name, _)| name.to_string()).collect();
     let waits = asked(app.questions.why_domains(names)).await?;
     let whole = whole_delivery(&record, app.questions.now());
@@ -107,13 +107,13 @@ async fn delivery(app: &Shared, id: DeliveryId) -> Result<Value, Problem> {
         domains.push(json!({
             "domain": name,
             "earliest": (*earliest != Timestamp::EPOCH).then(|| earliest.to_string()),
-            "waiting": to_json(&WaitingExplained::new(&waiting, version))?,
+            "waiting": to_json(&WaitingExplained::new(&waiting, &rules))?,
         }));
     }
     let mut value = shown(&record)?;
     if let Value::Object(members) = &mut value {
         members.insert("kind".into(), "delivery".into());
-        let waiting = whole.map(|whole| WaitingExplained::new(&whole, version));
+        let waiting = whole.map(|whole| WaitingExplained::new(&whole, &rules));
         members.insert("waiting".into(), to_json(&waiting)?);
         members.insert("domains".into(), domains.into());
         members.insert("domains_complete".into(), complete.into());
@@ -180,12 +180,12 @@ async fn domain(app: &Shared, text: &str) -> Result<Value, Problem> {
         Ok(queues.into_iter().find(|queue| queue.id == id))
     }))
     .await?;
-    let version = asked(app.questions.rules()).await?.version();
+    let rules = asked(app.questions.rules()).await?;
     let mut value = paths::explained(app, &name, None).await?;
     let waiting = match &queue {
         Some(queue) if queue.queued > 0 => {
             let waits = asked(app.questions.why_domains(vec![name])).await?;
-            waits.into_iter().next().map(|(_, waiting)| WaitingExplained::new(&waiting, version))
+            waits.into_iter().next().map(|(_, waiting)| WaitingExplained::new(&waiting, &rules))
         }
         _ => None,
     };

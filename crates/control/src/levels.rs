@@ -45,12 +45,23 @@ pub(crate) async fn figures(State(app): State<Shared>, query: Query) -> Result<R
         None => None,
         Some(text) => {
             let number = text.parse().map_err(|_| Problem::field("source", "a number"))?;
+            let sources = &app.questions.config().sources;
+            if !sources.iter().any(|one| one.id == SourceId(number)) {
+                let known: Vec<String> =
+                    sources.iter().take(20).map(|one| one.id.0.to_string()).collect();
+                let known = known.join(", ");
+                return Err(Problem::not_found(format!(
+                    "there is no source {number}; there are {known}"
+                )));
+            }
             Some(SourceId(number))
         }
     };
     let rules = set.all_columns(wanted, source);
     match (wanted, rules.is_empty()) {
-        (Some(name), true) => Err(Problem::not_found(format!("there is no rule {name:?}"))),
+        (Some(name), true) => {
+            Err(Problem::not_found(format!("there is no rule {name:?}{}", set.hint(name))))
+        }
         _ => Ok(answer(json!({ "rules_version": set.version(), "rules": to_json(&rules)? }))),
     }
 }
@@ -84,6 +95,9 @@ struct Wanted {
     #[serde(default, rename = "for")]
     lasts: Option<String>,
     why: String,
+    /// Undo more particular decisions within it too.
+    #[serde(default)]
+    clear: bool,
 }
 
 impl Wanted {
@@ -119,7 +133,7 @@ pub(crate) async fn decide(
 ) -> Result<Response, Problem> {
     let wanted: Wanted = app.read_json(request).await?;
     let change = wanted.change(app.questions.now())?;
-    taken(&app, change, &caller, &wanted.why).await
+    taken(&app, change, &caller, &wanted.why, wanted.clear).await
 }
 
 /// The body of `POST /levels/undo`.
@@ -137,7 +151,7 @@ pub(crate) async fn undo(
     request: Request,
 ) -> Result<Response, Problem> {
     let Undoing { decision, why } = app.read_json(request).await?;
-    taken(&app, LevelChange::Undo { decision }, &caller, &why).await
+    taken(&app, LevelChange::Undo { decision }, &caller, &why, false).await
 }
 
 async fn taken(
@@ -145,8 +159,9 @@ async fn taken(
     change: LevelChange,
     caller: &Caller,
     why: &str,
+    clear: bool,
 ) -> Result<Response, Problem> {
-    let decided = stored(app.questions.decide_level(change, caller.who(), why)).await?;
+    let decided = stored(app.questions.decide_level_with(change, caller.who(), why, clear)).await?;
     let mut shown: Value = to_json(&decided)?;
     let levels = stored(app.questions.levels()).await?;
     if let Value::Object(members) = &mut shown {

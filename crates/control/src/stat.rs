@@ -36,8 +36,7 @@ pub(crate) async fn stat(State(app): State<Shared>, query: Query) -> Result<Resp
     budgets.truncate(limit);
     let mut shown = Vec::with_capacity(groups.len());
     for group in &groups {
-        let waiting =
-            group.waiting.as_ref().map(|found| WaitingExplained::new(found, rules.version()));
+        let waiting = group.waiting.as_ref().map(|found| WaitingExplained::new(found, &rules));
         let mut value = to_json(group)?;
         if let Value::Object(members) = &mut value {
             members.insert("waiting".into(), to_json(&waiting)?);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mail::time::Timestamp;
 use rules::{
     DecisionFault, DecisionStanding, LevelChange, LevelDecision, LevelDecisions, LevelScope,
-    LevelSubject, Levels,
+    LevelSubject, Levels, NotReached,
 };
 use serde::Serialize;
 use store::{Reads, StoreFault, Write};
@@ -66,6 +66,10 @@ pub struct Decided {
     pub until: Option<Timestamp>,
     /// The version of the rules now in force.
     pub rules_version: u64,
+    /// Where it does not reach, because a more particular level holds there.
+    pub not_reached: Vec<NotReached>,
+    /// More particular decisions that were undone with it.
+    pub cleared: Vec<u64>,
 }
 
 /// Why a decision is not taken.
@@ -167,9 +171,25 @@ impl Questions {
         who: &str,
         why: &str,
     ) -> Result<Decided, LevelFault> {
+        self.decide_level_with(change, who, why, false).await
+    }
+
+    /// The same; with `clear`, more particular decisions within it are undone by the same stroke, so that it holds
+    /// wherever the configuration says nothing more particular.
+    ///
+    /// # Errors
+    /// As [`Questions::decide_level`].
+    pub async fn decide_level_with(
+        &self,
+        change: LevelChange,
+        who: &str,
+        why: &str,
+        clear: bool,
+    ) -> Result<Decided, LevelFault> {
         let questions = self.clone();
         let (who, why) = (who.to_owned(), why.to_owned());
-        to_the_end(async move { questions.decide_level_alone(change, &who, &why).await }).await?
+        to_the_end(async move { questions.decide_level_alone(change, &who, &why, clear).await })
+            .await?
     }
 
     async fn decide_level_alone(
@@ -177,6 +197,7 @@ impl Questions {
         change: LevelChange,
         who: &str,
         why: &str,
+        clear: bool,
     ) -> Result<Decided, LevelFault> {
         if let Some(scope) = change.scope() {
             self.check_scope(scope).await?;
@@ -189,7 +210,22 @@ impl Questions {
             _ => None,
         };
         let before = decisions.clone();
+        let scope = change.scope().cloned();
+        let level = match &change {
+            LevelChange::Set { level, .. } => Some(*level),
+            _ => None,
+        };
         let number = decisions.decide(change, who, why, now)?;
+        let configured = self.configured_levels();
+        let cleared = match &scope {
+            Some(scope) if clear => {
+                decisions.clear_particular(&configured, scope, who, why, now)?
+            }
+            _ => Vec::new(),
+        };
+        let not_reached = scope
+            .map(|scope| decisions.not_reached(&configured, &scope, level, now))
+            .unwrap_or_default();
         self.intake().write(write_of(&decisions)).await?;
         let rules_version = match self.put_levels_in_force().await {
             Ok(version) => version,
@@ -200,7 +236,7 @@ impl Questions {
             }
         };
         self.levels_changed.notify_one();
-        Ok(Decided { number, until, rules_version })
+        Ok(Decided { number, until, rules_version, not_reached, cleared })
     }
 
     /// Refuses names that nothing has.
@@ -233,7 +269,8 @@ impl Questions {
         if let (Some(rule), Some(rules)) = (&scope.rule, self.rules().await)
             && rules.id_of(rule).is_none()
         {
-            return Err(unknown("rule", rule, Vec::new()));
+            let known = rules.hint(rule);
+            return Err(LevelFault::Unknown { what: "rule", name: rule.clone(), known });
         }
         Ok(())
     }

@@ -60,6 +60,7 @@ pub(crate) use in_force::MX_RULES_OF;
 pub use in_force::check_bounce_rules;
 use in_force::{Kept, kept_layer, mx_base_of_start};
 pub(crate) use local_rules::LocalRules;
+pub use local_rules::{CheckedRuleFile, check_rule_files};
 pub use questions::{MessageExplained, WaitingExplained};
 
 /// Why a node does not start.

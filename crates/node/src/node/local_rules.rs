@@ -40,14 +40,8 @@ impl LocalRules {
         let Self { mx, .. } = Self::read_mx(config)?;
         let bounce = config.bounce_rules.file.as_deref().map(local_bounce_rules).transpose()?;
         let reaction = config.reaction_rules.file.as_deref().map(reactions::local_rules);
-        let domain = config.domain_rules.file.as_deref().map(|path| {
-            let (name, bytes) = octets(path)?;
-            DomainRuleFile::parse(&name, &bytes).map_err(StartFault::DomainRules)
-        });
-        let format = config.format_rules.file.as_deref().map(|path| {
-            let (name, bytes) = octets(path)?;
-            FormatRuleFile::parse(&name, &bytes).map_err(StartFault::FormatRules)
-        });
+        let domain = config.domain_rules.file.as_deref().map(domain_rules);
+        let format = config.format_rules.file.as_deref().map(format_rules);
         Ok(Self {
             mx,
             bounce: bounce.map(|(file, bytes)| (file, digest(&bytes))),
@@ -104,4 +98,45 @@ fn octets(path: &Path) -> Result<(String, Vec<u8>), StartFault> {
     let bytes = regular_file::read(path)
         .map_err(|source| StartFault::File { path: path.into(), source })?;
     Ok((path.display().to_string(), bytes))
+}
+
+fn domain_rules(path: &Path) -> Result<DomainRuleFile, StartFault> {
+    let (name, bytes) = octets(path)?;
+    DomainRuleFile::parse(&name, &bytes).map_err(StartFault::DomainRules)
+}
+
+fn format_rules(path: &Path) -> Result<FormatRuleFile, StartFault> {
+    let (name, bytes) = octets(path)?;
+    FormatRuleFile::parse(&name, &bytes).map_err(StartFault::FormatRules)
+}
+
+/// A file of the operator's own rules, read and checked as the start does it.
+#[derive(Debug)]
+pub struct CheckedRuleFile {
+    /// `reaction`, `domain` or `format`.
+    pub kind: &'static str,
+    /// Which file.
+    pub path: std::path::PathBuf,
+    /// How many rules it has, or why the start would refuse it.
+    pub rules: Result<usize, StartFault>,
+}
+
+/// Reads and checks the reaction, domain and format rules that the configuration names; those that it does not name are
+/// left out. MX and bounce rules have functions of their own. Changes nothing.
+#[must_use]
+pub fn check_rule_files(config: &Config) -> Vec<CheckedRuleFile> {
+    let mut checked = Vec::new();
+    let mut add = |kind, path: &Path, rules| {
+        checked.push(CheckedRuleFile { kind, path: path.to_owned(), rules });
+    };
+    if let Some(path) = config.reaction_rules.file.as_deref() {
+        add("reaction", path, reactions::local_rules(path).map(|file| file.rules().len()));
+    }
+    if let Some(path) = config.domain_rules.file.as_deref() {
+        add("domain", path, domain_rules(path).map(|file| file.rules().len()));
+    }
+    if let Some(path) = config.format_rules.file.as_deref() {
+        add("format", path, format_rules(path).map(|file| file.rules().len()));
+    }
+    checked
 }

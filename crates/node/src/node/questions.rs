@@ -3,6 +3,8 @@
 //! Every answer about the engine or the ledger is made on their thread, between two batches of what happened; `None`
 //! says that the node is ending. Nothing here changes a message.
 
+use engine::WaitReason;
+
 use super::*;
 use crate::deliverability::to_the_end;
 
@@ -51,15 +53,25 @@ pub struct WaitingExplained {
 }
 
 impl WaitingExplained {
-    /// From the engine's answer.
+    /// From the engine's answer, under these rules.
     #[must_use]
-    pub fn new(waiting: &Waiting, rules_version: u64) -> Self {
+    pub fn new(waiting: &Waiting, rules: &RuleSet) -> Self {
+        let mut smallest_change = waiting.reason.smallest_change();
+        if let (WaitReason::Quota { wait }, Some(change)) = (&waiting.reason, &mut smallest_change)
+            && wait.limit.is_of_rule()
+            && let Some(rule) = rules.id_of(&wait.rule).map(|id| rules.rule(id))
+            && rule.shares_budget_of_unknown_hosts()
+        {
+            change.push_str(
+                "; every host without a rule of its own shares this budget: give this host a rule, or set scope = \"path\" in the generic rule",
+            );
+        }
         Self {
             reason: waiting.reason.name().to_string(),
             detail: waiting.reason.to_string(),
             next_at: (waiting.until != Timestamp::NEVER).then(|| waiting.until.to_string()),
-            smallest_change: waiting.reason.smallest_change(),
-            rules_version,
+            smallest_change,
+            rules_version: rules.version(),
         }
     }
 }
@@ -235,8 +247,7 @@ impl Questions {
                     let waiting = view.engine.why(view.now, id, delivery, &asked, due, tried);
                     let domain = asked.rsplit_once('@').map_or("", |(_, domain)| domain);
                     let paths = view.engine.paths_of(domain, view.now);
-                    let version = view.engine.rules().version();
-                    (WaitingExplained::new(&waiting, version), paths)
+                    (WaitingExplained::new(&waiting, view.engine.rules()), paths)
                 })
                 .await
             }
