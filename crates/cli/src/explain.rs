@@ -296,7 +296,7 @@ mod tests {
             "recipient": "a@b.example", "state": "queued", "rule": ["yahoo"], "attempts": 2,
             "last_reply": "421 later", "waiting": waiting(), "paths": [path()] });
         let chain = "waits for: hour quota (2,500 of 2,500 used)\n  \
-             not before: 2026-11-21T07:16:19.042Z (in 7 min)\n  would release it: add a source\n";
+             not before: 2026-11-21T07:16:19Z (in 7 min)\n  would release it: add a source\n";
         let shown = text("m7", &message, NOW);
         assert!(
             shown.starts_with(&format!("m7 of d1: queued\n  {chain}  recipient: a@b.example\n")),

@@ -19,10 +19,13 @@ use serde_json::{Value, json};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::{Globals, read_bounded};
 use crate::mx::{render, resolver};
-use crate::output::{self, count, print, print_json, printable};
+use crate::output::{self, count, print, print_json, print_raw, printable};
 
 /// Domains that are looked up, at most.
 const MOST_LOOKUPS: usize = 10_000;
+
+/// Faults of files that are shown; where there are more, it is the file that is wrong.
+const MOST_FAULTS: usize = 10;
 
 /// `mailweir import`
 #[derive(Debug, Args)]
@@ -122,7 +125,15 @@ pub fn run(globals: &Globals, arguments: &ImportArguments) -> Ended {
     }
     match globals.json() {
         true => print_json(&answer(dialect, &imported, &made, arguments.out.is_some()))?,
-        false => print(&text(&imported, &made, arguments))?,
+        false => {
+            print(&text(&imported, &made, arguments))?;
+            if arguments.out.is_none() {
+                // To be copied into files: no line of it is broken.
+                for made in &made {
+                    print_raw(&format!("\n# ---- {}\n{}", made.path.display(), made.text))?;
+                }
+            }
+        }
     }
     Ok(Outcome::Fine)
 }
@@ -141,8 +152,14 @@ fn translate(
 ) -> Result<Imported, Failure> {
     let mut include = |name: &str| included(folder, name);
     import(dialect, files, options, &mut include).map_err(|faults| {
-        let total = count(faults.len() as u64, "fault");
-        Failure::refused(format!("{}\n\n{total}; nothing was imported", render(&faults)))
+        let shown = &faults[..faults.len().min(MOST_FAULTS)];
+        let total = match faults.len() - shown.len() {
+            0 => count(faults.len() as u64, "fault"),
+            more => {
+                format!("{}, of which {more} are not shown", count(faults.len() as u64, "fault"))
+            }
+        };
+        Failure::refused(format!("{}\n\n{total}; nothing was imported", render(shown)))
     })
 }
 
@@ -332,11 +349,6 @@ fn text(imported: &Imported, made: &[Made<'_>], arguments: &FilesArguments) -> S
             rules => format!(", {}", count(rules as u64, "rule")),
         };
         text += &format!("{verb}: {} ({}{many})\n", made.path.display(), made.what);
-    }
-    if arguments.out.is_none() {
-        for made in made {
-            text += &format!("\n# ---- {}\n{}", made.path.display(), made.text);
-        }
     }
     text
 }

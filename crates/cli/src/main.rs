@@ -33,6 +33,7 @@ mod qualification;
 mod quarantine;
 mod reaction;
 mod reply;
+mod rows;
 mod serve;
 mod show;
 mod stat;

@@ -64,7 +64,7 @@ struct ListArguments {
     #[arg(long)]
     level: Option<Level>,
     /// Figures for this source
-    #[arg(long, value_name = "PUBLIC_ID", default_value_t = 1)]
+    #[arg(long, value_name = "PUBLIC_ID", default_value_t = 1, value_parser = output::source_id)]
     source: u32,
 }
 
@@ -97,7 +97,20 @@ struct Checked {
     rules: usize,
     /// Names of shipped rules that rules of this file replace.
     replaces: Vec<String>,
+    /// What shipped rules say that is gone with them, because the rules in their place do not state it.
+    dropped: Vec<DroppedFigure>,
     faults: Vec<Fault>,
+}
+
+/// Something that a shipped rule states and the rule of the file in its place does not.
+#[derive(Serialize)]
+struct DroppedFigure {
+    /// Name of the shipped rule.
+    shipped_rule: String,
+    /// Name of the rule in its place.
+    rule: String,
+    #[serde(flatten)]
+    dropped: rules::Dropped,
 }
 
 /// A fault of a rule file in JSON.
@@ -116,8 +129,14 @@ fn check(globals: &Globals, arguments: &CheckArguments) -> Ended {
         true => rules::parse(&file, &bytes),
         false => rules::parse_local(&file, &bytes),
     };
-    let mut checked =
-        Checked { file, ok: parsed.is_ok(), rules: 0, replaces: Vec::new(), faults: Vec::new() };
+    let mut checked = Checked {
+        file,
+        ok: parsed.is_ok(),
+        rules: 0,
+        replaces: Vec::new(),
+        dropped: Vec::new(),
+        faults: Vec::new(),
+    };
     let (words, good) = match parsed {
         Ok(rules) => {
             checked.rules = rules.rules().len();
@@ -126,6 +145,11 @@ fn check(globals: &Globals, arguments: &CheckArguments) -> Ended {
                 format!("{}: ok, {}", checked.file, count(checked.rules as u64, "rule"));
             if !checked.replaces.is_empty() && !arguments.complete {
                 words += &format!(", replacing the shipped {}", checked.replaces.join(", "));
+            }
+            if !arguments.complete {
+                let all = rules::replaced(&rules, rules::shipped());
+                words += &dropped_text(&all);
+                checked.dropped = all.into_iter().flat_map(dropped_figures).collect();
             }
             (words, true)
         }
@@ -149,6 +173,37 @@ fn check(globals: &Globals, arguments: &CheckArguments) -> Ended {
         (false, false) => output::say(&words),
     }
     Ok(Outcome::of(good))
+}
+
+fn dropped_figures(replaced: rules::Replaced) -> Vec<DroppedFigure> {
+    let (shipped_rule, rule) = (replaced.shipped.to_string(), replaced.by.to_string());
+    let figures = replaced.dropped.into_iter();
+    figures
+        .map(|dropped| DroppedFigure {
+            shipped_rule: shipped_rule.clone(),
+            rule: rule.clone(),
+            dropped,
+        })
+        .collect()
+}
+
+/// Figure by figure, what shipped rules say and the rules in their place do not.
+fn dropped_text(all: &[rules::Replaced]) -> String {
+    let mut text = String::new();
+    for one in all.iter().filter(|one| !one.dropped.is_empty()) {
+        text += &format!(
+            "\nrule {} takes the place of the shipped rule {}, which says what this one does not:\n",
+            one.by, one.shipped
+        );
+        for dropped in &one.dropped {
+            text += &format!("  {dropped}\n");
+        }
+    }
+    if !text.is_empty() {
+        text +=
+            "state in the file what shall go on; what is not stated comes from the generic rule";
+    }
+    text
 }
 
 /// Shipped rules whose names the file uses too.
@@ -229,7 +284,8 @@ fn list(globals: &Globals, arguments: &ListArguments) -> Ended {
         ">per connection",
         "level",
         "from",
-    ]);
+    ])
+    .leaves_out(&["from", "scope", "level", "masks"]);
     let mut total = 0_u64;
     for rule in listed {
         total += 1;

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::output::{fits, moment, printable, table, terminal_width};
+use crate::output::{exact_moment, fits, moment, printable, table, terminal_width};
 use crate::show::plain;
 
 /// Rows of a table beyond which the rest is only counted.
@@ -30,24 +30,27 @@ pub struct PathState {
 #[must_use]
 pub fn state_of(path: &Value, live: Option<&Value>) -> PathState {
     let field = |name: &str| live.and_then(|live| live.get(name)).filter(|found| !found.is_null());
+    let connections = field("connections").and_then(Value::as_u64).unwrap_or(0);
+    if let Some(held) = field("held_by_reaction").and_then(|held| reaction(held, connections)) {
+        return held;
+    }
     if let Some(until) = field("resting_until") {
         return PathState {
             state: format!("resting: {}", field("rest_cause").map(plain).unwrap_or_default()),
-            next_at: Some(moment(Some(until))),
+            next_at: Some(exact_moment(Some(until))),
             why: field("last_fault").map(plain).unwrap_or_default(),
         };
     }
     if let Some(wait) = field("wait") {
         return PathState {
             state: format!("waiting: {}", limit_name(wait)),
-            next_at: wait.get("until").filter(|at| !at.is_null()).map(|at| moment(Some(at))),
+            next_at: wait.get("until").filter(|at| !at.is_null()).map(|at| exact_moment(Some(at))),
             why: used_of(wait.get("used"), wait.get("figure")),
         };
     }
     if let Some(full) = budgets_of(path).find_map(full) {
         return full;
     }
-    let connections = field("connections").and_then(Value::as_u64).unwrap_or(0);
     let state = match (live, connections) {
         (None, _) => "not used yet",
         (Some(_), 0) => "ready",
@@ -58,6 +61,24 @@ pub fn state_of(path: &Value, live: Option<&Value>) -> PathState {
         next_at: None,
         why: field("last_fault").map(plain).unwrap_or_default(),
     }
+}
+
+/// A reaction that holds a path up, as its state. One that only slows says nothing while something is being sent.
+fn reaction(held: &Value, connections: u64) -> Option<PathState> {
+    let what = match held.get("reason").and_then(Value::as_str) {
+        Some("suspended") => "suspended",
+        _ if connections > 0 => return None,
+        Some("slowed") => "slowed",
+        Some("fewer-connections") => "fewer connections",
+        _ => "held",
+    };
+    let by = held.get("by");
+    let part = |name: &str| by.and_then(|by| by.get(name)).map(plain).unwrap_or_default();
+    Some(PathState {
+        state: format!("{what} by reaction R{} {}", part("id"), part("rule")),
+        next_at: held.get("until").filter(|at| !at.is_null()).map(|at| exact_moment(Some(at))),
+        why: format!("mailweir stat reaction lift R{} ends it", part("id")),
+    })
 }
 
 /// A budget without room, as the state of every path that counts in it.
@@ -73,7 +94,7 @@ fn full(budget: &Value) -> Option<PathState> {
     };
     Some(PathState {
         state: format!("waiting: {name}"),
-        next_at: budget.get("next_at").filter(|at| !at.is_null()).map(|at| moment(Some(at))),
+        next_at: budget.get("next_at").filter(|at| !at.is_null()).map(|at| exact_moment(Some(at))),
         why: used_of(budget.get(used), budget.get(limit)),
     })
 }
@@ -141,7 +162,7 @@ fn tables_within(paths: &[Value], width: Option<u16>) -> String {
             cell(path, "mx_host"),
             state.state,
             live.map_or_else(|| "0".to_owned(), |live| cell(live, "connections")),
-            state.next_at.unwrap_or_else(|| "now".to_owned()),
+            state.next_at.map_or_else(|| "now".to_owned(), |at| moment(Some(&at.into()))),
             state.why,
         ];
         let _ = writeln!(lines, "{}  {}\n    {}", row[0], row[1], in_words(&row[2..]));
@@ -232,12 +253,24 @@ mod tests {
         let sending = json!({ "connections": 2, "resting_until": null, "wait": null });
         let resting = json!({ "connections": 0, "resting_until": "2026-11-21T10:06:00.000Z",
             "rest_cause": "broken", "last_fault": "a reply line of more than 4096 octets" });
+        let by = json!({ "id": 7, "rule": "google-rate", "version": "v" });
+        let held = |reason: &str, connections: u64| {
+            json!({ "connections": connections, "resting_until": null, "wait": null,
+                "held_by_reaction": { "reason": reason, "by": by, "until": "2026-11-21T10:30:00.000Z" } })
+        };
+        let (suspended, slowed) = (held("suspended", 0), held("slowed", 2));
         let waiting = json!({ "connections": 0, "wait": { "figure": 208, "limit": "period",
             "rule": "google", "until": "2026-11-21T10:05:00.000Z", "used": 208 } });
         for (used, live, wanted) in [
             (0, None, "not used yet||"),
             (0, Some(&live), "ready||"),
             (0, Some(&sending), "sending||"),
+            (
+                208,
+                Some(&suspended),
+                "suspended by reaction R7 google-rate|2026-11-21T10:30:00.000Z|mailweir stat reaction lift R7 ends it",
+            ),
+            (0, Some(&slowed), "sending||"),
             (208, None, "waiting: five-minute quota|2026-11-21T10:05:00.000Z|208 of 208"),
             (208, Some(&live), "waiting: five-minute quota|2026-11-21T10:05:00.000Z|208 of 208"),
             (2_500, Some(&live), "waiting: hour quota|2026-11-21T10:05:00.000Z|2,500 of 2,500"),
@@ -282,7 +315,7 @@ mod tests {
             for wanted in [
                 "s1>192.0.2.100",
                 "waiting: five-minute quota",
-                "2026-11-21T10:05:00.000Z",
+                "2026-11-21T10:05:00Z",
                 "208 of 208",
             ] {
                 assert!(text.contains(wanted), "{wanted}: {width:?}\n{text}");

@@ -90,18 +90,31 @@ pub fn run(globals: &Globals, arguments: &ReplyArguments) -> Ended {
     }
 }
 
+/// Why a file cannot be read; what looks like a reply was meant as one.
+fn not_a_file(path: &std::path::Path, fault: &std::io::Error) -> Failure {
+    let shown = path.display().to_string();
+    let reply = shown.contains(' ') || shown.starts_with(|first: char| first.is_ascii_digit());
+    let hint = match reply && fault.kind() == std::io::ErrorKind::NotFound {
+        true => {
+            "; FILE is a file of replies: hand over a text by `echo '550 5.1.1 ...' | mailweir reply classify`"
+        }
+        false => "",
+    };
+    Failure::environment(format!("{}: {fault}{hint}", printable(&shown)))
+}
+
 fn classify(globals: &Globals, arguments: &ClassifyArguments) -> Ended {
     let rules = match &arguments.rules {
         Some(path) => std::sync::Arc::new(BounceRules::compile(&local_rules(path)?)),
         None => BounceRules::shipped(),
     };
     let mut judge = BounceJudge::new(rules);
-    let name = arguments.file.display();
+    let name = printable(&arguments.file.display().to_string());
     let source: Box<dyn Read> = match arguments.file.as_os_str() == "-" {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(
             std::fs::File::open(&arguments.file)
-                .map_err(|fault| Failure::environment(format!("{name}: {fault}")))?,
+                .map_err(|fault| not_a_file(&arguments.file, &fault))?,
         ),
     };
     let mut input = BufReader::with_capacity(64 * 1024, source);

@@ -132,7 +132,7 @@ mod tests {
         });
         assert_eq!(
             document(&answer),
-            "message  m7\nnext at  1970-01-01T00:00:01.000Z\nreply    421 try\n         later\\u{7}\n\
+            "message  m7\nnext at  1970-01-01T00:00:01Z\nreply    421 try\n         later\\u{7}\n\
              state    queued\nused     2,500\nwaiting:\n  paused  no\n  reason  hour-quota\n  until   never\n"
         );
     }

@@ -15,7 +15,9 @@ use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::{Globals, mx_below, rule_set, whose};
 use crate::log_lines::{LineIs, LogLines, with_rotated};
-use crate::output::{count, moment, number, print, print_json, printable, say, table};
+use crate::output::{
+    count, moment, number, print, print_json, printable, say, short_moment, table,
+};
 use crate::{paths, show};
 
 mod reactions;
@@ -111,9 +113,9 @@ pub fn run(globals: &Globals, arguments: StatArguments) -> Ended {
 
 /// `stat show` for people: the fullest budgets, the MX groups that have something to do, and the sums.
 fn stat_text(answer: &Value) -> String {
-    let now = answer.get("now").and_then(Value::as_str);
+    let now = answer.get("now").and_then(Value::as_str).unwrap_or_default();
     let mut text = budgets_text(list(answer, "budgets"), now);
-    text += &groups_text(list(answer, "groups"));
+    text += &groups_text(list(answer, "groups"), now);
     let Value::Object(fields) = answer else { return text };
     text += &sums_text(answer);
     // Whatever else the node says.
@@ -138,42 +140,30 @@ fn cell(value: &Value, names: &[&str]) -> String {
     found.map_or_else(|| "-".to_owned(), show::plain)
 }
 
-fn budgets_text(budgets: &[Value], now: Option<&str>) -> String {
+fn budgets_text(budgets: &[Value], now: &str) -> String {
     if budgets.is_empty() {
         return String::new();
     }
-    let columns = [
-        "rule",
-        "budget",
-        ">in any hour",
-        ">of",
-        ">in five minutes",
-        ">of",
-        ">connections",
-        ">of",
-        "next",
-    ];
-    let mut rows = table(&columns);
+    let columns = ["rule", "budget", ">in any hour", ">five minutes", ">connections", "next"];
+    let mut rows = table(&columns).leaves_out(&["connections", "five minutes"]);
     for budget in paths::shown(budgets) {
-        // A time that is not to come is that of the answer.
-        let next = moment(budget.get("next_at"));
-        let is_now = now.is_some_and(|now| next.as_str() <= now);
+        let of = |used: &[&str], limit: &[&str]| {
+            format!("{} / {}", cell(budget, used), cell(budget, limit))
+        };
         rows.add_row([
             cell(budget, &["rule"]),
             cell(budget, &["key"]),
-            cell(budget, &["used_in_window", "used"]),
-            cell(budget, &["limit_per_hour", "limit"]),
-            cell(budget, &["used_in_period"]),
-            cell(budget, &["period_limit"]),
-            cell(budget, &["connections"]),
-            cell(budget, &["max_connections"]),
-            if is_now { "now".to_owned() } else { next },
+            of(&["used_in_window", "used"], &["limit_per_hour", "limit"]),
+            of(&["used_in_period"], &["period_limit"]),
+            of(&["connections"], &["max_connections"]),
+            // A time that is not to come is that of the answer.
+            short_moment(budget.get("next_at"), now),
         ]);
     }
     format!("{rows}\n{}\n", paths::more(budgets.len()))
 }
 
-fn groups_text(groups: &[Value]) -> String {
+fn groups_text(groups: &[Value], now: &str) -> String {
     let is_busy = |group: &&Value| {
         let some = |name: &&str| group.get(*name).and_then(Value::as_u64) > Some(0);
         ["window", "connections", "in_flight"].iter().any(some)
@@ -185,7 +175,7 @@ fn groups_text(groups: &[Value]) -> String {
     if !busy.is_empty() {
         let columns =
             ["MX group", "rule", ">window", ">connections", ">in flight", "waits for", "until"];
-        let mut rows = table(&columns);
+        let mut rows = table(&columns).leaves_out(&["window", "in flight", "rule", "connections"]);
         for group in paths::shown(&busy) {
             let waiting = group.get("waiting").filter(|waiting| !waiting.is_null());
             let reason = waiting.and_then(|waiting| waiting.get("reason")).map_or_else(
@@ -200,7 +190,7 @@ fn groups_text(groups: &[Value]) -> String {
                 cell(group, &["connections"]),
                 cell(group, &["in_flight"]),
                 printable(&reason),
-                moment(until),
+                short_moment(until, now),
             ]);
         }
         text += &format!("{rows}\n{}", paths::more(busy.len()));
@@ -467,7 +457,8 @@ fn audit_text(report: &AuditReport, files: usize, all: bool) -> String {
             ">messages",
             "verdict",
         ];
-        let mut rows = table(&columns);
+        let mut rows = table(&columns).leaves_out(&["to", "messages"]);
+        let time = |text: &str| moment(Some(&text.into()));
         for budget in report.budgets.iter().take(shown) {
             rows.add_row([
                 printable(&budget.rule),
@@ -478,8 +469,8 @@ fn audit_text(report: &AuditReport, files: usize, all: bool) -> String {
                     limit => number(u64::from(limit)),
                 },
                 number(budget.maximum),
-                budget.busiest_from.clone(),
-                budget.busiest_to.clone(),
+                time(&budget.busiest_from),
+                time(&budget.busiest_to),
                 number(budget.messages),
                 if budget.held { "held".to_owned() } else { "PASSED".to_owned() },
             ]);

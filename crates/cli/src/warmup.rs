@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{behind, number, print, print_json, table, terminal_width};
+use crate::output::{behind, number, print, print_json, source_id, table, terminal_width};
 use crate::quarantine::text::{second, word};
 
 /// `mailweir warmup`
@@ -42,7 +42,7 @@ enum WarmupCommand {
 #[derive(Debug, Args)]
 struct PlanArguments {
     /// The source
-    #[arg(long, value_name = "PUBLIC_ID")]
+    #[arg(long, value_name = "PUBLIC_ID", value_parser = source_id)]
     source: u32,
     /// Messages a day at which the source is warm, such as 100000/day
     #[arg(long, value_name = "NUMBER/day", value_parser = per_day)]
@@ -83,7 +83,7 @@ struct AnswerArguments {
 #[derive(Debug, Args)]
 struct SourceArguments {
     /// The source
-    #[arg(long, value_name = "PUBLIC_ID")]
+    #[arg(long, value_name = "PUBLIC_ID", value_parser = source_id)]
     source: u32,
     #[command(flatten)]
     node: NodeArguments,
@@ -127,6 +127,10 @@ fn plan(globals: &Globals, arguments: &PlanArguments) -> Ended {
         })?,
         None => today(),
     };
+    let past = start < today();
+    if past && arguments.apply {
+        return Err(Failure::environment(past_words(start, today())));
+    }
     let mut plan = WarmUpPlan::new(SourceId(arguments.source), start, arguments.volume);
     plan.first_per_hour = arguments.first_per_hour;
     plan.growth_percent = arguments.growth;
@@ -165,8 +169,19 @@ fn plan(globals: &Globals, arguments: &PlanArguments) -> Ended {
     } else {
         "\nnothing is changed; --apply puts it in force\n"
     };
+    if past {
+        let _ = writeln!(text, "note: {}", past_words(start, today()));
+    }
     print(&text)?;
     Ok(Outcome::Fine)
+}
+
+/// Why a plan that begins in the past is not put in force.
+fn past_words(start: Day, today: Day) -> String {
+    format!(
+        "the first day, {start}, is past (today is {today} in UTC), and days without mail warm nothing up: \
+         leave --start out, or give a day to come"
+    )
 }
 
 /// The day of the wall clock.

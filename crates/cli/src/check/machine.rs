@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use node::config::Config;
+use node::node::{CheckedRuleFile, StartFault};
 
 use super::{Finding, inmail};
 use crate::globals::{mx_below, whose};
@@ -18,6 +19,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(data_folder(&config.data_dir, running.as_deref()));
     findings.extend(listeners(config, running.is_some()));
     findings.extend(rules(config));
+    findings.extend(node::node::check_rule_files(config).into_iter().map(rule_file));
     findings.extend(inmail::check(config));
     findings
 }
@@ -217,6 +219,44 @@ fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Faults of a rule file that are shown; there is no command that shows those of domain and format rules.
+const FAULTS_SHOWN: usize = 5;
+
+/// A file of reaction, domain or format rules, as the start would read it.
+fn rule_file(file: CheckedRuleFile) -> Finding {
+    let check = format!("{} rules", file.kind);
+    let path = file.path.display();
+    let fault = match file.rules {
+        Ok(rules) => {
+            let rules = crate::output::count(rules as u64, "rule");
+            return Finding::ok(check, format!("{rules} of {path} before the shipped ones"));
+        }
+        Err(fault) => fault,
+    };
+    let mend = match &fault {
+        StartFault::ReactionRules(_) => {
+            format!("`mailweir reaction rules check {path}` shows every fault")
+        }
+        StartFault::DomainRules(faults) | StartFault::FormatRules(faults) => {
+            let mut lines: Vec<String> = faults
+                .iter()
+                .take(FAULTS_SHOWN)
+                .map(|one| match one.help.is_empty() {
+                    true => one.to_string(),
+                    false => format!("{one} ({})", one.help),
+                })
+                .collect();
+            if let Some(more) = faults.len().checked_sub(FAULTS_SHOWN).filter(|more| *more > 0) {
+                lines.push(format!("and {}", crate::output::count(more as u64, "other fault")));
+            }
+            lines.join("\n")
+        }
+        _ => "correct its name in the configuration, or its permissions".to_owned(),
+    };
+    let found = fault.to_string();
+    Finding::fail(check, found.lines().next().unwrap_or_default(), mend)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
@@ -321,5 +361,33 @@ mod tests {
         assert_eq!(summary(&found), [(Verdict::Fail, "MX rules")]);
         let found = &found[0].found;
         assert!(found.contains("local.toml:2") && found.lines().count() == 1, "{found}");
+    }
+
+    /// Whatever `serve` refuses to start with, `check` finds.
+    #[test]
+    fn every_rule_file_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let more = "[reaction_rules]\nfile = \"r.toml\"\n[domain_rules]\nfile = \"d.toml\"\n[format_rules]\nfile = \"f.toml\"\n";
+        let write = |text: &str| {
+            for name in ["r.toml", "d.toml", "f.toml"] {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+        };
+        write("schema_version = 1\ncolour = 1\n");
+        let config = config(folder.path(), more);
+        let found = |config: &Config| {
+            check(config)
+                .into_iter()
+                .filter(|one| one.check.ends_with(" rules"))
+                .collect::<Vec<_>>()
+        };
+        let names = ["MX rules", "reaction rules", "domain rules", "format rules"];
+        let of = |verdict| -> Vec<(Verdict, &str)> {
+            names.map(|name| (if name == "MX rules" { Verdict::Ok } else { verdict }, name)).into()
+        };
+        let faulty = found(&config);
+        assert_eq!(summary(&faulty), of(Verdict::Fail));
+        assert!(faulty[2].mend.contains("d.toml:2:1"), "{faulty:?}");
+        assert!(node::node::Node::start(config).is_err(), "and serve refuses");
     }
 }

@@ -1,10 +1,9 @@
 //! What came back and who was refused the second time, for people.
 
-use comfy_table::Table;
-
 use super::again::Again;
 use super::returns::CameBack;
 use crate::output::{count, number, table};
+use crate::rows::Rows;
 
 /// What came back, by way, type and reason.
 pub(crate) fn came_back(found: &CameBack, width: u16) -> String {
@@ -41,7 +40,7 @@ pub(crate) fn again(found: &Again, width: u16) -> String {
     titled("The same list once more: who may not be written to any more", rows, width)
 }
 
-fn titled(title: &str, mut rows: Table, width: u16) -> String {
+fn titled(title: &str, mut rows: Rows, width: u16) -> String {
     rows.set_width(width);
     format!("{title}\n{rows}\n\n")
 }

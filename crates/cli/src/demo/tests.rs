@@ -133,7 +133,8 @@ fn a_folder_in_use_is_refused() {
 fn times_and_texts_are_for_people() {
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
     for (span, words) in [
-        (minutes(0), "0 min"),
+        (minutes(0), "0 s"),
+        (Duration::from_millis(5_200), "6 s"),
         (Duration::from_secs(61), "2 min"),
         (minutes(60), "1 h"),
         (minutes(190), "3 h 10 min"),

@@ -1,6 +1,5 @@
 //! The end of a demonstration, for people: tables that fit the terminal, and what to try next.
 
-use comfy_table::{ContentArrangement, Table};
 use mail::time::Timestamp;
 
 use super::account::{Account, Measure, ProviderAccount};
@@ -8,6 +7,7 @@ use super::returns_text;
 use super::watch::FinishedBy;
 use super::world::SOURCES;
 use crate::output::{count, fits, number, span, table};
+use crate::rows::Rows;
 
 /// Width of output that is not on a terminal.
 const PLAIN_WIDTH: u16 = 100;
@@ -80,7 +80,7 @@ pub(crate) fn report(account: &Account, width: Option<u16>) -> String {
 }
 
 /// What became of the mail: with as much as fits.
-fn delivered(account: &Account, width: u16) -> Table {
+fn delivered(account: &Account, width: u16) -> Rows {
     let full = delivered_with(account, true, true);
     if fits(&full, Some(width)) {
         return full;
@@ -94,14 +94,13 @@ fn delivered(account: &Account, width: u16) -> Table {
     least
 }
 
-fn delivered_with(account: &Account, with_total: bool, with_span: bool) -> Table {
+fn delivered_with(account: &Account, with_total: bool, with_span: bool) -> Rows {
     let from = usize::from(!with_total);
     let columns = ["Provider", ">Total", ">Sent", ">Failed", ">Waiting", "Waits for"];
     let last = if with_span { "Gone by (in)" } else { "Gone by" };
     let mut names: Vec<&str> = columns.into_iter().chain([last]).collect();
     names.drain(1..1 + from);
     let mut rows = table(&names);
-    rows.set_content_arrangement(ContentArrangement::Dynamic);
     let mut add = |mut cells: Vec<String>| {
         cells.drain(1..1 + from);
         rows.add_row(cells);
@@ -119,7 +118,7 @@ fn delivered_with(account: &Account, with_total: bool, with_span: bool) -> Table
 }
 
 /// What the receiving side saw.
-fn received(account: &Account, width: u16) -> Table {
+fn received(account: &Account, width: u16) -> Rows {
     let columns = [
         "Provider",
         ">Connections at once",
@@ -137,7 +136,7 @@ fn received(account: &Account, width: u16) -> Table {
     rows
 }
 
-fn one_table(account: &Account) -> Table {
+fn one_table(account: &Account) -> Rows {
     let columns = [
         "Provider",
         ">Total",
@@ -204,8 +203,7 @@ fn gone_by(provider: &ProviderAccount, now: Timestamp, with_span: bool) -> Strin
         Some(at) => moment(at, now, with_span),
         None if provider.waiting == 0 => String::new(),
         None if !provider.out_of_reach => EXPIRES.to_owned(),
-        None if with_span => "not foreseeable".to_owned(),
-        None => "?".to_owned(),
+        None => "not foreseeable".to_owned(),
     }
 }
 
@@ -281,6 +279,7 @@ fn summary(account: &Account) -> Vec<String> {
         ));
     }
     lines.extend(why_it_waits(account));
+    lines.extend(about_level(&account.level));
     let ended = match account.finished_by {
         FinishedBy::Time => "Stopped by its time limit: more could have gone.",
         FinishedBy::Interrupt => "Stopped by hand: more could have gone.",
@@ -289,6 +288,23 @@ fn summary(account: &Account) -> Vec<String> {
     };
     lines.push(ended.to_owned());
     lines
+}
+
+/// What to know when the tables of two levels are compared.
+fn about_level(level: &str) -> Option<String> {
+    match level {
+        "normal" => None,
+        "custom" => Some(
+            "Level custom takes the figures as the rules state them: with the shipped rules it sends what normal sends, \
+             until your own MX rules say otherwise."
+                .to_owned(),
+        ),
+        _ => Some(
+            "A provider that stays the same at several levels has hard figures, which it published or gave and no level \
+             passes; `mailweir mx level show` marks them with `!`."
+                .to_owned(),
+        ),
+    }
 }
 
 /// Why mail waits, in words.

@@ -112,7 +112,8 @@ fn sources_for(
     let chosen = arguments
         .source
         .as_deref()
-        .map(SourceSet::parse)
+        // As they are shown, too: s1, s4-s7.
+        .map(|text| SourceSet::parse(&text.replace(['s', 'S'], "")))
         .transpose()
         .map_err(|fault| Failure::environment(format!("--source: {}", fault.message)))?;
     let Some(config) = config else {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::client::{CallFault, NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::{Globals, mx_below, whose};
-use crate::output::{behind, moment, number, print, print_json, printable, say, terminal_width};
+use crate::output::{behind, number, print, print_json, printable, say, source_id, terminal_width};
 use crate::quarantine::text::{second, word};
 
 /// Figures in the table, with their names in 14 columns.
@@ -52,7 +52,7 @@ struct ShowArguments {
     /// One rule in detail
     rule: Option<String>,
     /// Say the level of this source too
-    #[arg(long, value_name = "PUBLIC_ID")]
+    #[arg(long, value_name = "PUBLIC_ID", value_parser = source_id)]
     source: Option<u32>,
     /// Rules without a figure of their own in full too
     #[arg(long)]
@@ -66,7 +66,7 @@ struct SetArguments {
     /// slow, normal, fast, very-fast, boost, custom; or configured: as the configuration says
     level: String,
     /// Only this source
-    #[arg(long, value_name = "PUBLIC_ID", conflicts_with = "affinity")]
+    #[arg(long, value_name = "PUBLIC_ID", conflicts_with = "affinity", value_parser = source_id)]
     source: Option<u32>,
     /// Only the sources of this affinity
     #[arg(long, value_name = "NAME")]
@@ -74,9 +74,12 @@ struct SetArguments {
     /// Only at the provider of this rule
     #[arg(long, value_name = "RULE")]
     provider: Option<String>,
-    /// For so long, such as 24h or 3d; then what held before holds again
+    /// For so long, such as 24h or 3d (boost: 1 minute to 7 days); then what held before holds again
     #[arg(long = "for", value_name = "SPAN")]
     lasts: Option<String>,
+    /// Undo every more particular decision within it too; without, they are named and stay
+    #[arg(long)]
+    clear: bool,
     /// Why; kept with the decision
     #[arg(long, value_name = "TEXT")]
     why: String,
@@ -115,6 +118,9 @@ fn set(globals: &Globals, arguments: &SetArguments) -> Ended {
     let mut body = Map::new();
     body.insert("level".into(), arguments.level.clone().into());
     body.insert("why".into(), arguments.why.clone().into());
+    if arguments.clear {
+        body.insert("clear".into(), true.into());
+    }
     let given = [
         ("source", arguments.source.map(Value::from)),
         ("affinity", arguments.affinity.clone().map(Value::from)),
@@ -141,6 +147,7 @@ fn decided(globals: &Globals, node: &NodeArguments, path: &[&str], body: &Value)
     if answer.get("until").is_some_and(|until| !until.is_null()) {
         let _ = writeln!(text, "it ends by itself at {}", second(&answer, "until"));
     }
+    text += &reach_text(&answer);
     let held = answer.get("in_force").cloned().unwrap_or_default();
     text += &levels_text(&held);
     if answer.get("takes_mx_rules_of_bundles") == Some(&Value::Bool(false)) {
@@ -148,6 +155,40 @@ fn decided(globals: &Globals, node: &NodeArguments, path: &[&str], body: &Value)
     }
     print(&text)?;
     Ok(Outcome::Fine)
+}
+
+/// What a decision undid with it, and where it does not reach.
+fn reach_text(answer: &Value) -> String {
+    let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut text = String::new();
+    let cleared: Vec<String> = list("cleared").iter().map(plain).collect();
+    if !cleared.is_empty() {
+        let _ = writeln!(text, "undone with it: decision {}", cleared.join(", "));
+    }
+    let rest = list("not_reached");
+    if rest.is_empty() {
+        return text;
+    }
+    text += "NOT reached, because a more particular level holds there:\n";
+    let mut clearable = false;
+    for one in &rest {
+        let of = match one.get("decision").and_then(Value::as_u64) {
+            Some(number) => {
+                clearable = true;
+                format!("decision {number}")
+            }
+            None => "by the configuration".to_owned(),
+        };
+        let until = match one.get("until") {
+            Some(until) if !until.is_null() => format!(", until {}", second(one, "until")),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "  {:<32} {} ({of}{until})", scope_text(one), word(one, "level"));
+    }
+    if clearable {
+        text += "`mailweir mx level undo NUMBER` ends one of them; --clear undoes them all with the decision\n";
+    }
+    text
 }
 
 /// Which level holds where, a line for each setting, the most general first.
@@ -203,31 +244,33 @@ fn history_text(answer: &Value) -> String {
     text
 }
 
+/// What something is set for: `source 3 at google`.
+fn scope_text(of: &Value) -> String {
+    let scope = of.get("scope").cloned().unwrap_or_default();
+    let subject = match scope.get("subject") {
+        Some(Value::Object(named)) => named
+            .iter()
+            .map(|(kind, name)| format!("{kind} {}", printable(&plain(name))))
+            .collect::<String>(),
+        _ => "everything".to_owned(),
+    };
+    match scope.get("rule").and_then(Value::as_str) {
+        Some(rule) => format!("{subject} at {}", printable(rule)),
+        None => subject,
+    }
+}
+
 /// `boost for source 3 at google` and its end.
 fn change_text(change: &Value) -> (String, String) {
-    let scope = |of: &Value| {
-        let scope = of.get("scope").cloned().unwrap_or_default();
-        let subject = match scope.get("subject") {
-            Some(Value::Object(named)) => named
-                .iter()
-                .map(|(kind, name)| format!("{kind} {}", printable(&plain(name))))
-                .collect::<String>(),
-            _ => "everything".to_owned(),
-        };
-        match scope.get("rule").and_then(Value::as_str) {
-            Some(rule) => format!("{subject} at {}", printable(rule)),
-            None => subject,
-        }
-    };
     if let Some(set) = change.get("set") {
         let until = match set.get("until") {
-            Some(until) if !until.is_null() => format!(" until {}", moment(Some(until))),
+            Some(until) if !until.is_null() => format!(" until {}", second(set, "until")),
             _ => String::new(),
         };
-        return (format!("{} for {}", word(set, "level"), scope(set)), until);
+        return (format!("{} for {}", word(set, "level"), scope_text(set)), until);
     }
     if let Some(as_configured) = change.get("as-configured") {
-        return (format!("as configured for {}", scope(as_configured)), String::new());
+        return (format!("as configured for {}", scope_text(as_configured)), String::new());
     }
     let undone = change.get("undo").map(|undo| word(undo, "decision")).unwrap_or_default();
     (format!("decision {undone} undone"), String::new())
@@ -298,17 +341,28 @@ fn figures(globals: &Globals, arguments: &ShowArguments) -> Result<(Value, Value
     ));
     let levels = config.as_ref().map_or_else(Levels::default, |config| config.rules.levels.clone());
     let set = super::rules_for(config.as_ref(), &below, None, None)?;
+    if let (Some(config), Some(id)) = (&config, arguments.source) {
+        known_source(config, id)?;
+    }
     let columns = set.all_columns(arguments.rule.as_deref(), arguments.source.map(SourceId));
     if let (true, Some(rule)) = (columns.is_empty(), &arguments.rule) {
-        return Err(Failure::environment(format!(
-            "there is no rule {rule:?}; see `mailweir mx list`"
-        )));
+        return Err(Failure::environment(format!("there is no rule {rule:?}{}", set.hint(rule))));
     }
     let json = |value: serde_json::Result<Value>| {
         value.map_err(|fault| Failure::environment(format!("cannot write JSON: {fault}")))
     };
     let rules = json(serde_json::to_value(columns))?;
     Ok((json!({ "rules": rules }), json(serde_json::to_value(levels))?))
+}
+
+/// Refuses a source that the configuration does not have.
+fn known_source(config: &node::config::Config, id: u32) -> Result<(), Failure> {
+    if config.sources.iter().any(|one| one.id == SourceId(id)) {
+        return Ok(());
+    }
+    let known: Vec<String> =
+        config.sources.iter().take(20).map(|one| one.id.0.to_string()).collect();
+    Err(Failure::environment(format!("there is no source {id}; there are {}", known.join(", "))))
 }
 
 /// Whether all three main figures are the generic rule's.
@@ -547,6 +601,35 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_says_where_it_does_not_reach() {
+        let answer = json!({ "cleared": [], "not_reached": [
+            { "scope": { "subject": { "source": 1 }, "rule": "google" }, "level": "boost", "decision": 2,
+              "until": "2026-11-22T10:00:00.123Z" },
+            { "scope": { "subject": "everything", "rule": "orange" }, "level": "fast", "decision": null },
+        ] });
+        let text = reach_text(&answer);
+        for wanted in [
+            "source 1 at google               boost (decision 2, until 2026-11-22T10:00:00Z)",
+            "everything at orange             fast (by the configuration)",
+            "--clear",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+        assert_eq!(reach_text(&json!({ "cleared": [2, 3] })), "undone with it: decision 2, 3\n");
+        assert_eq!(reach_text(&json!({ "number": 1 })), "");
+    }
+
+    #[test]
+    fn a_source_that_is_not_there_is_refused() {
+        let text = "data_dir = \"data\"\n[[source]]\npublic_id = 1\naddress = \"127.0.0.41\"\nhelo = \"m1.sender.example\"\n";
+        let folder = std::path::Path::new(".");
+        let config = node::config::Config::parse(text, "test.toml", folder).unwrap();
+        assert!(known_source(&config, 1).is_ok());
+        let fault = known_source(&config, 7).unwrap_err().to_string();
+        assert!(fault.contains("no source 7; there are 1"), "{fault}");
+    }
+
+    #[test]
     fn decisions_are_told_in_two_lines() {
         let answer = json!({ "decisions": [
             { "number": 1, "at": "2026-11-21T10:00:00.000Z", "who": "ann", "why": "sale", "standing": "ended",
@@ -559,7 +642,7 @@ mod tests {
         ] });
         assert_eq!(
             history_text(&answer),
-            "   1  2026-11-21T10:00:00Z  boost for source 3 at google until 2026-11-22T10:00:00.000Z
+            "   1  2026-11-21T10:00:00Z  boost for source 3 at google until 2026-11-22T10:00:00Z
       ended; by ann: sale
    2  2026-11-21T11:00:00Z  decision 1 undone
       done; by bob: mistake

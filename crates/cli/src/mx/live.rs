@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::explain::Explained;
-use crate::output::moment;
+use crate::output::exact_moment;
 use crate::paths::state_of;
 
 /// A path of a running node.
@@ -106,7 +106,7 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn time(value: Option<&Value>) -> Option<String> {
-    value.filter(|value| !value.is_null()).map(|value| moment(Some(value)))
+    value.filter(|value| !value.is_null()).map(|value| exact_moment(Some(value)))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::output::{count, number, printable, table};
+use crate::output::{count, number, printable, short_moment, table};
 
 use super::explain::{Explained, ExplainedHost};
 
@@ -35,7 +35,8 @@ fn hosts(text: &mut String, explained: &Explained) {
         return;
     }
     let mut hosts =
-        table(&[">preference", "MX host", "addresses", "rule", "mask", "from", "level"]);
+        table(&[">preference", "MX host", "addresses", "rule", "mask", "from", "level"])
+            .leaves_out(&["from", "mask", "level", "preference"]);
     for host in &explained.mx_hosts {
         let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
         hosts.add_row([
@@ -146,7 +147,9 @@ fn paths(text: &mut String, explained: &Explained) {
     if !explained.live || explained.paths.is_empty() {
         return;
     }
-    let mut paths = table(&["path", "MX host", "state", ">connections", "next", "why"]);
+    let mut paths = table(&["path", "MX host", "state", ">connections", "next", "why"])
+        .leaves_out(&["MX host", "connections"]);
+    let now = wall_now();
     for path in explained.paths.iter().take(MOST_ROWS) {
         let live = path.live.clone().unwrap_or_default();
         paths.add_row([
@@ -154,7 +157,7 @@ fn paths(text: &mut String, explained: &Explained) {
             path.mx_hosts.first().cloned().unwrap_or_default(),
             if live.state.is_empty() { "not used yet".to_owned() } else { printable(&live.state) },
             live.connections.to_string(),
-            live.next_at.unwrap_or_else(|| "now".to_owned()),
+            live.next_at.map_or_else(|| "now".to_owned(), |at| short(&at, &now)),
             printable(&live.why),
         ]);
     }
@@ -169,7 +172,12 @@ fn budgets(text: &mut String, explained: &Explained) {
     }
     let columns = ["rule", "scope", "budget", ">paths", ">per hour", ">connections"];
     let with_live = [&columns[..], &[">used", ">held now", "next"]].concat();
-    let mut budgets = table(if explained.live { &with_live } else { &columns });
+    let mut budgets = table(if explained.live { &with_live } else { &columns }).leaves_out(&[
+        "scope",
+        "paths",
+        "connections",
+    ]);
+    let now = wall_now();
     for budget in explained.budgets.iter().take(MOST_ROWS) {
         let mut row = vec![
             budget.rule.clone(),
@@ -183,13 +191,23 @@ fn budgets(text: &mut String, explained: &Explained) {
             let live = budget.live.clone().unwrap_or_default();
             row.push(number(live.used));
             row.push(live.connections.to_string());
-            row.push(live.next_at.unwrap_or_else(|| "now".to_owned()));
+            row.push(live.next_at.map_or_else(|| "now".to_owned(), |at| short(&at, &now)));
         }
         budgets.add_row(row);
     }
     let _ = writeln!(text, "{budgets}");
     more(text, explained.budgets.len());
     text.push('\n');
+}
+
+/// Now, by which times of the same day are shown without it.
+fn wall_now() -> String {
+    node::clock::SteadyClock::start_at_wall().now().to_string()
+}
+
+/// A time of the running node for a table.
+fn short(at: &str, now: &str) -> String {
+    short_moment(Some(&at.into()), now)
 }
 
 fn more(text: &mut String, rows: usize) {
@@ -203,7 +221,8 @@ fn ceilings(text: &mut String, explained: &Explained) {
         return;
     }
     let mut ceilings =
-        table(&["rule", "scope", ">sources", ">targets", ">budgets", ">limit × budgets per hour"]);
+        table(&["rule", "scope", ">sources", ">targets", ">budgets", ">limit × budgets per hour"])
+            .leaves_out(&["scope", "sources", "targets"]);
     for ceiling in &explained.ceilings {
         ceilings.add_row([
             ceiling.rule.clone(),

@@ -22,11 +22,7 @@ pub fn word(value: &Value, name: &str) -> String {
 
 /// A moment to the second, which is what fits into a table.
 pub fn second(value: &Value, name: &str) -> String {
-    let text = moment(value.get(name));
-    match text.split_once('.') {
-        Some((head, tail)) if tail.ends_with('Z') => format!("{head}Z"),
-        _ => text,
-    }
+    moment(value.get(name))
 }
 
 /// A moment for a table, in UTC to the minute: where the column is narrow it breaks between day and time.

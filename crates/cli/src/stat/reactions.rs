@@ -10,7 +10,8 @@ use super::{cell, list};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Outcome};
 use crate::globals::Globals;
-use crate::output::{moment, print, print_json, printable};
+use crate::output::{print, print_json, printable};
+use crate::quarantine::text::second;
 
 /// `mailweir stat reactions`
 #[derive(Debug, Args)]
@@ -97,24 +98,20 @@ pub fn show(globals: &Globals, arguments: &ReactionsArguments) -> Ended {
 fn reaction_text(one: &Value) -> String {
     let word = |name: &str| printable(&cell(one, &[name]));
     let mut text = format!("{}  {}: {}\n", word("id"), word("about"), word("does"));
-    text += &format!(
-        "    rule {}@{}, begun {}",
-        word("rule"),
-        word("version"),
-        moment(one.get("began"))
-    );
+    text +=
+        &format!("    rule {}@{}, begun {}", word("rule"), word("version"), second(one, "began"));
     match one.get("ended").filter(|ended| !ended.is_null()) {
-        Some(ended) => text += &format!(", ended {}\n", moment(Some(ended))),
+        Some(_) => text += &format!(", ended {}\n", second(one, "ended")),
         None => {
-            let ends = moment(one.get("ends_at"));
-            text += &format!(", in full until {}, over at {ends}\n", moment(one.get("until")));
+            let ends = second(one, "ends_at");
+            text += &format!(", in full until {}, over at {ends}\n", second(one, "until"));
             text += &format!("    now: {}\n", word("now"));
         }
     }
     text += &format!("    {} said: {}\n", word("mx_host"), word("heard"));
     for change in list(one, "changes") {
         let part = |name: &str| printable(&cell(change, &[name]));
-        let at = moment(change.get("at"));
+        let at = second(change, "at");
         text += &format!("    {} {at} by {}: {}\n", part("what"), part("who"), part("why"));
     }
     text
@@ -138,10 +135,21 @@ pub fn change(globals: &Globals, arguments: &ReactionArguments) -> Ended {
     if globals.json() {
         print_json(&answer)?;
     } else {
-        let done = if deed == "lift" { "lifted" } else { "prolonged" };
-        print(&format!("{name} is {done}"))?;
+        print(&changed_text(&name, deed, &answer))?;
     }
     Ok(Outcome::Fine)
+}
+
+/// What an order did to a reaction.
+fn changed_text(name: &str, deed: &str, answer: &Value) -> String {
+    match deed {
+        "lift" => format!("{name} is lifted: it has no effect any more"),
+        _ => format!(
+            "{name} is prolonged: in full until {}, over at {}",
+            second(answer, "until"),
+            second(answer, "ends_at")
+        ),
+    }
 }
 
 /// Carries `stat alerts` out: status 1 when there are any.
@@ -160,7 +168,7 @@ pub fn alerts(globals: &Globals, node: &NodeArguments) -> Ended {
         let mut text = String::new();
         for alert in alerts {
             let word = |name: &str| printable(&cell(alert, &[name]));
-            let since = moment(alert.get("since"));
+            let since = second(alert, "since");
             text += &format!("{since}  {} {}\n    {}\n", word("code"), word("key"), word("words"));
             text += &format!("    {}\n", word("evidence"));
         }
@@ -193,5 +201,10 @@ mod tests {
         assert!(text.contains("R7  source 1 at mx.example: suspend"), "{text}");
         assert!(text.contains("nothing is sent") && text.contains("by ann: asked"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+        let words = changed_text("R7", "prolong", &one);
+        assert!(
+            words.contains("until 2026-11-21T12:00:00Z, over at 2026-11-21T13:00:00Z"),
+            "{words}"
+        );
     }
 }

@@ -100,8 +100,7 @@ fn what_a_node_says_is_shown() {
                      "waiting": { "reason": { "reason": "quota", "wait": {} }, "until": 2_000_000 } }]
     });
     let text = stat_text(&answer);
-    for wanted in ["yahoo", "1,200", "2,500", "1970-01-01T00:00:01.000Z", "quota", "connections  3"]
-    {
+    for wanted in ["yahoo", "1,200", "2,500", "1970-01-01T00:00:01Z", "quota", "connections  3"] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     assert_eq!(stat_text(&serde_json::json!({})), "no budget has been used yet\n");
@@ -126,7 +125,7 @@ fn groups_at_rest_are_counted_and_sums_are_lines() {
     let text = stat_text(&answer);
     let (tables, sums) = text.split_once("2 other MX groups at rest\n\n").unwrap();
     assert!(tables.contains("busy.example") && !tables.contains("idle.example"), "{tables}");
-    assert!(tables.contains("now") && tables.contains("10:05:00.000Z"), "{tables}");
+    assert!(tables.contains("now") && tables.contains("10:05:00Z"), "{tables}");
     assert!(!tables.contains("10:01:23"), "{tables}");
     assert_eq!(
         sums,
@@ -135,6 +134,6 @@ fn groups_at_rest_are_counted_and_sums_are_lines() {
          connections 3 open, 226 made\n\
          rules       version 1, level normal\n            per rule: google fast\n\
          store       TAKES NOTHING: the disk is full\n\
-         node        demo, 2026-11-21T10:01:23.618Z\n"
+         node        demo, 2026-11-21T10:01:23Z\n"
     );
 }

@@ -48,6 +48,18 @@ pub fn explain(rules: &RuleSet, sources: &[ExplainedSource], found: Found) -> Ex
             number(ceiling_per_hour)
         ));
     }
+    let first = shown.first().copied().unwrap_or(SourceId(1));
+    let mut held_by = found.hosts.iter().map(|host| rules.rule(rules.find(&host.name, first)));
+    let shared = held_by.find(|rule| rule.shares_budget_of_unknown_hosts());
+    if let Some(rule) = shared {
+        let each =
+            if rule.scope == rules::Scope::Rule { "all sources together" } else { "each source" };
+        notes.push(format!(
+            "rule {} is the generic rule: its ceiling is one for {each} and shared by every host without a rule of its own; \
+             a rule for this host, or scope = \"path\" in the generic rule, gives it a ceiling of its own",
+            rule.name
+        ));
+    }
     if used.is_empty() {
         notes.push("no source may write to this domain, so there is no path".to_owned());
     }

@@ -58,7 +58,8 @@ fn head(answer: &Answer) -> String {
 fn courses(answer: &Answer) -> String {
     let mut rows = table(&[
         "course", ">in time", ">after", "first", "last", ">half", ">95 %", ">longest", ">1 h+",
-    ]);
+    ])
+    .leaves_out(&["1 h+", "half", "longest", "first"]);
     let all = &answer.all;
     for (name, told) in [("recorded", &all.recorded), ("in force", &all.now), ("tried", &all.then)]
     {
@@ -93,7 +94,8 @@ fn providers(answer: &Answer) -> String {
         "last tried",
         ">95 %",
         ">95 % tried",
-    ]);
+    ])
+    .leaves_out(&["95 %", "95 % tried", "recorded"]);
     for one in answer.providers.iter().take(ROWS) {
         let courses = &one.courses;
         rows.add_row([
@@ -150,7 +152,8 @@ fn passed(answer: &Answer) -> String {
         "fullest hour",
         "first passed",
         ">messages",
-    ]);
+    ])
+    .leaves_out(&["first passed", "messages", "by"]);
     for budget in answer.passed.iter().take(ROWS) {
         rows.add_row([
             cut(&budget.rule, NAME),
