@@ -285,7 +285,7 @@ fn list(globals: &Globals, arguments: &ListArguments) -> Ended {
         "level",
         "from",
     ])
-    .leaves_out(&["from", "scope", "level", "masks"]);
+    .leaves_out(&["from", "scope", "level"]);
     let mut total = 0_u64;
     for rule in listed {
         total += 1;

@@ -15,6 +15,8 @@ use crate::output::terminal_width;
 
 /// Blanks on both sides of a cell.
 const PADDING: usize = 2;
+/// A cell may be broken to lines of so many letters before a column is left out.
+const COMFORTABLE: usize = 24;
 /// Letters to which a word is shortened at most.
 const SHORTEST: usize = 9;
 
@@ -84,7 +86,7 @@ impl Rows {
         };
         let mut left_out: Vec<&str> = Vec::new();
         for name in &self.dispensable {
-            if total(&self.natural(&shown)) <= width {
+            if total(&self.comfortable(&shown)) <= width {
                 break;
             }
             let before = shown.len();
@@ -107,6 +109,13 @@ impl Rows {
     /// For each shown column the width that breaks no line.
     fn natural(&self, shown: &[usize]) -> Vec<usize> {
         self.most(shown, |cell| cell.lines().map(|line| line.chars().count()).max().unwrap_or(0))
+    }
+
+    /// For each shown column the width at which it reads well, its longer cells broken at blanks.
+    fn comfortable(&self, shown: &[usize]) -> Vec<usize> {
+        let words = self.longest_words(shown);
+        let natural = self.natural(shown).into_iter();
+        natural.zip(words).map(|(natural, word)| natural.min(word.max(COMFORTABLE))).collect()
     }
 
     /// For each shown column the longest word.

@@ -5,12 +5,14 @@
 //! every such word. What a local rule states itself, also where it is looser, is meant and not listed.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use mail::id::SourceId;
 use serde::Serialize;
 
 use crate::figure::Figure;
 use crate::file::{RuleFile, WrittenRule};
+use crate::index::{Entry, MaskIndex};
 use crate::level::Level;
 use crate::levels::Levels;
 use crate::set::RuleSet;
@@ -52,11 +54,18 @@ pub struct Replaced {
 pub fn replaced(local: &RuleFile, shipped: &RuleFile) -> Vec<Replaced> {
     let combined = RuleFile::combine(Some(local), shipped);
     let set = RuleSet::compile(&combined, &Levels::all(Level::Normal), 0);
+    let mut index = MaskIndex::default();
+    let local: Vec<&WrittenRule> =
+        local.rules().iter().map(|rule| &**rule).filter(|rule| !rule.is_generic()).collect();
+    for (number, rule) in (0_u32..).zip(&local) {
+        for (mask, text) in (0_u32..).zip(&rule.masks) {
+            index.insert(Entry { rule: number, mask }, text);
+        }
+    }
     let particular = shipped.rules().iter().filter(|rule| !rule.is_generic());
     let found = particular.filter_map(|old| {
-        let new = local.rules().iter().filter(|rule| !rule.is_generic());
-        let by_name = new.clone().find(|rule| rule.name == old.name);
-        let new = by_name.or_else(|| new.clone().find(|rule| covers(rule, old)))?;
+        let by_name = local.iter().find(|rule| rule.name == old.name);
+        let new = by_name.or_else(|| Some(&local[covering(&local, &index, old)?]))?;
         Some(Replaced {
             shipped: old.name.clone(),
             by: new.name.clone(),
@@ -66,10 +75,23 @@ pub fn replaced(local: &RuleFile, shipped: &RuleFile) -> Vec<Replaced> {
     found.collect()
 }
 
-/// Whether nothing reaches the shipped rule past the local one.
-fn covers(local: &WrittenRule, shipped: &WrittenRule) -> bool {
-    local.sources.is_superset(&shipped.sources)
-        && shipped.masks.iter().all(|inner| local.masks.iter().any(|outer| outer.covers(inner)))
+/// The first local rule past which nothing reaches the shipped one.
+fn covering(local: &[&WrittenRule], index: &MaskIndex, shipped: &WrittenRule) -> Option<usize> {
+    let mut all: Option<BTreeSet<usize>> = None;
+    for inner in &shipped.masks {
+        let entries = index.lists_covering(inner).flatten();
+        let covers = |entry: &&Entry| {
+            let rule = local[entry.rule as usize];
+            rule.sources.is_superset(&shipped.sources)
+                && rule.masks[entry.mask as usize].covers(inner)
+        };
+        let by: BTreeSet<usize> = entries.filter(covers).map(|entry| entry.rule as usize).collect();
+        all = Some(match all {
+            Some(all) => all.intersection(&by).copied().collect(),
+            None => by,
+        });
+    }
+    all?.first().copied()
 }
 
 fn dropped(old: &WrittenRule, new: &WrittenRule, set: &RuleSet) -> Vec<Dropped> {

@@ -68,8 +68,9 @@ pub(super) fn mx_rules(draft: &mut Draft<'_>) -> Option<String> {
             .and_then(|one| one.rule.figures.get(&crate::Figure::MessagesPerHour));
         let words = match base {
             Some((figure, _)) => format!(
-                "{} state no messages per hour and inherit the {figure} of the generic rule, at each source",
-                brief_list(&without_hour)
+                "{} state no messages per hour and inherit the {} of the generic rule, at each source",
+                brief_list(&without_hour),
+                crate::show_number(*figure)
             ),
             None => format!(
                 "{} state no messages per hour. Nothing is unlimited here: they inherit the 2,500 per hour and source of the shipped generic rule",
@@ -79,12 +80,18 @@ pub(super) fn mx_rules(draft: &mut Draft<'_>) -> Option<String> {
         draft.note(words);
     }
     let (dialect, mut refusals) = (draft.dialect, Vec::new());
+    // The rules that passed last: checking them takes most of the time of an import.
+    let checked = core::cell::RefCell::new(None);
     let text = settle(
         ready,
         |ready| {
             write_all(heading(dialect, "MX rules", None), ready, |one| write_rule(dialect, one))
         },
-        |text| crate::parse_local("imported", text.as_bytes()).map(drop),
+        |text| {
+            let file = crate::parse_local("imported", text.as_bytes())?;
+            checked.replace(Some(file));
+            Ok(())
+        },
         |one, why| {
             let mut ids = one.rule.directives.clone();
             ids.push(one.rule.header);
@@ -94,9 +101,7 @@ pub(super) fn mx_rules(draft: &mut Draft<'_>) -> Option<String> {
     for (ids, why) in refusals {
         draft.withdraw(&ids, &why);
     }
-    if let Some(local) =
-        text.as_ref().and_then(|text| crate::parse_local("own", text.as_bytes()).ok())
-    {
+    if let Some(local) = checked.into_inner().filter(|_| text.is_some()) {
         for replaced in crate::replaced(&local, crate::shipped()) {
             lost_figures(draft, &replaced);
         }
