@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::{Version, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::patient::Patient;
+use crate::problem::Problem;
 use crate::tls::Certificate;
 
 /// Connections at a time, over all listeners; more wait in the system's backlog.
@@ -100,6 +105,7 @@ impl Listeners {
     /// # Errors
     /// The system does not let the listeners be used.
     pub async fn run(self, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+        let router = router.layer(from_fn(name_one_host));
         let connections = TaskTracker::new();
         let end = CancellationToken::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -134,6 +140,17 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// Refuses a request that names no host or more than one (RFC 9112, 3.2): what stands in front of us could have let it
+/// through for the other.
+async fn name_one_host(request: Request, next: Next) -> Response {
+    let named = request.headers().get_all(header::HOST).iter().count();
+    if named > 1 || (named == 0 && request.version() == Version::HTTP_11) {
+        return Problem::unreadable("a request names its host once, in the field Host")
+            .into_response();
+    }
+    next.run(request).await
 }
 
 /// One listener at work.
