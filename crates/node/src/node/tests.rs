@@ -50,7 +50,7 @@ async fn a_general_level_tells_what_it_does_not_reach_or_clears_it() {
     assert_eq!(held.of("google", source).0, Level::Slow);
     let gmail = LevelScope { rule: Some("gmail".to_owned()), ..everything };
     let fault = questions.decide_level(set(&gmail, Level::Slow), "ann", "x").await.unwrap_err();
-    assert!(fault.to_string().contains("did you mean google?"), "{fault}");
+    assert!(fault.to_string().contains("did you mean google"), "{fault}");
     node.shutdown().await;
 }
 
