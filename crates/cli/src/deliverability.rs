@@ -34,6 +34,8 @@ pub struct DeliverabilityArguments {
 enum DeliverabilityCommand {
     /// Make a key that signs bundles
     Keygen(keygen::KeygenArguments),
+    /// Write the rules that come with the program into a folder, to publish a bundle from
+    Begin(publish::BeginArguments),
     /// Make and sign a bundle from a folder of rules and lists
     #[command(long_about = publish::LONG_ABOUT)]
     Publish(publish::PublishArguments),
@@ -79,6 +81,7 @@ enum DeliverabilityCommand {
 pub fn run(globals: &Globals, arguments: &DeliverabilityArguments) -> Ended {
     match &arguments.command {
         DeliverabilityCommand::Keygen(arguments) => keygen::run(globals, arguments),
+        DeliverabilityCommand::Begin(arguments) => publish::begin(arguments),
         DeliverabilityCommand::Publish(arguments) => publish::run(globals, arguments),
         DeliverabilityCommand::Verify(arguments) => look::verify(globals, arguments),
         DeliverabilityCommand::Show(arguments) => look::show(globals, arguments),

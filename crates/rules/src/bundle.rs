@@ -56,7 +56,9 @@ mod report;
 
 pub use container::{Draft, LARGEST_BUNDLE, Sealed};
 pub use contents::Contents;
-pub use difference::{Changed, Difference, FieldChange, KindDifference, Moved, difference};
+pub use difference::{
+    Changed, Difference, FieldChange, KindDifference, Moved, difference, shipped_text,
+};
 pub use fault::BundleFault;
 pub use keys::{
     BadHex, KeyId, KeyStatement, MOST_STATEMENTS, PublicKey, Signature, SignatureCheck, Trust,

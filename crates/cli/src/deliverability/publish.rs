@@ -9,7 +9,8 @@ use mail::time::Timestamp;
 use node::deliverability::keys::{SigningKey, read_statement};
 use node::deliverability::{client_version, folder};
 use rules::bundle::{
-    BundleFault, ClientVersion, Draft, KeyStatement, LONGEST_LEAP, Sealed, difference,
+    BundleFault, ClientVersion, Draft, KeyStatement, Kind, LONGEST_LEAP, Sealed, difference,
+    shipped_text,
 };
 
 use super::look::{Shown, difference_words};
@@ -62,6 +63,33 @@ pub(super) struct PublishArguments {
     notes: String,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct BeginArguments {
+    /// The folder; made if it is missing
+    folder: PathBuf,
+}
+
+/// Writes each kind of rules that the program comes with; what is there already stays.
+pub(super) fn begin(arguments: &BeginArguments) -> Ended {
+    let folder = &arguments.folder;
+    std::fs::create_dir_all(folder).map_err(|fault| {
+        Failure::environment(format!("cannot make the folder {}: {fault}", folder.display()))
+    })?;
+    let mut words = String::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_rules()) {
+        let path = folder.join(kind.file_name());
+        let said = if path.symlink_metadata().is_ok() {
+            "is there already, left as it is"
+        } else {
+            write_whole(&path, shipped_text(kind).as_bytes())?;
+            "written"
+        };
+        words += &format!("{}: {said}\n", path.display());
+    }
+    print(&words)?;
+    Ok(Outcome::Fine)
+}
+
 pub(super) fn run(globals: &Globals, arguments: &PublishArguments) -> Ended {
     let key = SigningKey::read(&arguments.key).map_err(broken)?;
     let sections = folder::read(&arguments.folder).map_err(broken)?;
@@ -92,15 +120,20 @@ pub(super) fn run(globals: &Globals, arguments: &PublishArguments) -> Ended {
         print_json(&serde_json::json!({
             "file": arguments.out,
             "bundle": Shown::of(&sealed),
-            "changes": previous.is_some().then_some(&changes),
+            "changes": changes,
         }))?;
         return Ok(Outcome::Fine);
     }
-    let mut words = format!("{}\n{}", arguments.out.display(), Shown::of(&sealed).words());
-    if previous.is_some() {
-        words += &format!("\n{}", difference_words(&changes));
-    }
-    print(&words)?;
+    let against = match &previous {
+        Some(sealed) => format!("against bundle {}", sealed.manifest().version),
+        None => "against the shipped rules".to_owned(),
+    };
+    print(&format!(
+        "{}\n{}\n{against}:\n{}",
+        arguments.out.display(),
+        Shown::of(&sealed).words(),
+        difference_words(&changes)
+    ))?;
     Ok(Outcome::Fine)
 }
 

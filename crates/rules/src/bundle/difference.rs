@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Kind;
+use crate::bounce::SHIPPED_BOUNCE_TOML;
+use crate::file::SHIPPED_MX_TOML;
+use crate::reaction::SHIPPED_REACTIONS_TOML;
+use crate::recipient::{SHIPPED_DOMAINS_TOML, SHIPPED_FORMATS_TOML};
 
 /// Names listed of what was added or removed; the rest is only counted.
 const MOST_NAMES: usize = 500;
@@ -87,12 +91,28 @@ struct Listed {
     fields: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// What `to` changes against `from`: the texts of their sections. A text that cannot be read is as if it were
+/// The rules of a kind that the program comes with; empty for kinds that have none. They hold where a bundle does not have
+/// the kind.
+#[must_use]
+pub fn shipped_text(kind: Kind) -> &'static str {
+    let octets = match kind {
+        Kind::Mx => return SHIPPED_MX_TOML,
+        Kind::Bounce => SHIPPED_BOUNCE_TOML,
+        Kind::Reaction => SHIPPED_REACTIONS_TOML,
+        Kind::Domain => SHIPPED_DOMAINS_TOML,
+        Kind::Format => SHIPPED_FORMATS_TOML,
+        Kind::Levels | Kind::Qualification | Kind::Suppression => b"",
+    };
+    str::from_utf8(octets).unwrap_or_default()
+}
+
+/// What `to` changes against `from`: the texts of their sections. Where a kind is missing, the rules that come with the
+/// program are meant: a bundle with two MX rules takes all shipped ones away. A text that cannot be read is as if it were
 /// empty; whoever compares has checked them, or shows the faults.
 #[must_use]
 pub fn difference(from: &BTreeMap<Kind, &str>, to: &BTreeMap<Kind, &str>) -> Difference {
     let text = |sections: &BTreeMap<Kind, &str>, kind| {
-        sections.get(&kind).copied().unwrap_or("").to_owned()
+        sections.get(&kind).copied().unwrap_or_else(|| shipped_text(kind)).to_owned()
     };
     let of_kind = |kind: Kind| {
         let (from, to) = (text(from, kind), text(to, kind));

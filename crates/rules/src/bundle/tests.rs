@@ -428,6 +428,18 @@ fn a_difference_names_rules_fields_and_moves() {
     assert_eq!(suppression.removed, [HASH]);
 }
 
+#[test]
+fn a_bundle_of_two_mx_rules_takes_the_shipped_ones_away() {
+    let draft = draft();
+    let nothing = BTreeMap::new();
+    let mx = difference(&nothing, &texts_of(&draft)).kinds.into_iter().next().expect("MX rules");
+    assert_eq!(mx.kind, Kind::Mx);
+    assert!(mx.added_count > 0 && mx.removed_count > 200, "{mx:?}");
+    let back = difference(&texts_of(&draft), &nothing).kinds.into_iter().next().expect("MX rules");
+    assert_eq!((back.added_count, back.removed_count), (mx.removed_count, mx.added_count));
+    assert!(difference(&nothing, &nothing).is_empty());
+}
+
 fn texts_of(draft: &Draft) -> BTreeMap<Kind, &str> {
     draft.sections.iter().map(|(kind, text)| (*kind, text.as_str())).collect()
 }
