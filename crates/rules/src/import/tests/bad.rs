@@ -112,7 +112,8 @@ fn many_rules_that_shadow_each_other_are_worked_out_in_time() {
     let began = std::time::Instant::now();
     let found = imported(Dialect::Kumomta, &[file("a", &text)]);
     assert!(found.mx.unwrap().contains("n499.example"));
-    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    // Seconds where nobody else works; to compare each with each would take far more than a minute.
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 /// A file of another product is one fault that names it, and no line of it is shown.
