@@ -47,11 +47,6 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Ended, Failure};
 use crate::globals::Globals;
 
-/// Gives memory back that the system's allocator would keep: rules are read on threads of their own and replaced whole, and
-/// what such a thread has freed stays with it there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Delivers campaign mail without breaking the limits of the mail exchangers that take it.
 #[derive(Debug, Parser)]
 #[command(name = "mailweir", version, max_term_width = 100, subcommand_required = true)]
