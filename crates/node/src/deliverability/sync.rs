@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::quarantine::{Author, TextFilter, TextStatus};
+use engine::quarantine::{Author, TextFilter, TextRecord, TextStatus};
 use mail::time::Timestamp;
 use rules::bundle::{BundleFault, Difference, Sealed};
 use serde::Serialize;
@@ -446,7 +446,11 @@ impl Questions {
             let read = move |reads: &dyn store::Reads| reads.texts(filter, after, TEXTS_PAGE);
             let page = self.intake().read(read).await?;
             looked_at += page.len();
-            for record in page.iter().filter(|record| record.last_at >= since) {
+            // The store keeps milliseconds: what was met in that of the last time may have been met after it.
+            let met = |record: &&TextRecord| {
+                record.last_at.as_micros() / 1_000 >= since.as_micros() / 1_000
+            };
+            for record in page.iter().filter(met) {
                 match shared(record, &rules) {
                     Some(text) => texts.push(text),
                     None => {
