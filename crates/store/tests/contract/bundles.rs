@@ -194,3 +194,23 @@ fn a_full_disk_leaves_the_old_bundle_in_force() {
     assert_eq!(store.reads().bundle_in_force().unwrap().bundle, Some(large));
     assert_eq!(store.reads().bundle_in_force().unwrap().since, time(2));
 }
+
+/// What was written of a refused batch does not go on filling the disk.
+#[test]
+fn a_full_disk_is_not_kept_full_by_what_was_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // A small cache, so that most of the batch is in the log before the end of the room is met.
+    let options = SqliteOptions { cache_bytes: 256 << 10, ..options("a") };
+    let mut store = SqliteStore::open(folder.path(), options).unwrap();
+    store.set_size_limit(Some(6 << 20)).unwrap();
+    let octets = |octets: usize| vec![7; octets].into();
+    let [first, second] =
+        [1, 2].map(|version| KeptBundle { octets: octets(4 << 20), ..kept(version) });
+    let put =
+        |store: &mut SqliteStore, change| store.apply(&[Write::ChangeBundle(Box::new(change))]);
+    put(&mut store, change(None, Some(1), Some(first))).unwrap();
+    let fault = put(&mut store, change(Some(1), Some(2), Some(second))).unwrap_err();
+    assert!(matches!(fault, StoreFault::DiskFull { .. }), "{fault:?}");
+    let log = std::fs::metadata(folder.path().join("mailweir.db-wal")).unwrap().len();
+    assert_eq!(log, 0, "octets of the log after the refusal");
+}
