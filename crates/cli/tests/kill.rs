@@ -231,6 +231,15 @@ listen = ["127.0.0.1:{http}"]
     std::fs::write(folder.join("mailweir.toml"), text).unwrap();
 }
 
+/// The sections of a configuration under which bounces come back to this port, with the key that they need.
+fn bounce_sections(folder: &Path, inmail: u16) -> String {
+    std::fs::write(folder.join("key"), "the key of the return path").unwrap();
+    format!(
+        "[return_path]\ndomain = \"bounce.sender.example\"\nkeys = [{{ file = \"key\" }}]\n\
+         [sender]\ndomain = \"sender.example\"\n[inmail]\nlisten = [\"127.0.0.1:{inmail}\"]\n"
+    )
+}
+
 fn start_campaign(http: u16, recipients: u32) -> String {
     let delivery = r#"{"options":{"name":"kill"},"content":{"kind":"template",
         "from":{"name":"Shop","address":"news@sender.example"},
@@ -481,11 +490,7 @@ fn kills_lose_no_bounce_that_was_acknowledged_and_no_refusal_and_count_none_twic
     let mood = Mood { unknown_users: 0.1, ..Mood::default() };
     let lab = judge(14, &mood, Some(journal.clone()));
     let (http, inmail) = (free_port(), free_port());
-    std::fs::write(folder.path().join("key"), "the key of the return path").unwrap();
-    let more = format!(
-        "[return_path]\ndomain = \"bounce.sender.example\"\nkeys = [{{ file = \"key\" }}]\n\
-         [sender]\ndomain = \"sender.example\"\n[inmail]\nlisten = [\"127.0.0.1:{inmail}\"]\n"
-    );
+    let more = bounce_sections(folder.path(), inmail);
     write_configuration(folder.path(), &lab, http, &more);
     let mut node = Node::start(folder.path());
     let id = start_campaign(http, BOUNCING);

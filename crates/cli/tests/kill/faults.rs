@@ -688,11 +688,7 @@ fn a_flood_of_forged_bounces() {
     let journal = folder.path().join("journal.jsonl");
     let lab = judge(37, &Mood::default(), Some(journal.clone()));
     let (http, inmail) = (free_port(), free_port());
-    std::fs::write(folder.path().join("key"), "the key of the return path").unwrap();
-    let more = format!(
-        "[return_path]\ndomain = \"bounce.sender.example\"\nkeys = [{{ file = \"key\" }}]\n\
-         [sender]\ndomain = \"sender.example\"\n[inmail]\nlisten = [\"127.0.0.1:{inmail}\"]\n"
-    );
+    let more = bounce_sections(folder.path(), inmail);
     write_configuration(folder.path(), &lab, http, &more);
     let mut node = Node::start(folder.path());
     // Messages at their end: some of the second campaign go to addresses that have bounced meanwhile.
