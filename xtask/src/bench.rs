@@ -1,13 +1,12 @@
 //! Benchmarks: ratios within one run, never asserted in a test.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
 /// Runs `mailweir bench` of the release build with the given words.
 pub fn run(workspace: &Path, rest: &[String]) -> anyhow::Result<()> {
-    let status = Command::new(env!("CARGO"))
+    let status = crate::cargo()
         .current_dir(workspace)
         .args(["run", "--quiet", "--release", "--package", "mailweir", "--", "bench"])
         .args(rest)

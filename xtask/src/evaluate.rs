@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -130,7 +130,7 @@ fn is_held_out(label: &Label) -> bool {
 /// What the program answers for every mail of a folder, by the last part of the file's name.
 fn classify(workspace: &Path, mails: &Path) -> anyhow::Result<BTreeMap<String, Vec<Answer>>> {
     let mails = mails.canonicalize().with_context(|| format!("cannot find {}", mails.display()))?;
-    let output = Command::new(env!("CARGO"))
+    let output = crate::cargo()
         .current_dir(workspace)
         .args(["run", "--quiet", "--release", "--package", "mailweir", "--"])
         .args(["bounce", "classify", "--format", "jsonl"])

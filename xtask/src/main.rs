@@ -30,6 +30,11 @@ fn workspace() -> PathBuf {
     folder
 }
 
+/// The cargo that runs this chore: cargo names itself in `CARGO`. The one that built xtask may be gone since.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments) {
@@ -69,7 +74,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 /// Runs the simulator's own program in release mode.
 fn simulate(rest: &[String]) -> anyhow::Result<()> {
-    let status = Command::new(env!("CARGO"))
+    let status = cargo()
         .current_dir(workspace())
         .args(["run", "--quiet", "--release", "--package", "mailweir-simulator"])
         .args(["--example", "simulate", "--"])
@@ -129,7 +134,7 @@ enum Build {
 
 /// Runs tests on the real process that take too long for every day: those whose path begins so.
 fn long_tests(build: Build, name: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     command.current_dir(workspace()).args([
         "test",
         "--quiet",
