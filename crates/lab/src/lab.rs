@@ -24,7 +24,7 @@ use crate::connection::{Carrier, Entry};
 use crate::dns;
 use crate::mood::Mood;
 use crate::recorder::{Recorder, SourceRecord};
-use crate::report::{Report, ReturnReport};
+use crate::report::{Counts, Report, ReturnReport};
 use crate::returns::Returns;
 use crate::session::{Session, World};
 use crate::site::Site;
@@ -141,6 +141,12 @@ impl Lab {
         let mut report = self.world.recorder.report(self.dns.report());
         report.returns = self.returns();
         report
+    }
+
+    /// The sums of what was seen so far; quick enough to be asked for every few milliseconds.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.world.recorder.counts()
     }
 
     /// What was sent back so far; quicker than the whole report.

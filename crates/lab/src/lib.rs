@@ -35,7 +35,7 @@ pub use config::{
 };
 pub use lab::Lab;
 pub use mood::{Mood, StartTls};
-pub use report::Report;
+pub use report::{Counts, Report};
 pub use returns::ReturnsConfig;
 pub use span::Span;
 pub use wording::{Situation, Wording};

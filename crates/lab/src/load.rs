@@ -145,11 +145,14 @@ pub fn run(plan: LoadPlan) -> anyhow::Result<LoadResult> {
         let running: Vec<_> = (0..threads)
             .map(|thread| {
                 let shared = Arc::clone(&shared);
-                scope.spawn(move || run_thread(shared, thread, threads))
+                // Named, so that whoever reads processor time can tell it from what it measures.
+                std::thread::Builder::new()
+                    .name(format!("load-{thread}"))
+                    .spawn_scoped(scope, move || run_thread(shared, thread, threads))
             })
             .collect();
         let panicked = || Err(anyhow::anyhow!("a thread of the load source has panicked"));
-        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+        running.into_iter().map(|thread| thread?.join().unwrap_or_else(|_| panicked())).collect()
     });
     let seconds = begun.elapsed().as_secs_f64();
     for share in shares {

@@ -22,8 +22,8 @@ use anyhow::Context as _;
 use crate::chance::hash64_folded;
 use crate::config::{LabConfig, Promise};
 use crate::report::{
-    DnsReport, DuplicateReport, LimitViolation, ProviderReport, Report, ReturnReport, SourceReport,
-    Totals,
+    Counts, DnsReport, DuplicateReport, LimitViolation, ProviderReport, Report, ReturnReport,
+    SourceReport, Totals,
 };
 
 /// 3,600 seconds in microseconds.
@@ -403,6 +403,21 @@ impl Recorder {
         if !forbidden.is_empty() && forbidden.contains(&hash64_folded(0, recipient)) {
             self.forbidden_seen.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The sums alone: no moment is looked at, so it is quick however much was seen.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for provider in &self.providers {
+            for source in lock(&provider.sources).values() {
+                counts.accepted += lock(&source.times).accepted.len() as u64;
+                counts.open_connections += lock(&source.books).open;
+                let replies = lock(&source.replies);
+                let refused = replies.by_stage.iter().filter(|((stage, _), _)| *stage == "rcpt");
+                counts.refused_recipients += refused.map(|(_, count)| count).sum::<u64>();
+            }
+        }
+        counts
     }
 
     /// A snapshot of everything.

@@ -49,6 +49,17 @@ impl Report {
     }
 }
 
+/// The few sums that somebody who waits asks for again and again ([`crate::Lab::counts`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// As [`Totals::accepted`].
+    pub accepted: u64,
+    /// Replies of class 4 and 5 to RCPT.
+    pub refused_recipients: u64,
+    /// As [`Totals::open_connections`].
+    pub open_connections: u64,
+}
+
 /// Sums over all providers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {

@@ -152,7 +152,9 @@ fn pipelined_commands_are_answered_in_order_and_recorded() {
     assert!(client.message("b@p.example", "7").starts_with("250"));
     assert!(client.say("QUIT").starts_with("221"));
     assert!(client.is_closed());
+    let counts = lab.counts();
     let report = lab.stop();
+    assert_eq!((counts.accepted, counts.refused_recipients), (3, 2));
     assert_eq!(report.totals.accepted, 3);
     assert_eq!(report.duplicates.unique_accepted, 2);
     assert_eq!(report.duplicates.duplicated_keys, 1);
