@@ -487,6 +487,9 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// One JSON line per attempt. Default: `delivery.jsonl` in `data_dir`.
     pub delivery_log: PathBuf,
+    /// Whether there is a delivery log at all. No key of the file takes it away, because audit and dry runs read it; a
+    /// benchmark does, to learn what it costs.
+    pub record_attempts: bool,
     /// Size at which the delivery log is rotated. Default: 1 GiB.
     pub rotate_bytes: u64,
     /// Rotated files that are kept. Default: 10.

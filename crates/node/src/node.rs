@@ -303,11 +303,14 @@ impl Node {
         let reader = || store.reader();
         let contents = Arc::new(Contents::new(settings, reader)?);
         contents.set_rules(domain_rules, format_rules);
-        let log = DeliveryLog::open(DeliveryLogSettings {
-            path: config.log.delivery_log.clone(),
-            rotate_bytes: config.log.rotate_bytes,
-            keep: config.log.keep_files,
-        })?;
+        let log = match config.log.record_attempts {
+            true => DeliveryLog::open(DeliveryLogSettings {
+                path: config.log.delivery_log.clone(),
+                rotate_bytes: config.log.rotate_bytes,
+                keep: config.log.keep_files,
+            })?,
+            false => DeliveryLog::none(),
+        };
         let log_lines_lost = log.lost();
         let (inputs, input_receiver) = mpsc::unbounded_channel();
         let (reports, report_receiver) = mpsc::unbounded_channel();

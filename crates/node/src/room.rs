@@ -94,7 +94,8 @@ fn what_is_short(limits: &LimitsConfig, data_dir: &Path, contents: &Contents) ->
 }
 
 /// Free octets for this process on the file system of a folder; `None`: it cannot be asked.
-fn free_bytes(folder: &Path) -> Option<u64> {
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let about = rustix::fs::statvfs(folder).ok()?;
     Some(about.f_bavail.saturating_mul(about.f_frsize))
 }

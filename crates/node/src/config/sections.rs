@@ -675,6 +675,7 @@ fn read_log(section: Section<'_>, data_dir: &Path, folder: &Path) -> LogConfig {
         delivery_log: section
             .text("delivery_log")
             .map_or_else(|| data_dir.join("delivery.jsonl"), |path| folder.join(path.value)),
+        record_attempts: true,
         rotate_bytes: section.number_or("rotate_bytes", MIB..=u64::MAX, 1_024 * MIB),
         keep_files: section.number_or("keep_files", 0..=10_000, 10),
         level: section.text("level").map_or("info".into(), |level| level.value),

@@ -170,6 +170,12 @@ impl DeliveryLog {
         Ok(Self { sender: Some(sender), thread: Some(thread), lost })
     }
 
+    /// No log: what is handed over is dropped.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { sender: None, thread: None, lost: Arc::default() }
+    }
+
     /// Hands over attempts; waits while the disk is far behind.
     pub fn record(&self, attempts: Vec<Attempt>) {
         if let Some(sender) = &self.sender
