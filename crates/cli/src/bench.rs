@@ -1,28 +1,45 @@
 //! `mailweir bench path`: the mail path against the clock. ([`bounce`]: `mailweir bench bounce`.)
 //!
-//! Everything runs on loopback in one process, one scenario after the other, each several times; the median counts.
-//! Figures of one run may be compared with one another, and with other programs measured on the same
-//! machine; never with a figure of another machine. So the table gives ratios to the bare ceiling:
-//! the load source straight into the lab's sink.
+//! Everything runs on loopback, one part after the other. Figures of one run may be compared with one another, and with
+//! other programs measured on the same machine; never with a figure of another machine. So the table gives ratios to
+//! the bare ceiling: the load source straight into the lab's sink.
 //!
-//! Processor time is read per thread and summed by the threads' names: what the product needs is kept apart
-//! from what the lab needs to play the world.
+//! The scenarios of the path ([`path`]) run in this process, each several times; the median counts. Processor time is read
+//! per thread and summed by the threads' names: what the product needs is kept apart from what the lab needs to play the
+//! world. `--full` adds large messages, messages that were put off, what logs and metrics cost ([`costs`]), forecasts
+//! ([`forecast`]) and long queues ([`queue`]); the last are measured on the program itself, in a process of its own.
+//!
+//! What is written lies in the system's folder for temporary files (`TMPDIR`) and is removed at the end, also after a
+//! fault and ctrl-c. Every wait is bounded. Progress goes to standard error.
 
 mod bounce;
+mod costs;
 mod cpu;
+mod forecast;
+mod path;
+mod plan;
+mod process;
+mod queue;
+mod rsa;
+mod settings;
+mod table;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use lab::load::{LoadPlan, Pipelining};
 use serde::Serialize;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::exit::{Ended, Outcome};
+use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;
-use crate::output::{print, print_json};
-use world::{Plan, Signing, World};
+use crate::output::{print, print_json, print_raw, say};
+use plan::Part;
+
+/// How long what is left of a run may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Arguments of `mailweir bench`.
 #[derive(Debug, Args)]
@@ -45,40 +62,33 @@ pub struct PathArguments {
     /// How often each scenario runs; the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     runs: u32,
-    /// A tenth of the messages, one run: to see that it works, not to be quoted
+    /// A tenth of the messages or less, one run: to see that it works, not to be quoted
     #[arg(long)]
     quick: bool,
-    /// Only the scenarios whose name contains this
+    /// Also large messages, long queues and restarts, logs and metrics, forecasts: some 15 minutes and 4 GB of disk
+    #[arg(long)]
+    full: bool,
+    /// Only the parts whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }
 
-/// One scenario, measured.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// Its name.
-    pub scenario: String,
-    /// Messages (or recipients) of one run.
-    pub messages: u64,
-    /// Median of the seconds.
-    pub seconds: f64,
-    /// Messages per second at the median.
-    pub per_second: f64,
-    /// Share of the bare ceiling, where the comparison makes sense.
-    pub of_ceiling: Option<f64>,
-    /// Processor time of the product per message, in microseconds.
-    pub cpu_micros: f64,
-    /// The same by kind of thread.
-    pub cpu_by_thread: Vec<(String, f64)>,
-    /// All runs, in messages per second.
-    pub runs: Vec<f64>,
+/// Everything that was measured.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    path: Vec<path::Figure>,
+    queues: Vec<queue::QueueFigure>,
+    costs: Vec<costs::CostFigure>,
+    forecasts: Vec<forecast::ForecastFigure>,
+    /// How long each part took.
+    parts: Vec<PartTime>,
 }
 
-/// One run.
-pub(crate) struct Run {
-    pub(crate) messages: u64,
-    pub(crate) time: Duration,
-    pub(crate) cpu: cpu::Used,
+/// How long a part took, with all that goes before and after what is measured.
+#[derive(Debug, Serialize)]
+struct PartTime {
+    part: String,
+    seconds: f64,
 }
 
 /// Carries `mailweir bench` out.
@@ -99,139 +109,83 @@ pub fn run(globals: &Globals, arguments: &BenchArguments) -> Ended {
         .thread_name("runtime")
         .enable_all()
         .build()?;
-    let figures = runtime.block_on(path(globals, arguments))?;
-    if globals.json() {
-        print_json(&figures)?;
-    } else {
-        print(&table(&figures))?;
+    let measured = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Dropping what is under way ends its processes and removes its folders.
+        let stopped = tokio::select! {
+            report = measure(arguments) => return report.map_err(Failure::from),
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "ctrl-c",
+        };
+        Err(Failure::refused(format!("stopped by {stopped}; nothing is left behind")))
+    });
+    runtime.shutdown_timeout(FAREWELL);
+    let report = measured?;
+    match globals.json() {
+        true => print_json(&report)?,
+        false => print_raw(&table::text(&report))?,
     }
     Ok(Outcome::Fine)
 }
 
-async fn path(globals: &Globals, arguments: &PathArguments) -> anyhow::Result<Vec<Figure>> {
-    let runs = if arguments.quick { 1 } else { arguments.runs };
-    let scale = if arguments.quick { 10 } else { 1 };
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only));
-    let say = |text: &str| {
-        if !globals.json() {
-            eprintln!("{text}");
+/// A folder of its own for a part, gone with the value.
+fn temporary_folder() -> anyhow::Result<TempDir> {
+    TempDir::with_prefix("mailweir-bench-").context("no folder for temporary files")
+}
+
+async fn measure(arguments: &PathArguments) -> anyhow::Result<Report> {
+    let parts = plan::parts(arguments);
+    anyhow::ensure!(!parts.is_empty(), "no part has such a name: see docs/performance.md");
+    plan::check_disk(&parts, &std::env::temp_dir())?;
+    let expected: Duration = parts.iter().map(Part::estimate).sum();
+    say(&format!(
+        "{} parts, about {} on two quiet cores; files in {}",
+        parts.len(),
+        span(expected),
+        std::env::temp_dir().display()
+    ));
+    let mut report = Report::default();
+    let (begun, mut done) = (Instant::now(), Duration::ZERO);
+    for (number, part) in (1..).zip(&parts) {
+        let left = expected.saturating_sub(done);
+        say(&format!(
+            "[{number}/{}] {}: about {}, all that is left about {}",
+            parts.len(),
+            part.name(),
+            span(part.estimate()),
+            span(left)
+        ));
+        let part_begun = Instant::now();
+        run_part(part, &mut report).await.with_context(|| part.name())?;
+        let seconds = part_begun.elapsed().as_secs_f64();
+        say(&format!("    took {seconds:.1} s"));
+        report.parts.push(PartTime { part: part.name(), seconds });
+        done += part.estimate();
+    }
+    say(&format!("everything took {}", span(begun.elapsed())));
+    Ok(report)
+}
+
+async fn run_part(part: &Part, report: &mut Report) -> anyhow::Result<()> {
+    let tell = |text: &str| say(&format!("    {text}"));
+    match part {
+        Part::Scenario(scenario) => {
+            let figure = scenario.measure(&report.path, &tell).await?;
+            report.path.push(figure);
         }
-    };
-    let mut figures: Vec<Figure> = Vec::new();
-    macro_rules! scenario {
-        ($name:literal, $against_ceiling:literal, $run:expr) => {
-            if wanted($name) {
-                let mut all = Vec::new();
-                for number in 1..=runs {
-                    let run: Run = $run.await.with_context(|| format!("scenario {}", $name))?;
-                    say(&format!(
-                        "{:<34} run {number}/{runs}: {:>9.0} a second, {:>6.1} us",
-                        $name,
-                        run.messages as f64 / run.time.as_secs_f64(),
-                        run.cpu.total_micros() / run.messages as f64
-                    ));
-                    all.push(run);
-                }
-                let ceiling = figures
-                    .first()
-                    .filter(|first: &&Figure| first.scenario == CEILING)
-                    .map(|first| first.per_second);
-                figures.push(figure($name, all, ceiling.filter(|_| $against_ceiling)));
-            }
-        };
+        Part::Forecast(plan) => report.forecasts.push(plan.measure().await?),
+        Part::Cost(plan) => report.costs.extend(plan.measure(&tell).await?),
+        Part::Queue(plan) => report.queues.push(plan.measure(&tell).await?),
     }
-    scenario!("bare ceiling", true, ceiling(500_000 / scale));
-    scenario!("accept recipients", false, world::accept(1_000_000 / scale));
-    scenario!("deliver templated", true, deliver(100_000 / scale, Signing::None, None));
-    scenario!("accept by SMTP", true, world::inject(50_000 / scale, false));
-    scenario!("accept by SMTP and deliver", true, world::inject(50_000 / scale, true));
-    scenario!("deliver with DKIM RSA-2048", true, deliver(10_000 / scale, Signing::Rsa, None));
-    scenario!(
-        "deliver at 50 ms, 10 connections",
-        false,
-        deliver(2_000 / scale, Signing::None, Some(Duration::from_millis(50)))
-    );
-    Ok(figures)
+    Ok(())
 }
 
-/// Name of the scenario that the others are compared with.
-const CEILING: &str = "bare ceiling";
-
-/// The load source straight into the sink: what no engine between them can beat.
-async fn ceiling(messages: u64) -> anyhow::Result<Run> {
-    let world = lab::Lab::start(lab::internet::hundred_domains())?;
-    let target = (std::net::Ipv4Addr::new(127, 2, 0, 1), world.port()).into();
-    let mut plan = LoadPlan::new(target, vec!["d000.bench.example".into()]);
-    plan.messages = messages;
-    plan.connections = 10;
-    plan.size_bytes = 2_048;
-    plan.pipelining = Pipelining::AcrossMessages;
-    let before = cpu::Used::now(&[])?;
-    let begun = Instant::now();
-    let result = tokio::task::spawn_blocking(move || lab::load::run(plan)).await??;
-    let time = begun.elapsed();
-    let cpu = cpu::Used::now(&[])?.since(&before);
-    let _report = world.stop();
-    anyhow::ensure!(result.messages == messages, "the sink took {} messages", result.messages);
-    Ok(Run { messages, time, cpu })
-}
-
-async fn deliver(
-    messages: u64,
-    signing: Signing,
-    round_trip: Option<Duration>,
-) -> anyhow::Result<Run> {
-    let world = World::start(Plan { signing, round_trip, ..Plan::default() }).await?;
-    // On a path with a round trip the question is what its ten connections carry.
-    let domains = if round_trip.is_some() { 1 } else { 100 };
-    let run = world.deliver(messages, domains).await;
-    world.stop().await;
-    run
-}
-
-fn figure(name: &str, mut runs: Vec<Run>, ceiling: Option<f64>) -> Figure {
-    runs.sort_by_key(|run| run.time);
-    let rates: Vec<f64> =
-        runs.iter().map(|run| run.messages as f64 / run.time.as_secs_f64()).collect();
-    let median = &runs[runs.len() / 2];
-    let per_second = median.messages as f64 / median.time.as_secs_f64();
-    Figure {
-        scenario: name.into(),
-        messages: median.messages,
-        seconds: median.time.as_secs_f64(),
-        per_second,
-        of_ceiling: ceiling.map(|ceiling| per_second / ceiling),
-        cpu_micros: median.cpu.total_micros() / median.messages as f64,
-        cpu_by_thread: median.cpu.per_message(median.messages),
-        runs: rates,
+/// `14 min 20 s`.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs_f64().ceil() as u64;
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds} s"),
+        (minutes, seconds) => format!("{minutes} min {seconds} s"),
     }
-}
-
-fn table(figures: &[Figure]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "| scenario | messages | seconds | a second | of ceiling | CPU us | where |\n|---|--:|--:|--:|--:|--:|---|"
-    );
-    for figure in figures {
-        let share = figure.of_ceiling.map_or("-".into(), |share| format!("{:.0} %", share * 100.0));
-        let threads: Vec<String> = figure
-            .cpu_by_thread
-            .iter()
-            .filter(|(_, micros)| *micros >= 0.5)
-            .map(|(name, micros)| format!("{name} {micros:.1}"))
-            .collect();
-        let _ = writeln!(
-            text,
-            "| {} | {} | {:.2} | {:.0} | {share} | {:.1} | {} |",
-            figure.scenario,
-            figure.messages,
-            figure.seconds,
-            figure.per_second,
-            figure.cpu_micros,
-            threads.join(", ")
-        );
-    }
-    text
 }

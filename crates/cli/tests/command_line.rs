@@ -290,3 +290,47 @@ fn a_closed_pipe_is_a_success() {
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
 }
+
+/// Runs the parts of the benchmark whose name contains `only`, small, and holds them to leaving nothing behind.
+fn bench(only: &str) -> (serde_json::Value, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["--format", "json", "bench", "path", "--full", "--quick", "--only", only];
+    let mut command = command(folder.path(), &words);
+    let Output { status, stdout, stderr } = command.env("TMPDIR", folder.path()).output().unwrap();
+    let told = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{told}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something is left behind");
+    (serde_json::from_slice(&stdout).unwrap(), told)
+}
+
+#[test]
+fn the_benchmark_measures_a_queue_in_a_process_of_its_own() {
+    let (report, told) = bench("single messages");
+    let [queue] = report["queues"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    for name in [
+        "messages",
+        "accepted_per_second",
+        "disk_bytes",
+        "waiting_kib",
+        "first_after_stop_seconds",
+        "first_after_kill_seconds",
+        "delivering_peak_kib",
+    ] {
+        assert!(queue[name].as_f64().unwrap() > 0.0, "{name}: {queue}");
+    }
+    assert!(queue["drain"]["per_second"].as_f64().unwrap() > 0.0, "{queue}");
+    assert!(told.contains("[1/1] queue of 1,000 single messages"), "{told}");
+    assert!(told.contains("everything took"), "{told}");
+}
+
+#[test]
+fn the_benchmark_drains_what_was_put_off() {
+    let (report, _) = bench("deferred once");
+    let [figure] = report["path"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert!(figure["messages"].as_u64().unwrap() > 500, "{figure}");
+    assert!(figure["cpu_micros"].as_f64().unwrap() > 0.0, "{figure}");
+    let folder = tempfile::tempdir().unwrap();
+    let (status, _, told) = run(folder.path(), &["bench", "path", "--only", "nothing like it"]);
+    assert_eq!(status, 2, "{told}");
+    assert!(told.contains("no part has such a name"), "{told}");
+}

@@ -1,6 +1,7 @@
-//! Processor time by kind of thread, from `/proc/self/task`.
+//! Processor time by kind of thread, from `/proc/self/task`, or that of another process.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -15,11 +16,21 @@ pub(crate) struct Used {
 }
 
 impl Used {
-    /// Reads what all threads have used. Threads whose name begins with one of `others` do not
+    /// Reads what all threads of this process have used. Threads whose name begins with one of `others` do not
     /// belong to the product.
     pub(crate) fn now(others: &[&'static str]) -> anyhow::Result<Self> {
+        Self::read(Path::new("/proc/self/task"), others)
+    }
+
+    /// Reads what all threads of another process have used.
+    pub(crate) fn of(process: u32) -> anyhow::Result<Self> {
+        Self::read(&Path::new("/proc").join(process.to_string()).join("task"), &[])
+    }
+
+    fn read(tasks: &Path, others: &[&'static str]) -> anyhow::Result<Self> {
         let mut micros: BTreeMap<String, f64> = BTreeMap::new();
-        for entry in std::fs::read_dir("/proc/self/task").context("/proc/self/task")? {
+        let listed = std::fs::read_dir(tasks);
+        for entry in listed.with_context(|| tasks.display().to_string())? {
             let stat = entry?.path().join("stat");
             // A thread may end between listing and reading.
             let Ok(text) = std::fs::read_to_string(&stat) else { continue };

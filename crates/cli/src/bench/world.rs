@@ -1,11 +1,12 @@
-//! The world of a benchmark: a hundred domains with a sink each, and a node on a folder of its own.
+//! The world of a scenario: a hundred domains with a sink each, and a node on a folder of its own, in this process.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use engine::work::DeliveryState;
 use lab::load::{LoadPlan, Pipelining};
-use lab::{Lab, Span};
+use lab::{Lab, Mood, Span};
 use mail::address::Mailbox;
 use mail::id::DeliveryId;
 use node::config::Config;
@@ -16,14 +17,12 @@ use node::submission::{Submission, SubmissionBounds};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
 use super::cpu::Used;
+use super::path::Run;
+use super::settings::{Settings, merge, recipient};
 
 /// Threads that play the world.
-const OTHERS: [&str; 2] = ["lab", "load"];
-
-/// Where no name server is: the port "discard".
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+pub(super) const OTHERS: [&str; 2] = ["lab", "load"];
 
 /// Recipients handed over in one batch.
 const BATCH: u64 = 4_000;
@@ -31,23 +30,11 @@ const BATCH: u64 = 4_000;
 /// The longest that one run may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Rules under which nothing but the machine limits the rate.
-const RULES: &str = r#"
-schema_version = 1
-[[rule]]
-name = "bench"
-provider = "the benchmark's sink"
-mask = "*.bench.example"
-scope = "path"
-pacing = "burst"
-max_connections = 10
-max_messages_per_connection = 100000
-messages_per_hour = 100000000
-tls = "disabled"
-source_of_figures = "the benchmark"
-matches = ["mx.d000.bench.example"]
-matches_not = ["mx.d000.bench.test"]
-"#;
+/// Pause between two looks at whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Messages a second that are attempted at least: so the pause before the second attempt is chosen.
+const SLOWEST_FIRST_PASS: u64 = 12_000;
 
 /// How messages are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,19 +46,40 @@ pub(super) enum Signing {
 }
 
 /// What a world is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     /// How messages are signed.
     pub(super) signing: Signing,
-    /// The network's round trip, put on by the sink; `None`: that of loopback.
-    pub(super) round_trip: Option<Duration>,
+    /// The sinks' mood.
+    pub(super) mood: Mood,
     /// Whether DNS answers; without it everything stays in the queue.
     pub(super) routes: bool,
+    /// Octets of a message.
+    pub(super) octets: usize,
+    /// Whether there is a delivery log.
+    pub(super) delivery_log: bool,
+    /// After how many seconds a message is tried again.
+    pub(super) retry_seconds: u64,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { signing: Signing::None, round_trip: None, routes: true }
+        Self {
+            signing: Signing::None,
+            mood: Mood::default(),
+            routes: true,
+            octets: 2_048,
+            delivery_log: true,
+            retry_seconds: 3_600,
+        }
+    }
+}
+
+impl Plan {
+    /// A network with a round trip, put on by the sinks.
+    pub(super) fn with_round_trip(mut self, round_trip: Option<Duration>) -> Self {
+        self.mood.round_trip = round_trip.map(Span);
+        self
     }
 }
 
@@ -81,61 +89,58 @@ pub(super) struct World {
     node: Node,
     submission: SocketAddr,
     stop: CancellationToken,
+    octets: usize,
+    retry: Duration,
     _folder: TempDir,
 }
 
 impl World {
+    /// # Errors
+    /// The folder cannot be made, a port is taken, the node does not start.
     pub(super) async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let Plan { signing, round_trip, routes } = plan;
         let mut internet = lab::internet::hundred_domains();
-        if let Some(round_trip) = round_trip
-            && let Some(provider) = internet.provider_mut("bench")
-        {
-            provider.mood.round_trip = Some(Span(round_trip));
+        if let Some(provider) = internet.provider_mut("bench") {
+            provider.mood = plan.mood;
         }
         let lab = Lab::start(internet)?;
-        let folder = TempDir::with_prefix("mailweir-bench-")?;
-        std::fs::write(folder.path().join("mx.toml"), RULES)?;
-        let dkim = match signing {
+        let folder = super::temporary_folder()?;
+        let dkim = match plan.signing {
             Signing::None => String::new(),
             Signing::Rsa => {
-                std::fs::write(folder.path().join("dkim.pem"), rsa_key()?)?;
+                let key = node::dkim::generate_rsa_2048().context("making an RSA key")?;
+                std::fs::write(folder.path().join("dkim.pem"), key)?;
                 "[[dkim]]\ndomain = \"sender.example\"\nselector = \"bench\"\nkey_file = \"dkim.pem\"\n"
                     .to_string()
             }
         };
-        let text = format!(
-            r#"
-data_dir = "data"
-[[source]]
-public_id = 1
-address = "127.0.0.31"
-helo = "m1.sender.example"
-[rules]
-mx = "mx.toml"
-level = "custom"
-[smtp_client]
-port = {port}
-[dns]
-servers = ["{dns}"]
-[safety]
-only_targets = ["127.0.0.0/8"]
-[submission]
-listen = ["127.0.0.1:0"]
-[http]
-listen = []
-{dkim}
-"#,
-            port = lab.port(),
-            dns = if routes { lab.dns_address() } else { NOBODY },
-        );
-        let config = Config::parse(&text, "bench.toml", folder.path())?;
+        let settings = Settings {
+            lab: &lab,
+            routes: plan.routes,
+            submission: (Ipv4Addr::LOCALHOST, 0).into(),
+            http: None,
+            more: &format!(
+                "{dkim}[retry]\nsteps = [\"{0}s\"]\nthen_every = \"{0}s\"\njitter_percent = 0\n\
+                 [circuit_breaker]\nmessages = 0\n",
+                plan.retry_seconds
+            ),
+        };
+        let text = settings.write_rules(folder.path())?;
+        let mut config = Config::parse(&text, "bench.toml", folder.path())?;
+        config.log.record_attempts = plan.delivery_log;
         let submission = Submission::bind(&config.submission, SubmissionBounds::default())?;
         let address = *submission.addresses().first().context("a listener")?;
         let node = Node::start(config)?;
         let stop = CancellationToken::new();
         tokio::spawn(submission.run(node.intake(), stop.clone()));
-        Ok(Self { lab, node, submission: address, stop, _folder: folder })
+        Ok(Self {
+            lab,
+            node,
+            submission: address,
+            stop,
+            octets: plan.octets,
+            retry: Duration::from_secs(plan.retry_seconds),
+            _folder: folder,
+        })
     }
 
     pub(super) async fn stop(self) {
@@ -148,7 +153,8 @@ listen = []
     /// Adds recipients to a new delivery, not started.
     async fn load(&self, messages: u64, domains: u64) -> anyhow::Result<DeliveryId> {
         let intake = self.node.intake();
-        let created = intake.create(intake.default_options(), Some(&content()), None).await?;
+        let content = content(self.octets);
+        let created = intake.create(intake.default_options(), Some(&content), None).await?;
         let Created::New(id) = created else { anyhow::bail!("a new delivery is new") };
         append(&intake, id, messages, domains).await?;
         Ok(id)
@@ -164,9 +170,44 @@ listen = []
         self.all_sent(id, messages).await?;
         let time = begun.elapsed();
         let cpu = Used::now(&OTHERS)?.since(&before);
-        let taken = self.lab.report().totals.accepted;
+        let report = self.lab.report();
+        let taken = report.totals.accepted;
         ensure!(taken == messages, "the sink took {taken} of {messages} messages");
-        Ok(Run { messages, time, cpu })
+        let sources = report.providers.iter().flat_map(|provider| &provider.sources);
+        let octets = sources.map(|source| source.data_octets).sum();
+        Ok(Run { messages, time, cpu, octets })
+    }
+
+    /// Lets every message be put off once, waits until all may be tried again, and measures from then until the last
+    /// is settled. The sinks' mood must put each address off at its first attempt.
+    async fn drain_deferred(&self, messages: u64) -> anyhow::Result<Run> {
+        let id = self.load(messages, 100).await?;
+        let intake = self.node.intake();
+        let begun = Instant::now();
+        intake.start(id).await?;
+        while self.lab.counts().refused_recipients < messages {
+            ensure!(begun.elapsed() < PATIENCE, "not all were put off: {:?}", self.lab.counts());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        intake.set_state(id, DeliveryState::Paused, "bench", "all are put off").await?;
+        tokio::time::sleep(self.retry + Duration::from_secs(1)).await;
+        // Where the first pass took longer than the pause, some have gone meanwhile and do not count.
+        let early = intake.counters(id).await?.sent;
+        ensure!(
+            early < messages / 2,
+            "{early} of {messages} messages went before all were put off"
+        );
+        let taken = self.lab.counts().accepted;
+        let octets = (messages - early) * self.octets as u64;
+        let before = Used::now(&OTHERS)?;
+        let begun = Instant::now();
+        intake.set_state(id, DeliveryState::Running, "bench", "all are due").await?;
+        self.all_sent(id, messages).await?;
+        let time = begun.elapsed();
+        let cpu = Used::now(&OTHERS)?.since(&before);
+        let drained = self.lab.counts().accepted - taken;
+        ensure!(drained == messages - early, "the sink took {drained} of {}", messages - early);
+        Ok(Run { messages: messages - early, time, cpu, octets })
     }
 
     async fn all_sent(&self, id: DeliveryId, messages: u64) -> anyhow::Result<()> {
@@ -177,9 +218,11 @@ listen = []
             if counters.sent == messages {
                 return Ok(());
             }
-            let groups = self.node.questions().groups().await;
-            ensure!(begun.elapsed() < PATIENCE, "not all sent: {counters:?} {groups:#?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            if begun.elapsed() > PATIENCE {
+                let groups = self.node.questions().groups().await;
+                anyhow::bail!("not all sent: {counters:?} {groups:#?}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -196,13 +239,10 @@ async fn append(
     while from < messages {
         let batch: Vec<Recipient> = (from..(from + BATCH).min(messages))
             .map(|number| {
-                let address = format!("person{number}@d{:03}.bench.example", number % domains);
                 Ok(Recipient {
                     line: number + 1,
-                    mailbox: Mailbox::parse(&address)?,
-                    merge: format!(
-                        "{{\"first_name\":\"Person {number}\",\"city\":\"Springfield\"}}"
-                    ),
+                    mailbox: Mailbox::parse(&recipient(number, domains))?,
+                    merge: format!("{{{}}}", merge(number)),
                 })
             })
             .collect::<anyhow::Result<_>>()?;
@@ -232,51 +272,76 @@ pub(super) async fn accept(recipients: u64) -> anyhow::Result<Run> {
     let time = begun.elapsed();
     let cpu = Used::now(&OTHERS)?.since(&before);
     world.stop().await;
-    Ok(Run { messages: recipients, time, cpu })
+    Ok(Run { messages: recipients, time, cpu, octets: 0 })
+}
+
+/// Delivery of a campaign in a world of its own.
+pub(super) async fn deliver(messages: u64, plan: Plan) -> anyhow::Result<Run> {
+    // On a path with a round trip the question is what its ten connections carry.
+    let domains = if plan.mood.round_trip.is_some() { 1 } else { 100 };
+    let world = World::start(plan).await?;
+    let run = world.deliver(messages, domains).await;
+    world.stop().await;
+    run
+}
+
+/// Drain of messages that were put off once and are all due.
+pub(super) async fn drain_deferred(messages: u64) -> anyhow::Result<Run> {
+    let plan = Plan {
+        mood: Mood { temporary_share: 1.0, ..Mood::default() },
+        retry_seconds: 3 + messages / SLOWEST_FIRST_PASS,
+        ..Plan::default()
+    };
+    let world = World::start(plan).await?;
+    let run = world.drain_deferred(messages).await;
+    world.stop().await;
+    run
 }
 
 /// Single messages by SMTP over 20 connections: until all are accepted, or until all are delivered.
-pub(super) async fn inject(messages: u64, deliver: bool) -> anyhow::Result<Run> {
-    let world = World::start(Plan { routes: deliver, ..Plan::default() }).await?;
-    let domains = (0..100).map(|number| format!("d{number:03}.bench.example")).collect();
-    let mut plan = LoadPlan::new(world.submission, domains);
-    plan.messages = messages;
-    plan.connections = 20;
-    plan.size_bytes = 2_048;
-    plan.pipelining = Pipelining::AcrossMessages;
+pub(super) async fn inject(messages: u64, octets: usize, deliver: bool) -> anyhow::Result<Run> {
+    let world = World::start(Plan { routes: deliver, octets, ..Plan::default() }).await?;
     let before = Used::now(&OTHERS)?;
     let begun = Instant::now();
-    let load = tokio::task::spawn_blocking(move || lab::load::run(plan)).await??;
-    ensure!(load.messages == messages, "{} of {messages} messages were accepted", load.messages);
+    submit(world.submission, messages, octets).await?;
     if deliver {
         let patience = Instant::now();
-        while world.lab.report().totals.accepted < messages {
+        while world.lab.counts().accepted < messages {
             ensure!(patience.elapsed() < PATIENCE, "not all were delivered");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
     let time = begun.elapsed();
     let cpu = Used::now(&OTHERS)?.since(&before);
     world.stop().await;
-    Ok(Run { messages, time, cpu })
+    Ok(Run { messages, time, cpu, octets: messages * octets as u64 })
 }
 
-/// A personalised message of about 2 KiB.
-fn content() -> ContentSpec {
+/// Sends single messages to a submission listener over 20 connections, until the last was answered.
+pub(super) async fn submit(to: SocketAddr, messages: u64, octets: usize) -> anyhow::Result<()> {
+    let domains = (0..100).map(|number| format!("d{number:03}.bench.example")).collect();
+    let mut plan = LoadPlan::new(to, domains);
+    plan.messages = messages;
+    plan.connections = 20;
+    plan.size_bytes = octets;
+    plan.pipelining = Pipelining::AcrossMessages;
+    let load = tokio::task::spawn_blocking(move || lab::load::run(plan)).await??;
+    ensure!(load.messages == messages, "{} of {messages} messages were accepted", load.messages);
+    Ok(())
+}
+
+/// A personalised message of about so many octets, at least 1,000.
+pub(super) fn content(octets: usize) -> ContentSpec {
     let filler = "The quick brown fox jumps over the lazy dog, and the dog does not mind.\r\n";
+    // Header fields and the personal lines need about 700.
+    let lines = octets.saturating_sub(700) / filler.len();
     ContentSpec::Template(TemplateSpec {
         from: AddressSpec { name: "Shop".into(), address: "news@sender.example".into() },
         subject: "{{ first_name }}, news from {{ city }}".into(),
         text: Some(format!(
             "Dear {{{{ first_name }}}},\r\n\r\n{}\r\nYours, the shop in {{{{ city }}}}\r\n",
-            filler.repeat(18)
+            filler.repeat(lines)
         )),
         ..TemplateSpec::default()
     })
-}
-
-/// A new RSA key of 2,048 bits.
-fn rsa_key() -> anyhow::Result<String> {
-    let key = node::dkim::generate_rsa_2048().context("making an RSA key")?;
-    Ok(key)
 }
