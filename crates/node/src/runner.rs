@@ -20,7 +20,7 @@ mod sweeping;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Engine;
 use engine::event::{Command, Event};
@@ -53,6 +53,13 @@ use sweeping::sweep_of;
 
 /// Events handled before the engine decides.
 const BATCH_MAX: usize = 4_096;
+
+/// Woken again within this time after the last waking, the loop is busy.
+const BUSY_WITHIN: Duration = Duration::from_millis(1);
+
+/// How long a busy loop lets events gather. Without it nearly every event of a conversation wakes this thread for itself,
+/// which costs more than to decide: a tenth of the processor time of a message that is accepted and delivered.
+const BUSY_PAUSE: Duration = Duration::from_micros(100);
 
 /// How long a part is leased; renewed at a third of it.
 pub(crate) const PART_LEASE: Duration = Duration::from_secs(60);
@@ -237,7 +244,11 @@ impl Runner {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut reported = Vec::with_capacity(BATCH_MAX);
         self.turn();
+        let mut woken = Instant::now();
         while !self.drained && !self.out_of_patience() {
+            if woken.elapsed() < BUSY_WITHIN {
+                std::thread::sleep(BUSY_PAUSE);
+            }
             let wake = self.next_wake();
             let sleep = tokio::time::sleep(wake);
             tokio::select! {
@@ -245,6 +256,7 @@ impl Runner {
                 count = reports.recv_many(&mut reported, BATCH_MAX) => if count == 0 { break },
                 () = sleep => {}
             }
+            woken = Instant::now();
             // What both channels hold by now belongs to the same decision.
             while batch.len() < BATCH_MAX
                 && let Ok(input) = inputs.try_recv()
