@@ -13,6 +13,7 @@
 
 mod address_hash;
 mod append;
+mod arrivals;
 mod batch;
 mod bundles;
 pub(crate) mod claims;
@@ -60,6 +61,9 @@ pub struct SqliteOptions {
     /// Messages known by address in memory before they are merged into the index on disk; up to twice
     /// as many, of about 50 octets each, are in memory.
     pub merge_addresses_at: usize,
+    /// Fresh messages of streams that wait outside of the queue's tree, where they are cheap to put and to take; what is
+    /// beyond moves into it. Each takes about 50 octets of memory.
+    pub arrivals_at_most: usize,
 }
 
 impl Default for SqliteOptions {
@@ -71,6 +75,7 @@ impl Default for SqliteOptions {
             checkpoint_pages: 16_384,
             size_limit_bytes: None,
             merge_addresses_at: 131_072,
+            arrivals_at_most: 32_768,
         }
     }
 }
@@ -172,7 +177,7 @@ impl SqliteStore {
                 Err(Stop::Sqlite(error)) => return Err(error),
             });
         }
-        work.flush(self.options.merge_addresses_at)?;
+        work.flush(&self.options)?;
         kill_point::pass_batch("before-commit", batch);
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         kill_point::pass_batch("after-commit", batch);

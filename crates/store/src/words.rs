@@ -392,6 +392,8 @@ pub struct Appended {
     pub duplicates: Vec<u64>,
     /// The domains that got work, in order of first appearance.
     pub domains: Vec<TouchedDomain>,
+    /// The number of their own content; 0: they have that of their delivery.
+    pub content: u64,
 }
 
 /// What a start led to.

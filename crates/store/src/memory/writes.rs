@@ -317,7 +317,9 @@ impl MemoryStore {
         let first = (accepted > 0).then_some(first);
         self.keep_once(once, Earlier { delivery, first, accepted }, at);
         let duplicates = repeats.iter().map(|repeat| repeat.line).collect();
-        Ok(Written::Appended(Appended { first, accepted: accepted as u32, duplicates, domains }))
+        let accepted = accepted as u32;
+        let content = content_id;
+        Ok(Written::Appended(Appended { first, accepted, duplicates, domains, content }))
     }
 
     fn earlier_in(&self, delivery: DeliveryId, new: &NewRecipient) -> Option<MessageId> {

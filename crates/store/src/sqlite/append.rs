@@ -9,6 +9,7 @@ use mail::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::address_hash::address_hash;
+use super::arrivals::Pair;
 use super::batch::{Batch, Stop};
 use super::codec::{column, floor_ms, number};
 use super::recent::{Entry, Recent};
@@ -155,9 +156,11 @@ impl Batch<'_> {
              address_hash, address, folded, sender, merge) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        let mut insert_queue = connection.prepare_cached(
-            "INSERT INTO queue (domain_id, delivery_id, due_ms, message_id) VALUES (?1, ?2, 0, ?3)",
-        )?;
+        let mut insert_queue = connection.prepare_cached(if stream {
+            "INSERT INTO arrival (domain_id, delivery_id, message_id) VALUES (?1, ?2, ?3)"
+        } else {
+            "INSERT INTO queue (domain_id, delivery_id, due_ms, message_id) VALUES (?1, ?2, 0, ?3)"
+        })?;
         let first = self.memory.next.message;
         let mut repeats = Vec::new();
         let mut touched = Touched::default();
@@ -192,6 +195,12 @@ impl Batch<'_> {
                 unless_empty(&row.merge),
             ])?;
             insert_queue.execute(params![domain.0, column(delivery.0), column(id)])?;
+            let pair = Pair { domain: domain.0, delivery: delivery.0 };
+            if stream {
+                self.memory.arrivals.add(pair, id);
+            } else {
+                self.memory.arrivals.queued(pair);
+            }
             self.memory.recent.add(Entry { delivery: delivery.0, hash, message: id });
             touched.count(domain, name);
         }
@@ -201,6 +210,7 @@ impl Batch<'_> {
             accepted,
             duplicates: repeats.iter().map(|repeat| repeat.line).collect(),
             domains: touched.domains,
+            content: content_id,
         };
         Ok((appended, repeats))
     }

@@ -10,7 +10,9 @@ use engine::work::DeliveryState;
 use mail::id::DeliveryId;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::SqliteOptions;
 use super::address_hash::AddressKey;
+use super::arrivals::Arrivals;
 use super::codec::{column, delivery_code, delivery_state, number, unexpected};
 use super::quarantine::Tables;
 use super::recent::Recent;
@@ -111,6 +113,9 @@ pub(super) struct Memory {
     stored: Sequence,
     pub(super) domains: HashMap<Arc<str>, DomainId>,
     pub(super) recent: Recent,
+    pub(super) arrivals: Arrivals,
+    /// Whether any stream's content has more than one user.
+    pub(super) shares_contents: bool,
     pub(super) accounts: HashMap<u64, Account>,
     /// Messages in the parts of this life of the node.
     pub(super) held: HashMap<u64, Held>,
@@ -151,6 +156,10 @@ impl Memory {
             stored: next,
             domains: HashMap::new(),
             recent: Recent::load(connection, next.indexed_through)?,
+            arrivals: Arrivals::load(connection)?,
+            shares_contents: connection
+                .prepare_cached("SELECT 1 FROM content_use LIMIT 1")?
+                .exists([])?,
             accounts: HashMap::new(),
             held: HashMap::new(),
             outstanding: HashMap::new(),
@@ -191,6 +200,7 @@ impl Memory {
         if self.domains.len() > DOMAINS_KEPT {
             self.domains.clear();
         }
+        self.arrivals.trim();
     }
 }
 
@@ -280,7 +290,9 @@ impl Batch<'_> {
     }
 
     /// Writes what was only counted in memory: the last step before the commit.
-    pub(super) fn flush(&mut self, merge_at: usize) -> rusqlite::Result<()> {
+    pub(super) fn flush(&mut self, options: &SqliteOptions) -> rusqlite::Result<()> {
+        self.move_surplus(options.arrivals_at_most)?;
+        let merge_at = options.merge_addresses_at;
         let through = self.memory.recent.merge_slice(self.connection, merge_at)?;
         if through.is_some() || self.memory.recent.is_merging() {
             for account in self.memory.accounts.values_mut() {

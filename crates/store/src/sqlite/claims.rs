@@ -7,6 +7,7 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::arrivals::Pair;
 use super::batch::{Batch, Held, Stop, held_state, read_ids};
 use super::codec::{ceil_ms, column, final_code, floor_ms, moment, number};
 use crate::limits::{LAST_REPLY_LIMIT, RELEASE_PARTS, SWEEP_DOMAINS, cut};
@@ -28,6 +29,15 @@ struct Stretch {
     delivery: DeliveryId,
     through: i64,
 }
+
+impl Stretch {
+    const fn pair(self) -> Pair {
+        Pair { domain: self.domain.0, delivery: self.delivery.0 }
+    }
+}
+
+const TAKE_ARRIVAL: &str = "SELECT id, address, merge, content_id, sender, attempts, accepted_at, \
+     due_ms, pinned FROM message WHERE id = ?1";
 
 const TAKE_FRESH: &str = "SELECT m.id, m.address, m.merge, m.content_id, m.sender, m.attempts, \
      m.accepted_at, q.due_ms, m.pinned FROM queue q CROSS JOIN message m ON m.id = q.message_id \
@@ -96,15 +106,40 @@ impl Batch<'_> {
             let room = request.limit - messages.len() as u32;
             let room = room.min(from.at_most.unwrap_or(u32::MAX));
             let before = messages.len();
-            self.take(stretch, until, room, &mut messages)?;
+            let rest = if self.is_queued(stretch.pair())? {
+                self.move_arrivals(stretch.pair(), number(stretch.through)?)?;
+                self.take(stretch, until, room, &mut messages)?;
+                self.earliest(stretch)?
+            } else {
+                self.take_arrivals(stretch, room, &mut messages)?
+            };
             let account = self.account(from.delivery)?;
             account.counters.in_flight += (messages.len() - before) as u64;
             account.dirty |= messages.len() > before;
-            let rest = self.earliest(stretch)?;
             next_due = [next_due, rest].into_iter().flatten().min();
         }
         let part = self.hold(request, &messages)?;
         Ok(Written::Claimed(Claimed { part, messages, next_due: next_due.map(moment) }))
+    }
+
+    /// Takes up to `room` arrivals of a stretch that has nothing in the queue. Answers the due time of the rest.
+    fn take_arrivals(
+        &mut self,
+        stretch: Stretch,
+        room: u32,
+        messages: &mut Vec<QueuedMessage>,
+    ) -> rusqlite::Result<Option<i64>> {
+        let (pair, through) = (stretch.pair(), number(stretch.through)?);
+        let mut select = self.connection.prepare_cached(TAKE_ARRIVAL)?;
+        let mut delete =
+            self.connection.prepare_cached("DELETE FROM arrival WHERE message_id = ?1")?;
+        for id in self.memory.arrivals.take(pair, through, room as usize) {
+            let id = column(id);
+            let taken = select.query_row([id], |row| read_taken(row, stretch.delivery))?;
+            delete.execute([id])?;
+            messages.push(taken.message);
+        }
+        Ok(self.memory.arrivals.first(pair, through).map(|_| 0))
     }
 
     /// Takes up to `room` messages of one delivery: half retries, then fresh ones, then retries.
@@ -315,7 +350,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn enqueue(&self, domain: u32, delivery: u64, due: i64, message: u64) -> rusqlite::Result<()> {
+    fn enqueue(
+        &mut self,
+        domain: u32,
+        delivery: u64,
+        due: i64,
+        message: u64,
+    ) -> rusqlite::Result<()> {
+        self.memory.arrivals.queued(Pair { domain, delivery });
         self.connection
             .prepare_cached(
                 "INSERT INTO queue (domain_id, delivery_id, due_ms, message_id) \
@@ -348,6 +390,8 @@ impl Batch<'_> {
     }
 
     fn sweep(&mut self, sweep: &Sweep, into: FinalState) -> Result<Written, Stop> {
+        let through = sweep.through.map_or(u64::MAX, |through| through.0);
+        self.move_arrivals_of(sweep.delivery.0, through)?;
         let connection = self.connection;
         let mut next_domain = connection.prepare_cached(
             "SELECT domain_id FROM queue WHERE domain_id >= ?1 ORDER BY domain_id LIMIT 1",

@@ -106,6 +106,7 @@ impl Batch<'_> {
     ) -> rusqlite::Result<()> {
         let id = self.insert_content(None, content)?;
         if uses > 1 {
+            self.memory.shares_contents = true;
             self.connection
                 .prepare_cached("INSERT INTO content_use (content_id, uses) VALUES (?1, ?2)")?
                 .execute(params![column(id), uses])?;
@@ -131,13 +132,16 @@ impl Batch<'_> {
         if id == 0 {
             return Ok(());
         }
-        let left: Option<i64> = self
-            .connection
-            .prepare_cached(
-                "UPDATE content_use SET uses = uses - 1 WHERE content_id = ?1 RETURNING uses",
-            )?
-            .query_row([column(id)], |row| row.get(0))
-            .optional()?;
+        let left: Option<i64> = if self.memory.shares_contents {
+            self.connection
+                .prepare_cached(
+                    "UPDATE content_use SET uses = uses - 1 WHERE content_id = ?1 RETURNING uses",
+                )?
+                .query_row([column(id)], |row| row.get(0))
+                .optional()?
+        } else {
+            None
+        };
         if left.is_some_and(|uses| uses > 0) {
             return Ok(());
         }

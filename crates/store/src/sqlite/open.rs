@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
+    include_str!("schema_7.sql"),
 ];
 /// What the database of a node is.
 const LAYOUT: Layout = Layout { application_id: APPLICATION_ID, migrations: MIGRATIONS };

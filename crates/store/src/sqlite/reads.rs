@@ -3,6 +3,8 @@
 //! Each answer comes from one state of the database: where it takes several statements they share
 //! a read transaction, which ends with the answer.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +49,7 @@ const DELIVERY_COLUMNS: &str = "id, state, options, content_id, created_at, star
 const MESSAGE_COLUMNS: &str = "id, delivery_id, domain_id, state, attempts, accepted_at, due_ms, \
      pinned, settled_at, content_id, address, sender, merge, last_reply, EXISTS (SELECT 1 FROM queue q \
      WHERE q.domain_id = m.domain_id AND q.delivery_id = m.delivery_id AND q.due_ms = m.due_ms \
-     AND q.message_id = m.id)";
+     AND q.message_id = m.id) OR EXISTS (SELECT 1 FROM arrival a WHERE a.message_id = m.id)";
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, index: usize) -> rusqlite::Result<T> {
     serde_json::from_str(row.get_ref(index)?.as_str()?)
@@ -99,12 +101,43 @@ fn read_message(row: &Row<'_>) -> rusqlite::Result<MessageRecord> {
     })
 }
 
-/// The next pair of domain and delivery in the queue after another pair, with its first message.
+/// The next pair of domain and delivery with waiting messages after another pair, with its first message.
 struct FirstInLine {
     domain: u32,
     delivery: i64,
     due_ms: i64,
     message: i64,
+}
+
+/// What waits outside of the queue, by domain and delivery: the first message and how many there are.
+struct Arrived(BTreeMap<(u32, i64), (i64, u64)>);
+
+impl Arrived {
+    /// Reads what there is for the domains after another one. There are never many: see `arrivals`.
+    fn load(connection: &Connection, after: DomainId) -> rusqlite::Result<Self> {
+        let mut select = connection.prepare_cached(
+            "SELECT domain_id, delivery_id, min(message_id), count(*) FROM arrival \
+             WHERE domain_id > ?1 GROUP BY domain_id, delivery_id",
+        )?;
+        let mut rows = select.query([after.0])?;
+        let mut found = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            found.insert((row.get(0)?, row.get(1)?), (row.get(2)?, number(row.get(3)?)?));
+        }
+        Ok(Self(found))
+    }
+
+    /// The next pair after another one.
+    fn next(&self, domain: u32, delivery: i64) -> Option<FirstInLine> {
+        let after = (Bound::Excluded((domain, delivery)), Bound::Unbounded);
+        let ((domain, delivery), (message, _)) = self.0.range(after).next()?;
+        Some(FirstInLine { domain: *domain, delivery: *delivery, due_ms: 0, message: *message })
+    }
+
+    /// How many messages of a domain there are.
+    fn count(&self, domain: u32) -> u64 {
+        self.0.range((domain, i64::MIN)..=(domain, i64::MAX)).map(|(_, (_, count))| count).sum()
+    }
 }
 
 impl SqliteReads {
@@ -160,8 +193,28 @@ impl SqliteReads {
         answer().map_err(|error| StoreFault::from_sqlite(&self.path, &error))
     }
 
+    /// Answers from one statement, which needs no transaction around it.
+    fn ask_once<T>(
+        &self,
+        question: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreFault> {
+        question(&self.connection).map_err(|error| StoreFault::from_sqlite(&self.path, &error))
+    }
+
     /// The first message in line of the next pair of domain and delivery.
     fn next_pair(
+        connection: &Connection,
+        arrived: &Arrived,
+        domain: u32,
+        delivery: i64,
+    ) -> rusqlite::Result<Option<FirstInLine>> {
+        let queued = Self::next_queued_pair(connection, domain, delivery)?;
+        let key = |one: &FirstInLine| (one.domain, one.delivery, one.due_ms, one.message);
+        Ok([queued, arrived.next(domain, delivery)].into_iter().flatten().min_by_key(key))
+    }
+
+    /// The same of the queue alone.
+    fn next_queued_pair(
         connection: &Connection,
         domain: u32,
         delivery: i64,
@@ -251,7 +304,7 @@ impl Reads for SqliteReads {
     }
 
     fn content(&self, id: u64) -> Result<Option<Content>, StoreFault> {
-        self.ask(|connection| {
+        self.ask_once(|connection| {
             connection
                 .prepare_cached("SELECT kind, body FROM content WHERE id = ?1")?
                 .query_row([column(id)], |row| {
@@ -387,9 +440,10 @@ impl Reads for SqliteReads {
 
     fn due_domains(&self, after: DomainId, limit: u32) -> Result<Vec<DueDomain>, StoreFault> {
         self.ask(|connection| {
+            let arrived = Arrived::load(connection, after)?;
             let mut domains: Vec<DueDomain> = Vec::new();
             let (mut domain, mut delivery) = (after.0, i64::MAX);
-            while let Some(first) = Self::next_pair(connection, domain, delivery)? {
+            while let Some(first) = Self::next_pair(connection, &arrived, domain, delivery)? {
                 (domain, delivery) = (first.domain, first.delivery);
                 let due = DeliveryDue {
                     delivery: DeliveryId(number(delivery)?),
@@ -425,9 +479,10 @@ impl Reads for SqliteReads {
             )?;
             let mut accepted =
                 connection.prepare_cached("SELECT accepted_at FROM message WHERE id = ?1")?;
+            let arrived = Arrived::load(connection, after)?;
             let mut queues: Vec<DomainQueue> = Vec::new();
             let (mut domain, mut delivery) = (after.0, i64::MAX);
-            while let Some(first) = Self::next_pair(connection, domain, delivery)? {
+            while let Some(first) = Self::next_pair(connection, &arrived, domain, delivery)? {
                 (domain, delivery) = (first.domain, first.delivery);
                 if queues.last().is_none_or(|last| last.id.0 != domain) {
                     if queues.len() >= limit as usize {
@@ -435,10 +490,11 @@ impl Reads for SqliteReads {
                     }
                     let queued =
                         count.query_row(params![domain, column(count_up_to)], |row| row.get(0))?;
+                    let queued = number(queued)?.saturating_add(arrived.count(domain));
                     queues.push(DomainQueue {
                         id: DomainId(domain),
                         name: Self::name(connection, domain)?,
-                        queued: number(queued)?,
+                        queued: queued.min(count_up_to),
                         oldest: Timestamp::NEVER,
                     });
                 }

@@ -256,7 +256,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
              DROP TABLE seen; DROP TABLE stray; DROP TABLE task; DROP TABLE suppression; \
              DROP TABLE hold; DROP TABLE tally; DROP TABLE past; DROP TABLE bundle; \
              DROP TABLE bundle_in_force; DROP TABLE bundle_application; \
-             DROP TABLE gone; DROP INDEX delivery_state; DROP INDEX delivery_content; \
+             DROP TABLE arrival; DROP TABLE gone; DROP INDEX delivery_state; DROP INDEX delivery_content; \
              DROP INDEX once_age; DROP INDEX ledger_slot; \
              ALTER TABLE delivery DROP COLUMN forgotten; PRAGMA user_version = 1;",
         )

@@ -19,7 +19,12 @@ mod support {
 
     pub fn options(node: &str) -> SqliteOptions {
         // Few addresses in memory, so that the index on disk takes part.
-        SqliteOptions { node: node.into(), merge_addresses_at: 6, ..SqliteOptions::default() }
+        SqliteOptions {
+            node: node.into(),
+            merge_addresses_at: 6,
+            arrivals_at_most: 5,
+            ..SqliteOptions::default()
+        }
     }
 
     pub fn open(folder: &Path) -> Result<SqliteStore, StoreFault> {
