@@ -466,7 +466,8 @@ impl Intake {
             }
         }
         let delivery = self.stream(stream).await?;
-        let content = NewContent { kind: ContentKind::Message, body: message.content.into() };
+        let body: Arc<[u8]> = message.content.into();
+        let content = NewContent { kind: ContentKind::Message, body: Arc::clone(&body) };
         let recipients = message
             .recipients
             .iter()
@@ -484,6 +485,9 @@ impl Intake {
         }
         match written? {
             Written::Appended(appended) => {
+                if appended.accepted == 1 {
+                    self.inner.contents.keep_fresh(appended.content, body);
+                }
                 self.queued(delivery, &appended);
                 Ok(Accepted::New(appended))
             }

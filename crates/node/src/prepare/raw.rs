@@ -29,10 +29,7 @@ impl RawTemplate {
     pub(super) fn compile(spec: &RawSpec) -> Result<(Self, Option<Domain>), TemplateFault> {
         let fault = |message: &str| TemplateFault::whole(Part::Raw, message);
         let message = with_crlf(&spec.message);
-        if let Some(place) = message
-            .split(|octet| *octet == b'\n')
-            .position(|line| line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_LIMIT)
-        {
+        if let Some(place) = first_long_line(&message) {
             let message = format!(
                 "the line is longer than {LINE_LIMIT} octets (RFC 5322, 2.1.1); fold it, or encode the text"
             );
@@ -87,6 +84,19 @@ impl RawTemplate {
         }
         Ok((template, domain))
     }
+}
+
+/// The number, from 0, of the first line that is too long.
+fn first_long_line(message: &[u8]) -> Option<usize> {
+    let mut begin = 0;
+    for (number, end) in memchr::memchr_iter(b'\n', message).chain([message.len()]).enumerate() {
+        let line = &message[begin..end];
+        if line.strip_suffix(b"\r").unwrap_or(line).len() > LINE_LIMIT {
+            return Some(number);
+        }
+        begin = end + 1;
+    }
+    None
 }
 
 /// Whether a field is left out of what is sent.

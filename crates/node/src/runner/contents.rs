@@ -1,5 +1,7 @@
 //! The contents of deliveries, compiled once and shared by all connections.
 
+mod fresh;
+
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,6 +15,7 @@ use rules::recipient::{
     shipped_format_rules,
 };
 
+use self::fresh::FreshContents;
 use crate::prepare::{ContentSpec, Prepared, RenderInput, SenderSettings, Template};
 use crate::smtp_client::PrepareFault;
 
@@ -59,6 +62,7 @@ impl Readers {
 pub struct Contents {
     readers: Readers,
     question_readers: Readers,
+    fresh: FreshContents,
     settings: Arc<SenderSettings>,
     /// By delivery and the name of the format rule; empty: none.
     templates: RwLock<BTreeMap<(DeliveryId, Box<str>), Held>>,
@@ -80,6 +84,7 @@ impl Contents {
         Ok(Self {
             readers: Readers::open(READERS, &open)?,
             question_readers: Readers::open(QUESTION_READERS, &open)?,
+            fresh: FreshContents::default(),
             settings,
             templates: RwLock::default(),
             formats: ArcSwap::from_pointee(FormatRules::compile(shipped_format_rules())),
@@ -200,18 +205,26 @@ impl Contents {
         Ok(template)
     }
 
+    /// Keeps the content of a single message that was committed just now, for its first attempt.
+    pub(crate) fn keep_fresh(&self, content: u64, body: Arc<[u8]>) {
+        self.fresh.keep(content, body);
+    }
+
     /// Prepares a single message of a stream.
     ///
     /// # Errors
     /// Its content is missing, or is no message; or (the machine's fault) it cannot be read just now.
     pub fn single(&self, content: u64, input: &RenderInput<'_>) -> Result<Prepared, PrepareFault> {
-        let stored = self
-            .read(|reads| reads.content(content))
-            .map_err(|fault| {
-                PrepareFault::Machine(format!("content {content} cannot be read: {fault}"))
-            })?
-            .ok_or_else(|| format!("content {content} is missing"))?;
-        let spec = ContentSpec::single_message(stored.body.to_vec());
+        let body = match self.fresh.take(content) {
+            Some(body) => body,
+            None => {
+                let stored = self.read(|reads| reads.content(content)).map_err(|fault| {
+                    PrepareFault::Machine(format!("content {content} cannot be read: {fault}"))
+                })?;
+                stored.ok_or_else(|| format!("content {content} is missing"))?.body
+            }
+        };
+        let spec = ContentSpec::single_message(body.to_vec());
         let template = Template::compile(&spec, Arc::clone(&self.settings));
         self.rendered(&template.map_err(|fault| fault.to_string())?, input)
     }
