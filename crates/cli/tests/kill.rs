@@ -10,6 +10,8 @@ mod faults;
 mod hours;
 #[path = "kill/points.rs"]
 mod points;
+#[path = "kill/single.rs"]
+mod single;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
@@ -321,7 +323,7 @@ fn twenty_kills_lose_nothing() {
     assert!(outcome.while_sending >= KILLS / 2, "the kills must fall into the campaign");
 }
 
-/// `cargo xtask trials`: `MAILWEIR_TRIALS` kills, in campaigns of twenty.
+/// `cargo xtask trials`: `MAILWEIR_TRIALS` kills, twenty in a campaign and twenty among single messages in turn.
 #[test]
 #[ignore = "takes minutes: cargo xtask trials"]
 fn many_kills_lose_nothing() {
@@ -331,19 +333,25 @@ fn many_kills_lose_nothing() {
     let begun = Instant::now();
     let (mut kills, mut while_sending) = (0, 0);
     let mut repeats = BTreeMap::<u64, u32>::new();
+    let (mut singles, mut single_kills, mut single_repeats) = (0, 0, 0);
     for seed in 1.. {
+        let (messages, repeated) = single::killed_singles(17, KILLS, seed);
+        singles += messages;
+        single_repeats += repeated;
+        single_kills += KILLS;
         let outcome = killed_campaign(13, recipients, KILLS, seed);
         kills += KILLS;
         while_sending += outcome.while_sending;
         for count in outcome.repeats {
             *repeats.entry(count).or_default() += 1;
         }
-        if kills >= wanted {
+        if kills + single_kills >= wanted {
             break;
         }
     }
     println!(
-        "{kills} kills, {while_sending} of them while sending, in {:.0} s: 0 lost",
+        "{kills} kills in campaigns, {while_sending} of them while sending, and {single_kills} among {singles} single \
+         messages, in {:.0} s: 0 lost; {single_repeats} single messages repeated",
         begun.elapsed().as_secs_f64()
     );
     println!("repeated after a kill -> kills: {repeats:?}");
