@@ -8,7 +8,6 @@
 //! node refused); 2 wrong usage or configuration, or the environment failed. Results go to standard
 //! output, faults to standard error. A reader that closes the pipe early has seen enough: status 0.
 
-mod audit;
 mod bench;
 mod bounce;
 mod check;

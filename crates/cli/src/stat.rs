@@ -9,8 +9,8 @@ use quota::WarmUpCaps;
 use rules::{Level, Levels, RuleSet};
 use serde::Serialize;
 use serde_json::Value;
+use simulator::audit::{AuditReport, Auditor, Entry, Past};
 
-use crate::audit::{AuditReport, Auditor, Entry, Past};
 use crate::client::{NodeArguments, NodeClient};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::{Globals, mx_below, rule_set, whose};

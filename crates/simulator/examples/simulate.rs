@@ -1,12 +1,12 @@
 //! Runs simulated worlds: `--seeds N [--from K]`, or one again: `--seed K [--verbose]`, or makes a failing one small:
-//! `--shrink K`.
+//! `--shrink K`, or worlds of many days: `--days N [--from K]`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut seeds, mut from, mut seed, mut verbose) = (1_000, 1, None, false);
-    let mut small = None;
+    let (mut small, mut days) = (None, None);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
         let read = match argument.as_str() {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
             "--from" => number().map(|value| from = value),
             "--seed" => number().map(|value| seed = Some(value)),
             "--shrink" => number().map(|value| small = Some(value)),
+            "--days" => number().map(|value| days = Some(value)),
             "--verbose" => {
                 verbose = true;
                 Some(())
@@ -21,14 +22,17 @@ fn main() -> ExitCode {
             _ => None,
         };
         if read.is_none() {
-            eprintln!("usage: simulate [--seeds N] [--from K] | --seed K [--verbose] | --shrink K");
+            eprintln!(
+                "usage: simulate [--seeds N] [--from K] | --seed K [--verbose] | --shrink K | --days N [--from K]"
+            );
             return ExitCode::from(2);
         }
     }
-    let guilty = match (small, seed) {
-        (Some(seed), _) => shrink(seed),
-        (None, Some(seed)) => replay(seed, verbose),
-        (None, None) => many(from, seeds),
+    let guilty = match (days, small, seed) {
+        (Some(days), ..) => live_days(from, days),
+        (None, Some(seed), _) => shrink(seed),
+        (None, None, Some(seed)) => replay(seed, verbose),
+        (None, None, None) => many(from, seeds),
     };
     if guilty { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -67,4 +71,38 @@ fn many(from: u64, seeds: u64) -> bool {
         summary.virtual_hours_per_second
     );
     !summary.violations.is_empty()
+}
+
+fn live_days(from: u64, wanted: u64) -> bool {
+    let plan = mailweir_simulator::DaysPlan::default();
+    let report = mailweir_simulator::days(from, wanted, &plan);
+    for text in &report.violations {
+        println!("{text}");
+    }
+    println!(
+        "{:.0} days in {} worlds: {} messages, {} MAIL FROM seen, {} of the delivery log audited, {} budgets compared, {} looks at the ledger; {:.1} days/s",
+        report.days,
+        report.worlds,
+        report.messages,
+        report.mails,
+        report.audited,
+        report.budgets,
+        report.looks,
+        report.days_per_second
+    );
+    let done: Vec<String> =
+        report.done.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    println!("{}", done.join(", "));
+    println!(
+        "| limit | judged | took the last place | fullest window | excess |\n|---|--:|--:|--:|--:|"
+    );
+    for kept in &report.limits {
+        let (most, limit) = kept.most;
+        println!(
+            "| {} | {} | {} | {most} of {limit} | {} |",
+            kept.limit, kept.judged, kept.last_places, kept.excess
+        );
+    }
+    println!("{} violations, excess {}", report.violations.len(), report.excess());
+    !report.violations.is_empty() || report.excess() > 0
 }

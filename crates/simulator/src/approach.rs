@@ -101,6 +101,7 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
         latency: Duration::from_millis(20),
         network: Network::default(),
         mood: Mood { pipelining: true, per_minute: usize::try_from(limit).ok(), ..Mood::default() },
+        spells: Vec::new(),
     };
     let zone = Zone::Mx {
         provider: 0,
@@ -137,7 +138,7 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
         affinities: vec![Affinity { name: "default".into(), sources: vec![SourceId(1)] }],
         excluded: Vec::new(),
         source_limits: BTreeMap::new(),
-        warm_up: quota::WarmUpCaps::default(),
+        warm_up: vec![quota::WarmUpCaps::default()],
         rules: vec![(rules, Levels::default())],
         providers: vec![provider],
         zones: vec![(domain.clone(), zone)],

@@ -57,6 +57,21 @@ pub(crate) struct Output {
     pub(crate) closes: bool,
 }
 
+impl Output {
+    /// The same in parts of so many octets. What the end of the reply means comes with the last of them.
+    pub(crate) fn in_parts(self, length: usize, apart: Duration) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let (mut rest, mut at) = (&self.octets[..], self.at);
+        while rest.len() > length && length > 0 {
+            let (first, later) = rest.split_at(length);
+            parts.push(Self { at, octets: first.to_vec(), accept: None, closes: false });
+            (rest, at) = (later, at + apart);
+        }
+        parts.push(Self { at, octets: rest.to_vec(), ..self });
+        parts
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Socket {
     provider: usize,
@@ -156,9 +171,17 @@ impl Fleet {
         usize::try_from(chance.between(1, length as u64 - 1)).ok()
     }
 
+    /// How far apart the parts of a reply come, if it comes in parts.
+    pub(crate) fn drip(&self, now: Timestamp, provider: usize) -> Option<Duration> {
+        Some(self.mood(now, provider).drip).filter(|drip| !drip.is_zero())
+    }
+
     fn mood(&self, now: Timestamp, provider: usize) -> Mood {
-        let mood = &self.providers[provider].mood;
-        if now < self.faults_end {
+        let Provider { mood, spells, .. } = &self.providers[provider];
+        let within = |spell: &(Duration, Duration)| {
+            self.began + spell.0 <= now && now < self.began + spell.1
+        };
+        if now < self.faults_end && (spells.is_empty() || spells.iter().any(within)) {
             mood.clone()
         } else {
             Mood { pipelining: mood.pipelining, ..Mood::default() }
@@ -208,6 +231,8 @@ impl Fleet {
         let mut out = Vec::new();
         if mood.connections_max.is_some_and(|max| open >= max) {
             self.say(now, socket, &mood, &mut out, "421 4.7.0 too many connections", true);
+        } else if mood.unwelcome_percent > 0 && chance.percent(mood.unwelcome_percent) {
+            self.say(now, socket, &mood, &mut out, "554 5.7.1 not from you", true);
         } else if mood.hang_percent > 0 && chance.percent(mood.hang_percent) {
             self.hang(socket);
         } else {
@@ -447,6 +472,17 @@ impl Fleet {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let Some(serial) = socket.recipient.take() else { return };
         socket.mail = None;
+        if mood.reject_percent > 0 && chance.percent(mood.reject_percent) {
+            self.refused.insert(serial, now);
+            return self.say(now, id, mood, out, "554 5.7.1 not this content", false);
+        }
+        if mood.swallow_percent > 0 && chance.percent(mood.swallow_percent) {
+            // Half of those who say nothing have taken the message.
+            if chance.percent(50) {
+                self.accepts.push(Accept { serial, answered: None });
+            }
+            return self.hang(id);
+        }
         let drops = mood.drop_percent > 0 && chance.percent(mood.drop_percent);
         // Half of those who drop have taken the message.
         if drops && chance.percent(50) {

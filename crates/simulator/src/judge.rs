@@ -13,6 +13,7 @@
 mod bans;
 mod ceilings;
 mod conduct;
+mod counts;
 mod quiet;
 
 use core::net::IpAddr;
@@ -26,12 +27,15 @@ use engine::reactions::KeptReactions;
 use engine::work::{Attempt, DeliveryOptions, DeliveryState, Fate, FinalState, SendMode, Settled};
 use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
+use quota::WarmUpCaps;
 use rules::RuleSet;
 use store::{MemoryStore, MessageState, SettleReport, Store as _};
 
 use bans::Bans;
 use conduct::Conduct;
 use quiet::Quiet;
+
+pub(crate) use ceilings::{Ceilings, Fill};
 
 use crate::fleet::Fleet;
 use crate::node::Node;
@@ -68,8 +72,17 @@ pub(crate) struct Judge {
     last_progress: Timestamp,
     crashes: Vec<Timestamp>,
     rules: Vec<(Timestamp, Arc<RuleSet>)>,
+    warm_up: Vec<(Timestamp, Arc<WarmUpCaps>)>,
     bounds: (usize, usize, usize),
     next_look: Timestamp,
+    /// No message before is still to be sent.
+    first_open: MessageId,
+    /// What the ledger was found to count wrongly.
+    false_counts: usize,
+    /// How often the ledger was asked what it has counted.
+    pub(crate) looks: u64,
+    /// What the ceilings came to, at the end.
+    pub(crate) ceilings: Ceilings,
     pub(crate) violations: Vec<String>,
     pub(crate) duplicates: u64,
     drain_hours: f64,
@@ -77,6 +90,9 @@ pub(crate) struct Judge {
 
 /// Violations kept of one world.
 const VIOLATIONS_MAX: usize = 20;
+
+/// What is wrong with the ledger's counts is told only so often: what it leads to is to be told, too.
+const FALSE_COUNTS_MAX: usize = 3;
 
 /// Between two looks at why things wait.
 const LOOK: Duration = Duration::from_secs(900);
@@ -98,12 +114,17 @@ impl Judge {
             last_progress: Timestamp::EPOCH,
             crashes: Vec::new(),
             rules: Vec::new(),
+            warm_up: Vec::new(),
             bounds: (
                 settings.window_messages_max + returning,
                 settings.connections_max,
                 settings.domains_max,
             ),
             next_look: Timestamp::EPOCH,
+            first_open: MessageId(1),
+            false_counts: 0,
+            looks: 0,
+            ceilings: Ceilings::default(),
             violations: Vec::new(),
             duplicates: 0,
             drain_hours: 0.0,
@@ -120,6 +141,10 @@ impl Judge {
 
     pub(crate) fn rules_in_force(&mut self, now: Timestamp, rules: Arc<RuleSet>) {
         self.rules.push((now, rules));
+    }
+
+    pub(crate) fn warm_up_in_force(&mut self, now: Timestamp, caps: Arc<WarmUpCaps>) {
+        self.warm_up.push((now, caps));
     }
 
     pub(crate) fn accepted(
@@ -311,7 +336,7 @@ impl Judge {
             for cap in self.caps.values().chain(script.source_limits.values()) {
                 slowest = slowest.min(*cap);
             }
-            for caps in script.warm_up.sources.values() {
+            for caps in script.warm_up.iter().flat_map(|caps| caps.sources.values()) {
                 let days = caps.per_day.into_iter().chain(caps.provider_per_day);
                 slowest = days.map(|cap| (cap / 24).max(1)).fold(slowest, u32::min);
             }
@@ -328,8 +353,14 @@ impl Judge {
         records.iter().all(|record| record.counters.pending() == 0)
     }
 
-    /// Checkers 5 and 7, now and then.
-    pub(crate) fn look(&mut self, now: Timestamp, node: Option<&Node>, store: &MemoryStore) {
+    /// Checkers 5 and 7, and that the ledger's counts are true, now and then.
+    pub(crate) fn look(
+        &mut self,
+        now: Timestamp,
+        node: Option<&Node>,
+        store: &MemoryStore,
+        fleet: &Fleet,
+    ) {
         let Some(node) = node else { return };
         let (window, connections, domains) = node.engine.sizes();
         if window > self.bounds.0 || connections > self.bounds.1 || domains > self.bounds.2 {
@@ -343,8 +374,23 @@ impl Judge {
         }
         self.next_look = now + LOOK;
         let own = node.own_time(now);
+        self.looks += 1;
+        let (rules, warm_up) = (self.rules.last(), self.warm_up.last());
+        let changed = rules.map(|(at, _)| *at).max(warm_up.map(|(at, _)| *at));
+        if self.false_counts < FALSE_COUNTS_MAX {
+            for text in counts::judge(now, changed.unwrap_or(now), node, fleet) {
+                self.false_counts += 1;
+                self.violation(text);
+            }
+        }
         let mut seen = BTreeSet::new();
-        for record in store.reads().messages(MessageId(0), u32::MAX).unwrap_or_default() {
+        let before = MessageId(self.first_open.0 - 1);
+        let mut all_ended = true;
+        for record in store.reads().messages(before, u32::MAX).unwrap_or_default() {
+            all_ended &= matches!(record.state, MessageState::Final { .. });
+            if all_ended {
+                self.first_open = MessageId(record.id.0 + 1);
+            }
             let MessageState::Queued { due, .. } = record.state else { continue };
             let domain = record.address.rsplit_once('@').map_or("", |(_, domain)| domain);
             if !seen.insert((record.delivery, domain.to_owned(), due > own)) {
@@ -381,8 +427,13 @@ impl Judge {
         self.judge_repetitions(fleet);
         let deliveries: BTreeMap<u64, DeliveryId> =
             self.accepted.iter().map(|(serial, one)| (*serial, one.delivery)).collect();
-        let found = ceilings::judge(&self.rules, fleet, script, &self.caps, &deliveries);
-        for text in found {
+        let in_force = ceilings::InForce {
+            rules: &self.rules,
+            warm_up: &self.warm_up,
+            deliveries: &self.caps,
+        };
+        self.ceilings = ceilings::judge(&in_force, fleet, script, &deliveries);
+        for text in self.ceilings.wrong.clone() {
             self.violation(text);
         }
         for text in self.bans.judge(&self.accepted, fleet, &self.crashes) {

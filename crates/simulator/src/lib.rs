@@ -14,7 +14,9 @@
 
 pub mod ahead;
 pub mod approach;
+pub mod audit;
 mod chance;
+mod days;
 mod fleet;
 mod judge;
 mod log;
@@ -33,6 +35,7 @@ mod tests;
 use std::time::Instant;
 
 pub use ahead::{AheadCourse, AheadGroup, AheadInput, AheadReport, Latency, Left, Waiting, ahead};
+pub use days::{DaysPlan, DaysReport, LimitKept, days};
 pub use plan::Plan;
 pub use replay::{
     Answer, Demand, DemandBounds, DemandRow, ReplayInput, ReplayReport, Started, send_again,

@@ -6,11 +6,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::work::{Fate, FinalState, SendMode, Settled};
 use engine::{Affinity, Event, Settings, Source};
 use mail::time::Timestamp;
+use quota::{ClockReading, JournalEntry, JournalKey};
 use rules::RuleSet;
 use rules::reaction::ReactionRules;
 
@@ -33,6 +35,12 @@ pub enum Sabotage {
     UncappedWarmUp,
     /// The ledger is not told the hourly caps of deliveries.
     UncappedDelivery,
+    /// At each start the ledger is not told what it had counted.
+    ForgottenCounts,
+    /// With other rules comes a ledger that has counted nothing.
+    CountsGoWithRules,
+    /// At each start the wall clock is believed.
+    WallClock,
     /// Engine and ledger hold rules with a hundred times as many messages on a connection.
     EndlessConnections,
     /// Engine and ledger hold rules without a limit of connections begun in a minute.
@@ -77,15 +85,34 @@ pub enum Sabotage {
     DeafToReactions,
 }
 
+/// The ledger's journal by key.
+type Journal = BTreeMap<JournalKey, JournalEntry>;
+
+/// A journal without what was counted.
+pub(crate) fn uncounted(journal: &Journal) -> Vec<JournalEntry> {
+    let counts = |entry: &&JournalEntry| {
+        matches!(
+            entry,
+            JournalEntry::Spent { .. }
+                | JournalEntry::DaySpent { .. }
+                | JournalEntry::CapSpent { .. }
+        )
+    };
+    journal.values().filter(|entry| !counts(entry)).cloned().collect()
+}
+
 impl Sabotage {
     /// Each with the words of the checker that finds it.
-    pub const ALL: [(Self, &'static str); 26] = [
+    pub const ALL: [(Self, &'static str); 29] = [
         (Self::ForgottenRecipient, " is lost"),
         (Self::PutOffIsSent, "is called sent and nobody has it"),
         (Self::PutOffIsFailed, "is called failed and nobody refused it"),
         (Self::DryIsReal, "Dry mode"),
         (Self::ForgottenSettlement, "2: message"),
         (Self::ExtraToken, "3: messages"),
+        (Self::ForgottenCounts, "3: messages"),
+        (Self::CountsGoWithRules, "3: the ledger counts"),
+        (Self::WallClock, "3: the ledger counts"),
         (Self::UncountedPermits, "3: connections:"),
         (Self::UncappedSource, "for source"),
         (Self::UncappedWarmUp, "which is warmed up"),
@@ -122,6 +149,24 @@ impl Sabotage {
             _ => {}
         }
         settings
+    }
+
+    /// The clocks as the ledger is told them.
+    pub(crate) fn bend_clocks(self, life: u64, mut reading: ClockReading) -> ClockReading {
+        if self == Self::WallClock {
+            // As after a boot, when only the wall clock can tell.
+            reading.boot_id = format!("life {life}");
+        }
+        reading
+    }
+
+    /// What the ledger finds at its start.
+    pub(crate) fn bend_journal(self, journal: &Journal) -> Vec<JournalEntry> {
+        if self == Self::ForgottenCounts {
+            uncounted(journal)
+        } else {
+            journal.values().cloned().collect()
+        }
     }
 
     pub(crate) fn bend_sources(

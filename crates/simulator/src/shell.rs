@@ -16,6 +16,7 @@ use store::{
     Store as _, Sweep, Write, Written,
 };
 
+use crate::audit::Entry;
 use crate::fleet::Output;
 use crate::node::{Conversation, Node, Request};
 use crate::plan::Zone;
@@ -30,6 +31,9 @@ const RENEWAL: Duration = Duration::from_secs(10);
 
 /// Messages ended by one sweep: few, so that sweeps take several steps.
 const SWEEP_MESSAGES: u32 = 25;
+
+/// Parts of a reply that drips, at most.
+const DRIPS: usize = 6;
 
 /// A full disk is looked at again so often.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -103,7 +107,17 @@ impl World {
             Command::Close { connection } => self.close(connection),
             Command::Recall { connection } => self.recall(connection),
             Command::KeepReactions(kept) => self.request(Request::Keep(kept)),
-            Command::Record(attempts) => self.judge.recorded(self.now, &attempts),
+            Command::Record(attempts) => {
+                self.judge.recorded(self.now, &attempts);
+                self.delivery_log.extend(attempts.iter().filter_map(|attempt| {
+                    Some(Entry {
+                        started_micros: attempt.started_at?.as_micros(),
+                        source: attempt.source?.0,
+                        target: attempt.target?,
+                        rule: attempt.rule.to_string(),
+                    })
+                }));
+            }
             Command::Drained => {
                 if let Some(node) = &mut self.node {
                     node.drained = true;
@@ -439,7 +453,8 @@ impl World {
     }
 
     fn give_back(&mut self, lot: quota::LotId, count: u32) {
-        let honest = self.script.sabotage != Sabotage::ExtraToken;
+        let honest =
+            !matches!(self.script.sabotage, Sabotage::ExtraToken | Sabotage::CountsGoWithRules);
         let Some(node) = &mut self.node else { return };
         let own = node.own_time(self.now);
         match node.ledger.give_back(own, lot, count) {
@@ -581,16 +596,12 @@ impl World {
         let target = conversation.plan.as_ref().map(|plan| plan.path.target);
         let provider = target.map_or(0, |target| self.fleet.provider_of(target));
         for output in outputs {
-            let cut = self.fleet.cut(output.at, provider, output.octets.len(), &mut self.chance);
-            let pieces = match cut {
-                Some(cut) => {
-                    let first = output.octets[..cut].to_vec();
-                    let octets = output.octets[cut..].to_vec();
-                    let first =
-                        Output { at: output.at, octets: first, accept: None, closes: false };
-                    vec![first, Output { octets, ..output }]
-                }
-                None => vec![output],
+            let length = output.octets.len();
+            let cut = self.fleet.cut(output.at, provider, length, &mut self.chance);
+            let pieces = match (self.fleet.drip(output.at, provider), cut) {
+                (Some(drip), _) => output.in_parts(length.div_ceil(DRIPS), drip),
+                (None, Some(cut)) => output.in_parts(cut, Duration::ZERO),
+                (None, None) => vec![output],
             };
             for output in pieces {
                 let at = self.fleet.arrival(output.at, provider, &mut self.chance);

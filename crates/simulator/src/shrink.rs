@@ -50,7 +50,7 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
             Cut::Commits => script.commit_requests_max = usize::MAX,
             Cut::SourceLimits => {
                 script.source_limits.clear();
-                script.warm_up.sources.clear();
+                script.warm_up.iter_mut().for_each(|caps| caps.sources.clear());
             }
             Cut::Waves(mailing) => script.mailings[mailing].options.waves.clear(),
             Cut::Cap(mailing) => script.mailings[mailing].options.messages_per_hour = None,

@@ -61,10 +61,10 @@ fn guilty(sabotage: Sabotage, words: &str, worlds: u64) -> Vec<u64> {
     (1..=worlds).filter(found).take(3).collect()
 }
 
-/// Every checker sees what it is for, in three worlds of sixty at least.
+/// Every checker sees what it is for, in three worlds of two hundred at least.
 fn found(part: usize) {
     for (sabotage, words) in Sabotage::ALL.into_iter().skip(part).step_by(2) {
-        let seeds = guilty(sabotage, words, 60);
+        let seeds = guilty(sabotage, words, 200);
         assert_eq!(seeds.len(), 3, "{sabotage:?} is found in {seeds:?} only");
     }
 }

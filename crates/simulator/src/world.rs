@@ -18,18 +18,20 @@ use mail::failure::Reason;
 use mail::id::{ConnectionId, DeliveryId};
 use mail::route::{MxHost, MxRoute, RouteFault};
 use mail::time::Timestamp;
-use quota::{Ledger, NodeId, Owner};
+use quota::{ClockReading, JournalEntry, Ledger, NodeId, Owner, SavedClock};
 use rules::RuleSet;
 use rules::reaction::ReactionRules;
 use store::{MemoryStore, Store as _, Write, Written};
 
 use crate::Sabotage;
+use crate::audit::Entry;
 use crate::chance::Chance;
 use crate::fleet::{Fleet, Output};
 use crate::judge::Judge;
 use crate::log::Log;
-use crate::node::{Disk, Machine, Node};
+use crate::node::{Conversation, Disk, Machine, Node};
 use crate::plan::{Deed, Restart, Script, Zone};
+use crate::sabotage::uncounted;
 
 /// The life of a process: entries of the agenda for an earlier one mean nothing.
 pub(crate) type Life = u64;
@@ -57,8 +59,26 @@ impl Step {
     }
 }
 
-/// More steps than any world of the default plan needs.
+/// More steps than any world of the default plan needs, or a day of a longer one.
 const STEPS_MAX: u64 = 3_000_000;
+
+/// What was done to the node in a world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Rules put in the place of others.
+    pub(crate) rules: u64,
+    /// The same rules at other levels.
+    pub(crate) levels: u64,
+    /// Warm-up caps put in the place of others.
+    pub(crate) caps: u64,
+    pub(crate) crashes: u64,
+    pub(crate) stops: u64,
+    pub(crate) boots: u64,
+    /// The wall clock was set forward, and back.
+    pub(crate) steps: (u64, u64),
+    pub(crate) freezes: u64,
+    pub(crate) full_disks: u64,
+}
 
 /// A world while it runs.
 pub(crate) struct World {
@@ -91,11 +111,23 @@ pub(crate) struct World {
     pub(crate) rules: Arc<RuleSet>,
     rules_number: usize,
     reactions_number: usize,
+    warm_up_number: usize,
     /// The node's own time less the true time, in seconds, rounded down.
     own_offset: i64,
     /// Deliveries by the script's number.
     pub(crate) deliveries: BTreeMap<usize, DeliveryId>,
     pub(crate) next_serial: u64,
+    /// The delivery log, as far as the auditor reads it.
+    pub(crate) delivery_log: Vec<Entry>,
+    /// Attempts that were begun or done when the process died, before their line was written.
+    pub(crate) unlogged: u64,
+    /// Verdicts that the engine has heard of and not yet decided about.
+    undecided: u64,
+    /// Rules and caps that were told: when, by true time and by the node's own, and which of the script's.
+    pub(crate) rules_told: Vec<(Timestamp, Timestamp, usize)>,
+    pub(crate) caps_told: Vec<(Timestamp, Timestamp, usize)>,
+    /// What was done to the node.
+    pub(crate) done: Done,
     deeds_open: usize,
     /// Deeds that wait for the process to be back.
     pub(crate) put_off: Vec<usize>,
@@ -135,9 +167,16 @@ impl World {
             rules,
             rules_number: 0,
             reactions_number: 0,
+            warm_up_number: 0,
             own_offset: 0,
             deliveries: BTreeMap::new(),
             next_serial: 1,
+            delivery_log: Vec::new(),
+            unlogged: 0,
+            undecided: 0,
+            rules_told: vec![(began, began, 0)],
+            caps_told: vec![(began, began, 0)],
+            done: Done::default(),
             deeds_open: script.deeds.len(),
             put_off: Vec::new(),
             script,
@@ -149,6 +188,7 @@ impl World {
         let rules = Arc::clone(&world.rules);
         world.judge.rules_in_force(began, rules);
         world.judge.reactions_in_force(world.script.reactions[0].drawn);
+        world.judge.warm_up_in_force(began, world.warm_up_caps());
         world.start();
         world
     }
@@ -179,7 +219,7 @@ impl World {
                 }
             }
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            if self.steps > self.steps_max() {
                 return self.judge.hot_loop(self.now);
             }
             if !self.step() {
@@ -189,12 +229,16 @@ impl World {
         }
     }
 
+    const fn steps_max(&self) -> u64 {
+        STEPS_MAX * (1 + self.script.faults_end.as_secs() / 86_400)
+    }
+
     /// Lets what is on the wire end, so that the last connections are closed in the books.
     fn close_down(&mut self) {
         let end = self.now + Duration::from_secs(180);
         while self.now < end && self.step() {
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            if self.steps > self.steps_max() {
                 return self.judge.hot_loop(self.now);
             }
         }
@@ -222,7 +266,7 @@ impl World {
             self.decide();
         }
         if self.now >= self.frozen_until {
-            self.judge.look(self.now, self.node.as_ref(), &self.disk.store);
+            self.judge.look(self.now, self.node.as_ref(), &self.disk.store, &self.fleet);
         }
         true
     }
@@ -252,13 +296,17 @@ impl World {
                 if restart.boot {
                     self.machine.boots += 1;
                     self.machine.booted_at = self.now;
+                    self.done.boots += 1;
                 }
+                let before = self.machine.wall_error;
                 self.machine.wall_error = restart.wall_error;
                 if restart.boot {
                     // A wall clock that is ahead of the ledger's time at the first start after a boot is what nothing
                     // can see (see `quota::clock`): it is left out here.
                     self.machine.wall_error = restart.wall_error.min(self.own_offset);
                 }
+                self.done.steps.0 += u64::from(self.machine.wall_error > before);
+                self.done.steps.1 += u64::from(self.machine.wall_error < before);
                 self.start();
                 for number in core::mem::take(&mut self.put_off) {
                     self.deed(number);
@@ -301,7 +349,12 @@ impl World {
         self.life += 1;
         let fresh = self.disk.store.clone();
         self.disk.store = fresh.restart("node");
-        let own_now = quota::anchor(self.disk.saved_clock(), self.machine.read(self.now));
+        let reading = self.script.sabotage.bend_clocks(self.life, self.machine.read(self.now));
+        let own_now = quota::anchor(self.disk.saved_clock(), reading.clone());
+        // The next start of the same boot then knows how much time has passed.
+        let ClockReading { boot_id, boot_clock, wall } = reading;
+        let clock = SavedClock { steady: own_now, boot_id, boot_clock, wall };
+        self.disk.write_journal(vec![JournalEntry::Clock(clock)]);
         let offset = i128::from(own_now.as_micros()) - i128::from(self.now.as_micros());
         self.own_offset = i64::try_from(offset.div_euclid(1_000_000)).unwrap_or(0);
         self.log.note(self.now, format_args!("start {} at {own_now}", self.life));
@@ -312,7 +365,7 @@ impl World {
             }
         }
         let owner = Owner { node: NodeId(1), incarnation: self.disk.store.incarnation() };
-        let saved = self.disk.journal.values().cloned();
+        let saved = self.script.sabotage.bend_journal(&self.disk.journal);
         let rules: Arc<RuleSet> = Arc::clone(&self.rules);
         let sabotage = self.script.sabotage;
         let mut ledger = Ledger::restore(
@@ -323,7 +376,7 @@ impl World {
             saved,
         );
         if sabotage != Sabotage::UncappedWarmUp {
-            ledger.replace_warm_up(own_now, Arc::new(self.script.warm_up.clone()));
+            ledger.replace_warm_up(own_now, self.warm_up_caps());
         }
         let settings = sabotage.bend_settings(self.script.settings.clone());
         let told = sabotage.bend_rules(&self.script, self.rules_number, &rules);
@@ -351,6 +404,9 @@ impl World {
     /// The process dies; its connections are reset by the system.
     pub(crate) fn crash(&mut self, restart: Restart) {
         self.log.note(self.now, format_args!("crash"));
+        let begun = self.node.iter().flat_map(|node| node.conversations.values());
+        self.unlogged += begun.flat_map(Conversation::begun).count() as u64 + self.undecided;
+        self.done.crashes += 1;
         self.judge.crashed(self.now, &self.disk.reactions);
         self.stop(restart);
     }
@@ -363,6 +419,7 @@ impl World {
             }
         }
         self.life += 1;
+        self.undecided = 0;
         self.dies_in = None;
         self.dies_at_commit = None;
         self.after(restart.after, Step::Restart(restart));
@@ -415,16 +472,40 @@ impl World {
             Deed::Free { mailing, every } => self.ban(mailing, every, &LedgerDeed::Release),
             Deed::Rules(number) => {
                 let version = number as u64 + 1;
+                let same = self.script.rules[number].0 == self.script.rules[self.rules_number].0;
+                self.done.levels += u64::from(same);
+                self.done.rules += u64::from(!same);
                 self.rules = compile(&self.script, number, version);
                 self.rules_number = number;
                 let rules: Arc<RuleSet> = Arc::clone(&self.rules);
                 self.judge.rules_in_force(self.now, Arc::clone(&rules));
                 if let Some(node) = &mut self.node {
                     let own = node.own_time(self.now);
+                    self.rules_told.push((self.now, own, number));
                     let told = self.script.sabotage.bend_rules(&self.script, number, &rules);
+                    if self.script.sabotage == Sabotage::CountsGoWithRules {
+                        let kept = uncounted(&self.disk.journal);
+                        let settings = quota::Settings::default();
+                        let rules = Arc::clone(&rules) as _;
+                        node.ledger = Ledger::restore(settings, rules, node.owner, own, kept);
+                    }
                     node.ledger.replace_rules(own, Arc::clone(&told) as _);
                     node.rules = rules;
                     self.tell(Event::RulesReplaced(told));
+                }
+            }
+            Deed::WarmUp(number) => {
+                self.warm_up_number = number;
+                self.done.caps += 1;
+                let caps = self.warm_up_caps();
+                self.judge.warm_up_in_force(self.now, Arc::clone(&caps));
+                let told = self.script.sabotage != Sabotage::UncappedWarmUp;
+                if let Some(node) = &mut self.node {
+                    let own = node.own_time(self.now);
+                    self.caps_told.push((self.now, own, number));
+                    if told {
+                        node.ledger.replace_warm_up(own, caps);
+                    }
                 }
             }
             Deed::Reactions(number) => {
@@ -437,8 +518,14 @@ impl World {
             Deed::CrashAtCommit { commits, restart } => {
                 self.dies_at_commit = Some((commits, restart));
             }
-            Deed::Freeze(span) => self.frozen_until = self.now + span,
-            Deed::DiskFull(span) => self.disk_full_until = self.now + span,
+            Deed::Freeze(span) => {
+                self.done.freezes += 1;
+                self.frozen_until = self.now + span;
+            }
+            Deed::DiskFull(span) => {
+                self.done.full_disks += 1;
+                self.disk_full_until = self.now + span;
+            }
             Deed::Drain(restart) => {
                 if let Some(node) = &mut self.node {
                     node.draining = Some(restart);
@@ -446,6 +533,10 @@ impl World {
                 self.tell(Event::Drain);
             }
         }
+    }
+
+    fn warm_up_caps(&self) -> Arc<quota::WarmUpCaps> {
+        Arc::new(self.script.warm_up[self.warm_up_number].clone())
     }
 
     /// The reaction rules of the script, as the node is told them.
@@ -516,6 +607,9 @@ impl World {
             }
             other => self.log.note(self.now, format_args!("< {other:?}")),
         }
+        if let Event::MessagesDone { results, .. } = &event {
+            self.undecided += results.len() as u64;
+        }
         node.engine.handle(node.own_time(self.now), event);
     }
 
@@ -536,12 +630,14 @@ impl World {
                 return;
             }
         }
+        self.undecided = 0;
         self.journal(answers);
         let stopped = self.node.as_ref().is_some_and(|node| {
             let waits = node.committing || !node.requests.is_empty();
             node.drained && !waits && node.unsettled.is_empty() && node.unkept.is_none()
         });
         if stopped && let Some(restart) = self.node.as_ref().and_then(|node| node.draining) {
+            self.done.stops += 1;
             self.judge.drained(self.now, &self.disk.store);
             self.stop(restart);
         }

@@ -12,6 +12,7 @@ use lab::Promise;
 use mail::id::DeliveryId;
 use mail::time::Timestamp;
 use serde::Serialize;
+use simulator::audit::AuditReport;
 use store::{Counters, DomainId, Reads, StoreFault};
 
 use super::again::{Again, Second};
@@ -19,7 +20,6 @@ use super::returns::{CameBack, Evidence, Returned};
 use super::tally::Tally;
 use super::watch::{FinishedBy, Row, Snapshot};
 use super::world::World;
-use crate::audit::AuditReport;
 
 /// Domains or deliveries asked for at a time.
 const PAGE: u32 = 1_000;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use mail::id::{DeliveryId, MessageId};
 use mail::time::Timestamp;
 use serde::Deserialize;
+use simulator::audit::{AuditReport, Auditor, Entry};
 
 use super::world::World;
-use crate::audit::{AuditReport, Auditor, Entry};
 use crate::exit::Failure;
 
 /// Longest line that is read; replies are bounded well below.

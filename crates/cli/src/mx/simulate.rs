@@ -24,9 +24,9 @@ use node::node::StartFault;
 use quota::{Ledger, NodeId, Owner, PathKey};
 use rules::{Level, RuleSet};
 use serde::Serialize;
+use simulator::audit::{AuditReport, Auditor, BudgetAudit, Entry};
 use simulator::{Latency, ReplayInput, ReplayReport, Started, send_again};
 
-use crate::audit::{AuditReport, Auditor, BudgetAudit, Entry};
 use crate::dry_run::{Proposed, RecordedArguments, days_before, open, too_short};
 use crate::exit::{Ended, Failure, Outcome};
 use crate::globals::Globals;

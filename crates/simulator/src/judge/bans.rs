@@ -9,7 +9,7 @@ use mail::id::MessageId;
 use mail::time::Timestamp;
 
 use super::Accepted;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, MailSeen};
 
 /// An address may not be written to.
 #[derive(Clone, Debug)]
@@ -63,9 +63,13 @@ impl Bans {
         crashes: &[Timestamp],
     ) -> Vec<String> {
         let mut wrong = Vec::new();
+        let mut mails: BTreeMap<u64, Vec<&MailSeen>> = BTreeMap::new();
+        for mail in &fleet.mails {
+            mails.entry(mail.serial.unwrap_or(0)).or_default().push(mail);
+        }
         for (serial, bans) in &self.0 {
             let Some(one) = accepted.get(serial) else { continue };
-            let seen = || fleet.mails.iter().filter(|mail| mail.serial == Some(*serial));
+            let seen = || mails.get(serial).into_iter().flatten();
             for ban in bans {
                 let within = seen().filter(|mail| ban.from < mail.sent && mail.sent < ban.until);
                 let mut may_go_on = ban.begun.contains(&one.id);

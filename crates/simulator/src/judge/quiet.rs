@@ -83,13 +83,16 @@ impl Quiet {
     /// All that is wrong in the whole history.
     pub(super) fn judge(&self, fleet: &Fleet, accepted: &BTreeMap<u64, Accepted>) -> Vec<String> {
         let mut wrong = Vec::new();
+        let mut of_path: BTreeMap<(SourceId, IpAddr), Vec<&Silence>> = BTreeMap::new();
+        for one in &self.silences {
+            of_path.entry((one.source, one.target)).or_default().push(one);
+        }
         for mail in &fleet.mails {
             let own = self.clocks.own(mail.sent);
             let id = mail.serial.and_then(|serial| accepted.get(&serial)).map(|one| one.id);
-            let broken = self.silences.iter().find(|one| {
-                one.source == mail.source
-                    && one.target == mail.target
-                    && one.from < mail.sent
+            let silences = of_path.get(&(mail.source, mail.target));
+            let broken = silences.into_iter().flatten().find(|one| {
+                one.from < mail.sent
                     && own < one.until
                     && mail.sent < one.forgotten
                     && !id.is_some_and(|id| one.begun.contains(&id))

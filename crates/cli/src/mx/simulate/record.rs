@@ -19,11 +19,11 @@ use mail::time::Timestamp;
 use quota::PathKey;
 use rules::RuleSet;
 use serde::{Deserialize, Serialize};
+use simulator::audit::{Auditor, Entry};
 use simulator::{Answer, Demand, DemandRow, Latency};
 use store::{MessageState, Reads, StoreFault};
 
 use super::tally::{One, Tally};
-use crate::audit::{Auditor, Entry};
 use crate::exit::Failure;
 use crate::log_lines::{LineIs, LogLines};
 
