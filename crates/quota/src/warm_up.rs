@@ -9,7 +9,8 @@
 //!
 //! # How
 //!
-//! A day is 145 consecutive ticks of ten minutes: 86,400 s touch at most so many. What a source sends
+//! A day is 146 consecutive ticks of ten minutes: 86,400 s touch at most 145, and one more because clocks run too fast
+//! or too slow, which the end of one tick would show. What a source sends
 //! is counted for every source, with caps or without, so that caps that come later find the
 //! last day. A provider's line is begun while the source has caps, under the name of its rule,
 //! with what the paths of that rule sent in the last hour, and goes on when the caps are gone: those that come
@@ -215,7 +216,7 @@ pub struct SourceDayView {
     pub used_in_hour: u64,
     /// The cap on them.
     pub per_hour: Option<u32>,
-    /// Messages in the current ten minutes and the 144 before.
+    /// Messages in the current ten minutes and the 145 before.
     pub used_in_day: u64,
     /// The cap on them.
     pub per_day: Option<u32>,
@@ -228,7 +229,7 @@ pub struct SourceDayView {
 pub struct ProviderDayView {
     /// The name of the rule.
     pub rule: String,
-    /// Messages in the current ten minutes and the 144 before.
+    /// Messages in the current ten minutes and the 145 before.
     pub used_in_day: u64,
     /// The cap on them.
     pub per_day: Option<u32>,

@@ -43,7 +43,8 @@ fn shrink(seed: u64) -> bool {
         println!("seed {seed} holds what must always hold");
         return false;
     };
-    println!("{outcome:#?}\nthe same with run_cut({seed}, &Plan::default(), &{cuts:?})");
+    println!("{outcome:#?}\nleft out: {cuts:?}\nas a scenario, for crates/simulator/scenarios/:\n");
+    println!("{}", mailweir_simulator::scenario(seed, &plan, &cuts));
     true
 }
 

@@ -9,6 +9,11 @@ impl Chance {
         Self(seed)
     }
 
+    /// What a generator that goes on from here is made of.
+    pub(crate) const fn state(&self) -> u64 {
+        self.0
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

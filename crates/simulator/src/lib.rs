@@ -25,6 +25,7 @@ mod plan;
 mod reactions;
 pub mod replay;
 mod sabotage;
+mod scenario;
 mod shell;
 mod shrink;
 mod world;
@@ -76,6 +77,24 @@ pub fn run_cut(seed: u64, plan: &Plan, cuts: &[Cut]) -> Outcome {
     live(seed, plan, cuts, false).0
 }
 
+/// A world as text, without some things that were drawn for it: to be kept as a test under `scenarios/`.
+#[must_use]
+pub fn scenario(seed: u64, plan: &Plan, cuts: &[Cut]) -> String {
+    let mut chance = Chance::new(seed);
+    let mut script = Script::draw(&mut chance, plan);
+    shrink::apply(&mut script, cuts);
+    scenario::write(&script, &chance, seed % 3_600)
+}
+
+/// Lets the world of such a text run to its end.
+///
+/// # Errors
+/// What in the text is not understood, and where.
+pub fn run_scenario(text: &str, sabotage: Sabotage) -> Result<Outcome, String> {
+    let (script, chance, second) = scenario::read(text, sabotage)?;
+    Ok(live_script(second, script, chance, false).0)
+}
+
 fn script(seed: u64, plan: &Plan) -> Script {
     Script::draw(&mut Chance::new(seed), plan)
 }
@@ -101,6 +120,10 @@ fn live(seed: u64, plan: &Plan, cuts: &[Cut], verbose: bool) -> (Outcome, Vec<St
     let mut chance = Chance::new(seed);
     let mut script = Script::draw(&mut chance, plan);
     shrink::apply(&mut script, cuts);
+    live_script(seed, script, chance, verbose)
+}
+
+fn live_script(seed: u64, script: Script, chance: Chance, verbose: bool) -> (Outcome, Vec<String>) {
     let mut world = World::new(seed, script, chance, verbose);
     if verbose {
         let script = format!("{:#?}", world.script);

@@ -11,9 +11,11 @@ use engine::work::DeliveryOptions;
 use engine::{Affinity, Settings, Source, Sources};
 use mail::id::SourceId;
 use rules::Levels;
+use serde::{Deserialize, Serialize};
 
 use crate::reactions::Reactions;
 use crate::sabotage::Sabotage;
+use crate::scenario::{is_default, moving, span, stretches};
 
 /// What is drawn, and how much of it.
 #[derive(Clone, Debug)]
@@ -44,50 +46,71 @@ impl Default for Plan {
 }
 
 /// How a provider behaves until the faults stop.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Mood {
     /// Percent of recipients that are unknown.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) unknown_percent: u64,
     /// Percent of messages put off.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) temporary_percent: u64,
     /// First tries from each source are put off for some minutes.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) greylists: bool,
     /// 421 to the RCPT TO of each so many-th recipient, every time.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) poison_every: Option<u64>,
     /// 421 to the MAIL FROM after so many messages on a connection.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) refuses_after: Option<u64>,
     /// Closes without a word after so many messages on a connection.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) closes_after: Option<u64>,
     /// 421 in the greeting when more connections are open.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) connections_max: Option<usize>,
     /// 450 to more messages in an hour.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) hourly: Option<usize>,
     /// 421 to the RCPT TO of a message when so many were taken in the last minute.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) per_minute: Option<usize>,
     /// Percent of commands that are never answered.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) hang_percent: u64,
     /// Percent of messages after whose final dot the connection is dropped.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) drop_percent: u64,
     /// Percent of connections that are refused.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) refuse_percent: u64,
     /// Percent of messages that are taken, answered, and followed by a reset.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) reset_percent: u64,
     /// Percent of connections that are greeted with a 554 and closed.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) unwelcome_percent: u64,
     /// Percent of messages after whose final dot nothing is ever said.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) swallow_percent: u64,
     /// Percent of messages that are refused for good after their final dot.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) reject_percent: u64,
     /// Replies come in parts, so far apart.
+    #[serde(skip_serializing_if = "is_default", with = "span")]
     pub(crate) drip: Duration,
     /// Time to think before each answer.
+    #[serde(skip_serializing_if = "is_default", with = "span")]
     pub(crate) think: Duration,
     /// Offers PIPELINING.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) pipelining: bool,
 }
 
 /// An MX host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) preference: u16,
@@ -95,45 +118,60 @@ pub(crate) struct Host {
 }
 
 /// The way to a provider until the faults stop. Nothing is lost, as TCP sends again: it comes late.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
     /// Each piece takes up to so much longer.
+    #[serde(skip_serializing_if = "is_default", with = "span")]
     pub(crate) jitter: Duration,
     /// Percent of pieces that arrive in two parts.
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) split_percent: u64,
     /// Nothing passes from one time to the other, counted from the beginning.
+    #[serde(skip_serializing_if = "is_default", with = "stretches")]
     pub(crate) partitions: Vec<(Duration, Duration)>,
 }
 
 /// A provider: its hosts and the domains that point to them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Provider {
     pub(crate) hosts: Vec<Host>,
     pub(crate) domains: Vec<String>,
     /// One way.
+    #[serde(with = "span")]
     pub(crate) latency: Duration,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) network: Network,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) mood: Mood,
     /// The mood holds from one time to the other, counted from the beginning; empty: always, until the faults stop.
+    #[serde(default, skip_serializing_if = "is_default", with = "stretches")]
     pub(crate) spells: Vec<(Duration, Duration)>,
 }
 
 /// What DNS says about a domain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Zone {
     /// Points to a provider.
     Mx {
         provider: usize,
+        #[serde(with = "span")]
         ttl: Duration,
         /// Every look-up fails until then.
+        #[serde(with = "span")]
         servfail_until: Duration,
         /// Only the first host is known until then.
+        #[serde(with = "span")]
         one_host_until: Duration,
         /// Percent of look-ups that fail until the faults stop.
         fails_percent: u64,
         /// A look-up takes up to this long.
+        #[serde(with = "span")]
         slow: Duration,
         /// From some time on it points to another provider.
+        #[serde(default, skip_serializing_if = "is_default", with = "moving")]
         moves: Option<(Duration, usize)>,
     },
     /// Does not exist.
@@ -151,7 +189,8 @@ pub(crate) struct Mailing {
 }
 
 /// What is done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Deed {
     /// A mailing is handed in and started.
     Start(usize),
@@ -188,9 +227,9 @@ pub(crate) enum Deed {
         restart: Restart,
     },
     /// The process does not run for a while, and the world goes on: stopped by a signal, or the machine was suspended.
-    Freeze(Duration),
+    Freeze(#[serde(with = "span")] Duration),
     /// No commit succeeds for a while.
-    DiskFull(Duration),
+    DiskFull(#[serde(with = "span")] Duration),
     /// The process is asked to stop, and starts again.
     Drain(Restart),
 }
@@ -212,8 +251,10 @@ impl Deed {
 }
 
 /// How the process comes back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Restart {
+    #[serde(with = "span")]
     pub(crate) after: Duration,
     /// The machine was booted.
     pub(crate) boot: bool,

@@ -22,10 +22,10 @@ pub(crate) struct DrawnReaction {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reactions {
     /// `[[rule]]` tables.
-    text: String,
+    pub(crate) text: String,
     pub(crate) drawn: Option<DrawnReaction>,
     /// Those that come with the program stand behind them.
-    shipped: bool,
+    pub(crate) shipped: bool,
 }
 
 /// What a rule that is not judged says and does: pattern, an example of it, and the lines of its effect.

@@ -1,11 +1,13 @@
 //! Makes a failing world small: leaves out one thing after the other for as long as it fails in the same way.
 //!
-//! What is left is a seed and a list of cuts, which can be run again ([`run_cut`](crate::run_cut)) and kept as a test.
+//! What is left is a seed and a list of cuts, which can be run again ([`run_cut`](crate::run_cut)), and written as a
+//! [`scenario`](crate::scenario()) that is kept as a test.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::plan::{Mood, Network, Plan, Script, Zone};
+use crate::reactions::Reactions;
 use crate::{Outcome, run_cut};
 
 /// One thing left out of a world.
@@ -21,6 +23,8 @@ pub enum Cut {
     Drift,
     /// A commit takes all that waits.
     Commits,
+    /// There are no reaction rules.
+    Reactions,
     /// No source has a cap.
     SourceLimits,
     /// This mailing has no waves.
@@ -48,6 +52,9 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
             Cut::Names => script.zones.iter_mut().for_each(|(_, zone)| heal(zone)),
             Cut::Drift => script.drift = 0,
             Cut::Commits => script.commit_requests_max = usize::MAX,
+            Cut::Reactions => {
+                script.reactions.iter_mut().for_each(|one| *one = Reactions::default());
+            }
             Cut::SourceLimits => {
                 script.source_limits.clear();
                 script.warm_up.iter_mut().for_each(|caps| caps.sources.clear());
@@ -101,7 +108,8 @@ pub fn shrink(seed: u64, plan: &Plan) -> Option<(Vec<Cut>, Outcome)> {
     };
     let providers = 0..script.providers.len();
     let mailings = 0..script.mailings.len();
-    let whole = [Cut::Names, Cut::Drift, Cut::Commits, Cut::SourceLimits].into_iter();
+    let whole =
+        [Cut::Names, Cut::Drift, Cut::Commits, Cut::SourceLimits, Cut::Reactions].into_iter();
     let whole = whole.chain(providers.clone().map(Cut::Mood)).chain(providers.map(Cut::Network));
     let parts = mailings.clone().map(Cut::Waves).chain(mailings.clone().map(Cut::Cap));
     // Later deeds first: they hang on earlier ones.

@@ -355,8 +355,7 @@ impl World {
         let ClockReading { boot_id, boot_clock, wall } = reading;
         let clock = SavedClock { steady: own_now, boot_id, boot_clock, wall };
         self.disk.write_journal(vec![JournalEntry::Clock(clock)]);
-        let offset = i128::from(own_now.as_micros()) - i128::from(self.now.as_micros());
-        self.own_offset = i64::try_from(offset.div_euclid(1_000_000)).unwrap_or(0);
+        self.own_offset = self.offset_of(own_now);
         self.log.note(self.now, format_args!("start {} at {own_now}", self.life));
         while let Ok(written) = self.disk.store.apply(&[Write::ReleaseParts { now: own_now }]) {
             match written.first() {
@@ -401,6 +400,12 @@ impl World {
         self.judge.started(self.now, &self.disk.store);
     }
 
+    /// A time of the node's own less the true time, in seconds, rounded down.
+    fn offset_of(&self, own: Timestamp) -> i64 {
+        let offset = i128::from(own.as_micros()) - i128::from(self.now.as_micros());
+        i64::try_from(offset.div_euclid(1_000_000)).unwrap_or(0)
+    }
+
     /// The process dies; its connections are reset by the system.
     pub(crate) fn crash(&mut self, restart: Restart) {
         self.log.note(self.now, format_args!("crash"));
@@ -413,6 +418,7 @@ impl World {
 
     pub(crate) fn stop(&mut self, restart: Restart) {
         if let Some(node) = self.node.take() {
+            self.own_offset = self.offset_of(node.own_time(self.now));
             for conversation in node.conversations.into_values() {
                 let Some(socket) = conversation.socket else { continue };
                 self.close_socket(socket, conversation.plan.map(|plan| plan.path.target));

@@ -153,6 +153,9 @@ fn rule_text(chance: &mut Chance, providers: usize) -> String {
         for scope in SCOPES {
             let zone = if scope == governs { "example" } else { scope };
             let own = figures(chance);
+            // An attempt that is under way when the rules are replaced is logged under the new rule's name, at a time
+            // when that rule governed nobody and so had no limit.
+            let own = if scope == governs { own } else { unlimited(&own) };
             // Writing to a String cannot fail.
             let _ = write!(
                 text,
@@ -164,6 +167,16 @@ fn rule_text(chance: &mut Chance, providers: usize) -> String {
     // Writing to a String cannot fail.
     let _ = write!(text, "[[rule]]\nname = \"rest\"\nmask = \"*\"\n{rest}");
     text
+}
+
+/// The same figures with an hourly limit that nothing comes near.
+fn unlimited(figures: &str) -> String {
+    let lines = figures.lines();
+    let lines = lines.map(|line| match line.starts_with("messages_per_hour") {
+        true => "messages_per_hour = 1000000\n".to_owned(),
+        false => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 fn figures(chance: &mut Chance) -> String {
