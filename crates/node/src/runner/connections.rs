@@ -65,10 +65,11 @@ impl Prepare for Render {
             message.sender.clone()
         };
         Ok(Prepared {
+            // What was prepared knows nothing of the application's return path.
+            smtputf8: prepared.smtputf8 || !sender.is_ascii(),
             sender,
             recipient: message.recipient.clone(),
             content: prepared.content,
-            smtputf8: prepared.smtputf8,
             test_only: self.mode == SendMode::Test,
         })
     }

@@ -143,10 +143,14 @@ async fn a_single_message_arrives_as_it_was() {
     assert!(intake.submit(&stream(), first, Some(other)).await.is_err());
     intake.submit(&stream(), single(NULL_SENDER, "b@one.example"), None).await.unwrap();
     intake.submit(&stream(), single("", "c@one.example"), None).await.unwrap();
-    eventually("three messages", async || (sink.kept().len() == 3).then_some(())).await;
+    intake
+        .submit(&stream(), single("j\u{f6}rg@sender.example", "d@one.example"), None)
+        .await
+        .unwrap();
+    eventually("four messages", async || (sink.count() == 4).then_some(())).await;
     node.shutdown().await;
     let kept = sink.kept();
-    assert_eq!(kept.len(), 3);
+    assert_eq!(kept.len(), 4);
     for message in &kept {
         let at = memchr::memmem::find(&message.content, b"\r\n\r\n").unwrap();
         let text = String::from_utf8(message.content.clone()).unwrap();
@@ -160,8 +164,15 @@ async fn a_single_message_arrives_as_it_was() {
     assert_eq!(sender(0), "<app+1@sender.example>");
     assert_eq!(sender(1), "<>");
     assert!(sender(2).len() > 20 && sender(2).ends_with("m1.sender.example>"), "{}", sender(2));
+    // The return path alone can make SMTPUTF8 necessary.
+    let asks = |kept: &Kept| kept.sender.contains(" SMTPUTF8");
+    assert_eq!(kept.iter().map(asks).collect::<Vec<_>>(), [false, false, false, true]);
+    assert_eq!(sender(3), "<j\u{f6}rg@sender.example>");
     let recipients: Vec<&str> = kept.iter().map(|kept: &Kept| kept.recipient.as_str()).collect();
-    assert_eq!(recipients, ["<a@one.example>", "<b@one.example>", "<c@one.example>"]);
+    assert_eq!(
+        recipients,
+        ["<a@one.example>", "<b@one.example>", "<c@one.example>", "<d@one.example>"]
+    );
 }
 
 /// A relay takes the place of the MX, for the domains that it is for.

@@ -40,6 +40,11 @@ impl Sink {
         Self { address, kept }
     }
 
+    /// How many messages have come so far.
+    pub(crate) fn count(&self) -> usize {
+        self.kept.lock().unwrap().len()
+    }
+
     /// What has come so far, by recipient.
     pub(crate) fn kept(&self) -> Vec<Kept> {
         let mut kept = self.kept.lock().unwrap().clone();
@@ -61,7 +66,7 @@ async fn converse(stream: TcpStream, all: &Mutex<Vec<Kept>>) -> std::io::Result<
         let text = String::from_utf8_lossy(&line).trim_end().to_string();
         let after = |prefix: &str| text.strip_prefix(prefix).map(str::to_string);
         let reply: &[u8] = if text.starts_with("EHLO ") {
-            b"250-sink.example\r\n250-8BITMIME\r\n250 PIPELINING\r\n"
+            b"250-sink.example\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n"
         } else if let Some(sender) = after("MAIL FROM:") {
             message.sender = sender;
             b"250 2.1.0 fine\r\n"
