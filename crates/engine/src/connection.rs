@@ -63,6 +63,8 @@ pub(crate) struct Connection {
     pub(crate) depth: u32,
     /// Messages that the server took or refused in words on it.
     pub(crate) answered: u32,
+    /// Messages that the server took on it.
+    pub(crate) taken: u32,
     pub(crate) asked_at: Timestamp,
     /// Since when it works on what it holds: when it was given messages, or last reported some.
     pub(crate) busy_since: Timestamp,

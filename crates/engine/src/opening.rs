@@ -245,6 +245,7 @@ impl Engine {
             assigned: VecDeque::new(),
             depth: FIRST_DEPTH.min(depth_max(message_micros, &self.settings)),
             answered: 0,
+            taken: 0,
             asked_at: now,
             busy_since: now,
             idle_since: None,

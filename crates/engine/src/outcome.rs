@@ -9,7 +9,8 @@
 //! | the same: the delivery is at fault (its authentication) | put off; a reaction stops the delivery | well |
 //! | greylisted | put off for ten minutes, same source | well |
 //! | 421 before the content | goes to another path, attempt not counted | rests |
-//! | MAIL FROM refused | put off, attempt not counted | rests after the third in a row |
+//! | MAIL FROM refused for now, after ten messages or more over the same connection | goes over another connection, attempt not counted | well |
+//! | MAIL FROM refused otherwise | put off, attempt not counted | rests after the third in a row |
 //! | answer to the final dot lost | put off by the schedule: it may have been delivered | as the end says |
 //! | not tried | back to the window, token given back | as the end says |
 //!
@@ -38,6 +39,11 @@ use crate::work::{Attempt, DeliveryState, Fate, FinalState, QueuedMessage, Settl
 
 /// MAIL FROM refused so often in a row is the path's fault, not the sender's.
 const SENDERS_REFUSED_MAX: u32 = 3;
+
+/// A server that has taken so many messages over a connection and then refuses MAIL FROM for now has had enough of the
+/// connection, not of the sender. None is known that allows fewer. The figure also bounds what a message costs whose own sender is
+/// refused: one connection for so many that are sent.
+const ENOUGH_FOR_A_CONNECTION: u32 = 10;
 
 impl Engine {
     pub(crate) fn connection_ready(&mut self, now: Timestamp, id: ConnectionId) {
@@ -95,6 +101,9 @@ impl Engine {
         }
         // Only words of the server are an answer: a connection that breaks at once has given none.
         let answered = pairs.iter().filter(|(_, done)| is_answer(&done.result)).count();
+        let taken = pairs.iter().filter(|(_, done)| is_sent(&done.result)).count();
+        connection.taken =
+            connection.taken.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
         connection.answered =
             connection.answered.saturating_add(u32::try_from(answered).unwrap_or(u32::MAX));
         // Only the time in which it had something to do says how long a message takes.
@@ -300,6 +309,12 @@ impl Engine {
             return None;
         }
         if stage == Stage::MailFrom {
+            // Those that it still holds are given back untried when it closes.
+            if reply.class() == ReplyClass::Transient && connection.taken >= ENOUGH_FOR_A_CONNECTION
+            {
+                self.close(id);
+                return None;
+            }
             if let Some(path) = self.paths.get_mut(&key) {
                 path.senders_refused += 1;
                 if path.senders_refused >= SENDERS_REFUSED_MAX {
@@ -582,6 +597,11 @@ struct Words {
     judgement: Option<Arc<Judgement>>,
     /// What followed from it.
     reaction: Option<Arc<str>>,
+}
+
+/// Whether the server has taken the message.
+fn is_sent(result: &DoneResult) -> bool {
+    matches!(result, DoneResult::Verdict(Verdict::Sent { .. }))
 }
 
 /// Whether the server answered in words about this message.

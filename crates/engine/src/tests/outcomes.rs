@@ -1,6 +1,8 @@
 //! What becomes of messages.
 
+use core::cell::Cell;
 use core::time::Duration;
+use std::rc::Rc;
 
 use mail::attempt::{EndCause, Stage};
 use mail::failure::{FailureType, Reason};
@@ -114,6 +116,56 @@ fn a_server_that_breaks_off_is_not_hammered() {
     bench.exchanger = Box::new(|_, _, _| accept());
     bench.run(MINUTE * 11);
     assert_eq!(bench.sent(), 100);
+}
+
+/// OpenSMTPD takes a hundred messages in a session; then each MAIL FROM gets 452, and the session stays open.
+#[test]
+fn a_server_that_has_had_enough_of_a_connection_is_asked_on_another() {
+    let figures =
+        "max_connections = 1\nmax_messages_per_connection = 1000\nmessages_per_hour = 100000\n";
+    let rule = format!("[[rule]]\nname = \"a\"\nmask = \"mx.a.example\"\n{figures}");
+    let mut bench = Bench::simple(&rule);
+    let seen = Rc::new(Cell::new(0));
+    let sessions = Rc::new(Cell::new(0));
+    let (in_session, opened) = (Rc::clone(&seen), Rc::clone(&sessions));
+    bench.door = Box::new(move |_, _| {
+        in_session.set(0);
+        opened.set(opened.get() + 1);
+        Ok(())
+    });
+    bench.exchanger = Box::new(move |_, _, _| {
+        seen.set(seen.get() + 1);
+        match seen.get() {
+            ..=100 => accept(),
+            _ => Answer::Reply(Stage::MailFrom, Reply::line(452, "4.5.3 Too many messages sent")),
+        }
+    });
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 1_000);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 1_000, "{} tries", bench.begun.len());
+    assert_eq!(sessions.get(), 10);
+    // Refused at most: what a connection held when it was asked to close.
+    assert!(bench.begun.len() < 1_100, "{} tries", bench.begun.len());
+    assert!(ids.iter().all(|id| bench.message(*id).attempts <= 1));
+}
+
+/// A sender that is refused for now costs no connection of its own each time, and is put off in the end.
+#[test]
+fn a_refused_sender_among_others_is_put_off() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, _, message| match message.id.0 {
+        50 => Answer::Reply(Stage::MailFrom, Reply::line(450, "4.1.8 Sender domain not found")),
+        _ => accept(),
+    });
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 400);
+    bench.run(MINUTE);
+    assert_eq!(bench.sent(), 399);
+    let refused = ids.into_iter().find(|id| id.0 == 50).unwrap();
+    assert_eq!(bench.state(refused), RowState::Queued);
+    let tries = bench.begun.iter().filter(|begun| begun.3 == refused).count();
+    assert!(tries <= 399 / 10 + 1, "{tries}");
 }
 
 #[test]
