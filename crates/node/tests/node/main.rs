@@ -1,4 +1,4 @@
-//! A whole node on loopback: real store, real sockets, against the lab (and a real Postfix) as the judge.
+//! A whole node on loopback: real store, real sockets, against the lab (and real mail servers) as the judge.
 //!
 //! Each test has a block of addresses of its own: MX hosts in 127.9.*block*.0/24, sources in
 //! 127.10.*block*.0/24, so that all of them can run side by side.
@@ -9,10 +9,10 @@ mod dry_runs;
 mod faults;
 mod formats;
 mod inmail;
+mod interop;
 mod levels;
 mod limits;
 mod moods;
-mod postfix;
 mod reactions;
 mod restart;
 mod returns;
@@ -90,6 +90,8 @@ struct World {
     block: u8,
     /// TCP port of the MX hosts.
     port: u16,
+    /// Lines within `[submission]`.
+    submission: String,
     /// Sections of the configuration besides the usual ones.
     more: String,
     /// Lines within `[[source]]`, for each of the sources.
@@ -101,7 +103,8 @@ impl World {
         let lab = Lab::start(config).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let port = lab.port();
-        let world = Self { lab, folder, block, port, more: String::new(), sources: vec!["", ""] };
+        let (submission, more) = ("listen = []".into(), String::new());
+        let world = Self { lab, folder, block, port, submission, more, sources: vec!["", ""] };
         world.write_rules(&rule(OPEN));
         world
     }
@@ -161,11 +164,12 @@ route_timeout = "2s"
 [safety]
 only_targets = ["127.0.0.0/8"]
 [submission]
-listen = []
+{submission}
 [http]
 listen = []
 {more}
 "#,
+            submission = self.submission,
             port = self.port,
             dns = self.lab.dns_address(),
             more = self.more,
