@@ -476,7 +476,16 @@ impl Intake {
             .collect();
         let at = self.now();
         let write = Write::Append { delivery, content: Some(content), recipients, at, once };
-        let written = self.write(write).await;
+        let contents = Arc::clone(&self.inner.contents);
+        // Before anybody can claim it; later it would be kept for nobody.
+        let keep = move |written: &Written| {
+            if let Written::Appended(appended) = written
+                && appended.accepted == 1
+            {
+                contents.keep_fresh(appended.content, body);
+            }
+        };
+        let written = self.write_then(write, keep).await;
         if let Err(IntakeFault::Refused(RefusedWrite::WrongState { .. })) = &written {
             // Somebody has cancelled the stream: the next message begins a new one.
             let mut streams = self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner);
@@ -485,9 +494,6 @@ impl Intake {
         }
         match written? {
             Written::Appended(appended) => {
-                if appended.accepted == 1 {
-                    self.inner.contents.keep_fresh(appended.content, body);
-                }
                 self.queued(delivery, &appended);
                 Ok(Accepted::New(appended))
             }

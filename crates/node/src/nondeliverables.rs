@@ -273,6 +273,7 @@ impl NonDeliverables {
             }
             other => return Err(unexpected(&other)),
         };
+        self.inner.contents.drop_fresh();
         let mut after = DeliveryId(0);
         loop {
             let step = Write::Erase(Erase { address: address.clone(), after, limit: STEP });

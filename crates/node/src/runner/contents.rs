@@ -210,6 +210,11 @@ impl Contents {
         self.fresh.keep(content, body);
     }
 
+    /// Drops what is kept of contents: somebody is to be forgotten.
+    pub(crate) fn drop_fresh(&self) {
+        self.fresh.clear();
+    }
+
     /// Prepares a single message of a stream.
     ///
     /// # Errors

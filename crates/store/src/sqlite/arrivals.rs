@@ -4,22 +4,24 @@
 //! dirties a hundred of its pages. Mail that comes in one by one and goes on at once would pay that twice. So it waits
 //! in `arrival`, one row behind the other, and which of them belong together is known in memory.
 //!
-//! A message waits in `arrival` or in `queue`, never in both. Where a pair of domain and delivery has both, its
-//! arrivals move into the queue before they are claimed, so the order is that of one queue. Where too many wait some move
-//! too, pair by pair, so that those of one domain share pages: `arrival` holds about
+//! A message waits in `arrival` or in `queue`, never in both. Where a pair of domain and delivery has both, a claim takes
+//! the fresh messages of the two by their numbers, so the order is that of one queue. Where too many wait, the first of some
+//! pairs move into the queue, so that those of one domain share pages: `arrival` holds about
 //! [`SqliteOptions::arrivals_at_most`](super::SqliteOptions) rows, and is read quickly at a start.
 //!
 //! Nothing is lost with the memory: it is read from the table.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use rusqlite::{Connection, params};
 
-use super::batch::{Batch, Stop};
+use super::batch::Batch;
 use super::codec::{column, number};
 
 /// In how many batches, about, all would be moved if nothing were added.
 const SLICES: usize = 16;
+
+pub(super) const DELETE_ARRIVAL: &str = "DELETE FROM arrival WHERE message_id = ?1";
 
 /// Pairs remembered of which the queue has no row.
 const BARE_PAIRS_MAX: usize = 100_000;
@@ -57,6 +59,7 @@ impl Arrivals {
             let pair = Pair { domain: row.get(0)?, delivery: number(row.get(1)?)? };
             arrivals.add(pair, number(row.get(2)?)?);
         }
+        arrivals.added = 0;
         Ok(arrivals)
     }
 
@@ -85,9 +88,17 @@ impl Arrivals {
         taken
     }
 
-    /// The pairs of a delivery.
-    fn pairs_of(&self, delivery: u64) -> Vec<Pair> {
-        self.waiting.keys().filter(|pair| pair.delivery == delivery).copied().collect()
+    /// The first messages of a pair, up to a number of a message and up to so many.
+    pub(super) fn peek(&self, pair: Pair, through: u64, at_most: usize) -> Vec<u64> {
+        let waiting = self.waiting.get(&pair).into_iter().flatten().copied();
+        waiting.take_while(|message| *message <= through).take(at_most).collect()
+    }
+
+    /// The first domain, from one on, for which a delivery has messages. Looks through the pairs of other deliveries.
+    pub(super) fn next_domain(&self, delivery: u64, from: u32) -> Option<u32> {
+        let from = Pair { domain: from, delivery: 0 };
+        let mut pairs = self.waiting.range(from..).map(|(pair, _)| pair);
+        pairs.find(|pair| pair.delivery == delivery).map(|pair| pair.domain)
     }
 
     /// Notes that the queue has a row of this pair now.
@@ -102,25 +113,26 @@ impl Arrivals {
         }
     }
 
-    /// Pairs to be moved now, in order, and how many messages they have.
-    fn next_to_move(&mut self, kept_at_most: usize) -> Vec<Pair> {
+    /// What is to be moved now: pairs, and how many of the first messages of each.
+    fn next_to_move(&mut self, kept_at_most: usize) -> Vec<(Pair, usize)> {
         let added = std::mem::take(&mut self.added);
         if self.count <= kept_at_most {
             return Vec::new();
         }
         // Faster than messages are added.
         let wanted = (kept_at_most / SLICES).max(2 * added).max(1);
-        let (mut pairs, mut found) = (BTreeSet::new(), 0);
+        let (mut moves, mut found) = (Vec::new(), 0);
         let from = self.moved_through.unwrap_or(Pair { domain: 0, delivery: 0 });
         for (pair, waiting) in self.waiting.range(from..).chain(self.waiting.range(..from)) {
             if found >= wanted {
                 break;
             }
-            pairs.insert(*pair);
-            found += waiting.len();
+            let count = waiting.len().min(wanted - found);
+            moves.push((*pair, count));
+            found += count;
             self.moved_through = Some(*pair);
         }
-        pairs.into_iter().collect()
+        moves
     }
 }
 
@@ -142,37 +154,19 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    /// Moves the arrivals of a pair, up to a message, into the queue.
-    pub(super) fn move_arrivals(&mut self, pair: Pair, through: u64) -> rusqlite::Result<()> {
-        let moved = self.memory.arrivals.take(pair, through, usize::MAX);
-        if moved.is_empty() {
-            return Ok(());
-        }
-        self.memory.arrivals.queued(pair);
-        let mut delete =
-            self.connection.prepare_cached("DELETE FROM arrival WHERE message_id = ?1")?;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO queue (domain_id, delivery_id, due_ms, message_id) VALUES (?1, ?2, 0, ?3)",
-        )?;
-        for message in moved {
-            delete.execute([column(message)])?;
-            insert.execute(params![pair.domain, column(pair.delivery), column(message)])?;
-        }
-        Ok(())
-    }
-
-    /// Moves the arrivals of a delivery, up to a message, into the queue.
-    pub(super) fn move_arrivals_of(&mut self, delivery: u64, through: u64) -> Result<(), Stop> {
-        for pair in self.memory.arrivals.pairs_of(delivery) {
-            self.move_arrivals(pair, through)?;
-        }
-        Ok(())
-    }
-
-    /// Moves some of what has waited for long, where there is too much.
+    /// Moves some of what waits into the queue, where there is too much.
     pub(super) fn move_surplus(&mut self, kept_at_most: usize) -> rusqlite::Result<()> {
-        for pair in self.memory.arrivals.next_to_move(kept_at_most) {
-            self.move_arrivals(pair, u64::MAX)?;
+        for (pair, count) in self.memory.arrivals.next_to_move(kept_at_most) {
+            let mut delete = self.connection.prepare_cached(DELETE_ARRIVAL)?;
+            let mut insert = self.connection.prepare_cached(
+                "INSERT INTO queue (domain_id, delivery_id, due_ms, message_id) \
+                 VALUES (?1, ?2, 0, ?3)",
+            )?;
+            for message in self.memory.arrivals.take(pair, u64::MAX, count) {
+                delete.execute([column(message)])?;
+                insert.execute(params![pair.domain, column(pair.delivery), column(message)])?;
+            }
+            self.memory.arrivals.queued(pair);
         }
         Ok(())
     }

@@ -114,7 +114,7 @@ pub(super) struct Memory {
     pub(super) domains: HashMap<Arc<str>, DomainId>,
     pub(super) recent: Recent,
     pub(super) arrivals: Arrivals,
-    /// Whether any stream's content has more than one user.
+    /// Whether any stream's content had more than one user since this was loaded.
     pub(super) shares_contents: bool,
     pub(super) accounts: HashMap<u64, Account>,
     /// Messages in the parts of this life of the node.

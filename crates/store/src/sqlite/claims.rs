@@ -7,7 +7,7 @@ use mail::id::{DeliveryId, MessageId, SourceId};
 use mail::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::arrivals::Pair;
+use super::arrivals::{DELETE_ARRIVAL, Pair};
 use super::batch::{Batch, Held, Stop, held_state, read_ids};
 use super::codec::{ceil_ms, column, final_code, floor_ms, moment, number};
 use crate::limits::{LAST_REPLY_LIMIT, RELEASE_PARTS, SWEEP_DOMAINS, cut};
@@ -106,12 +106,18 @@ impl Batch<'_> {
             let room = request.limit - messages.len() as u32;
             let room = room.min(from.at_most.unwrap_or(u32::MAX));
             let before = messages.len();
-            let rest = if self.is_queued(stretch.pair())? {
-                self.move_arrivals(stretch.pair(), number(stretch.through)?)?;
+            let queued = self.is_queued(stretch.pair())?;
+            if queued {
                 self.take(stretch, until, room, &mut messages)?;
+            } else {
+                self.take_arrivals(stretch, room, &mut messages)?;
+            }
+            let rest = if self.first_arrival(stretch)?.is_some() {
+                Some(0)
+            } else if queued {
                 self.earliest(stretch)?
             } else {
-                self.take_arrivals(stretch, room, &mut messages)?
+                None
             };
             let account = self.account(from.delivery)?;
             account.counters.in_flight += (messages.len() - before) as u64;
@@ -122,29 +128,37 @@ impl Batch<'_> {
         Ok(Written::Claimed(Claimed { part, messages, next_due: next_due.map(moment) }))
     }
 
-    /// Takes up to `room` arrivals of a stretch that has nothing in the queue. Answers the due time of the rest.
+    /// The first arrival of a stretch.
+    fn first_arrival(&self, stretch: Stretch) -> rusqlite::Result<Option<u64>> {
+        Ok(self.memory.arrivals.first(stretch.pair(), number(stretch.through)?))
+    }
+
+    /// Takes up to `room` arrivals of a stretch.
     fn take_arrivals(
         &mut self,
         stretch: Stretch,
         room: u32,
         messages: &mut Vec<QueuedMessage>,
-    ) -> rusqlite::Result<Option<i64>> {
-        let (pair, through) = (stretch.pair(), number(stretch.through)?);
+    ) -> rusqlite::Result<()> {
+        let through = number(stretch.through)?;
         let mut select = self.connection.prepare_cached(TAKE_ARRIVAL)?;
-        let mut delete =
-            self.connection.prepare_cached("DELETE FROM arrival WHERE message_id = ?1")?;
-        for id in self.memory.arrivals.take(pair, through, room as usize) {
+        let mut delete = self.connection.prepare_cached(DELETE_ARRIVAL)?;
+        for id in self.memory.arrivals.take(stretch.pair(), through, room as usize) {
             let id = column(id);
-            let taken = select.query_row([id], |row| read_taken(row, stretch.delivery))?;
             delete.execute([id])?;
-            messages.push(taken.message);
+            match select.query_row([id], |row| read_taken(row, stretch.delivery)).optional()? {
+                Some(taken) => messages.push(taken.message),
+                None => {
+                    tracing::error!(message = id, "a waiting message has no row; it is left out")
+                }
+            }
         }
-        Ok(self.memory.arrivals.first(pair, through).map(|_| 0))
+        Ok(())
     }
 
     /// Takes up to `room` messages of one delivery: half retries, then fresh ones, then retries.
     fn take(
-        &self,
+        &mut self,
         stretch: Stretch,
         until: i64,
         room: u32,
@@ -152,8 +166,49 @@ impl Batch<'_> {
     ) -> rusqlite::Result<()> {
         let end = messages.len() + room as usize;
         self.take_retries(stretch, until, room.div_ceil(2), messages)?;
-        self.take_fresh(stretch, (end - messages.len()) as u32, messages)?;
+        self.take_fresh_and_arrivals(stretch, end, messages)?;
         self.take_retries(stretch, until, (end - messages.len()) as u32, messages)
+    }
+
+    /// Takes fresh messages, those of the queue and arrivals, in the order of their numbers, until there are `end`.
+    fn take_fresh_and_arrivals(
+        &mut self,
+        stretch: Stretch,
+        end: usize,
+        messages: &mut Vec<QueuedMessage>,
+    ) -> rusqlite::Result<()> {
+        while messages.len() < end {
+            let room = (end - messages.len()) as u32;
+            let Some(arrival) = self.first_arrival(stretch)? else {
+                return self.take_fresh(stretch, room, messages);
+            };
+            match self.first_fresh(stretch)? {
+                Some(queued) if queued < column(arrival) => {
+                    let before = Stretch { through: column(arrival), ..stretch };
+                    self.take_fresh(before, room, messages)?;
+                }
+                Some(queued) => {
+                    let before = Stretch { through: queued, ..stretch };
+                    self.take_arrivals(before, room, messages)?;
+                }
+                None => return self.take_arrivals(stretch, room, messages),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first fresh message in the queue.
+    fn first_fresh(&self, stretch: Stretch) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached(
+                "SELECT message_id FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
+                 AND due_ms = 0 AND message_id <= ?3 ORDER BY message_id LIMIT 1",
+            )?
+            .query_row(
+                params![stretch.domain.0, column(stretch.delivery.0), stretch.through],
+                |row| row.get(0),
+            )
+            .optional()
     }
 
     fn take_fresh(
@@ -209,26 +264,20 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The earliest due time of what remains.
+    /// The earliest due time of what remains in the queue.
     fn earliest(&self, stretch: Stretch) -> rusqlite::Result<Option<i64>> {
-        let key = params![stretch.domain.0, column(stretch.delivery.0), stretch.through];
-        let fresh = self
-            .connection
-            .prepare_cached(
-                "SELECT due_ms FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
-                 AND due_ms = 0 AND message_id <= ?3 LIMIT 1",
-            )?
-            .query_row(key, |row| row.get(0))
-            .optional()?;
-        if fresh.is_some() {
-            return Ok(fresh);
+        if self.first_fresh(stretch)?.is_some() {
+            return Ok(Some(0));
         }
         self.connection
             .prepare_cached(
                 "SELECT due_ms FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
                  AND due_ms >= 1 AND message_id <= ?3 ORDER BY due_ms, message_id LIMIT 1",
             )?
-            .query_row(key, |row| row.get(0))
+            .query_row(
+                params![stretch.domain.0, column(stretch.delivery.0), stretch.through],
+                |row| row.get(0),
+            )
             .optional()
     }
 
@@ -390,8 +439,6 @@ impl Batch<'_> {
     }
 
     fn sweep(&mut self, sweep: &Sweep, into: FinalState) -> Result<Written, Stop> {
-        let through = sweep.through.map_or(u64::MAX, |through| through.0);
-        self.move_arrivals_of(sweep.delivery.0, through)?;
         let connection = self.connection;
         let mut next_domain = connection.prepare_cached(
             "SELECT domain_id FROM queue WHERE domain_id >= ?1 ORDER BY domain_id LIMIT 1",
@@ -400,8 +447,9 @@ impl Batch<'_> {
         let mut next = None;
         let mut from = sweep.from.0;
         for visit in 0.. {
-            let found: Option<u32> = next_domain.query_row([from], |row| row.get(0)).optional()?;
-            let Some(domain) = found else { break };
+            let queued: Option<u32> = next_domain.query_row([from], |row| row.get(0)).optional()?;
+            let arrived = self.memory.arrivals.next_domain(sweep.delivery.0, from);
+            let Some(domain) = queued.into_iter().chain(arrived).min() else { break };
             if visit == SWEEP_DOMAINS || count == sweep.limit {
                 next = Some(DomainId(domain));
                 break;
@@ -418,40 +466,51 @@ impl Batch<'_> {
         Ok(Written::Swept(Swept { count, next, finished }))
     }
 
-    /// Ends up to `room` messages of one domain.
+    /// Ends up to `room` messages of one domain, the first in line.
     fn sweep_domain(
-        &self,
+        &mut self,
         sweep: &Sweep,
         into: FinalState,
         domain: u32,
         room: u32,
     ) -> rusqlite::Result<u32> {
-        let delivery = column(sweep.delivery.0);
+        let pair = Pair { domain, delivery: sweep.delivery.0 };
+        let delivery = column(pair.delivery);
         let through = sweep.through.map_or(i64::MAX, |through| column(through.0));
-        let found: Vec<(i64, i64, i64)> = self
+        let mut found: Vec<(i64, i64)> = self
             .connection
             .prepare_cached(
-                "SELECT q.due_ms, q.message_id, m.content_id FROM queue q \
-                 CROSS JOIN message m ON m.id = q.message_id \
-                 WHERE q.domain_id = ?1 AND q.delivery_id = ?2 AND q.message_id <= ?4 \
-                 ORDER BY q.due_ms, q.message_id LIMIT ?3",
+                "SELECT due_ms, message_id FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
+                 AND message_id <= ?4 ORDER BY due_ms, message_id LIMIT ?3",
             )?
             .query_map(params![domain, delivery, room, through], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                Ok((row.get(0)?, row.get(1)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
+        let arrived = self.memory.arrivals.peek(pair, number(through)?, room as usize);
+        found.extend(arrived.iter().map(|message| (0, column(*message))));
+        found.sort_unstable();
+        found.truncate(room as usize);
         let mut delete = self.connection.prepare_cached(DELETE_ONE)?;
+        let mut delete_arrival = self.connection.prepare_cached(DELETE_ARRIVAL)?;
         let mut end = self.connection.prepare_cached(
-            "UPDATE message SET state = ?2, settled_at = ?3, last_reply = ?4 WHERE id = ?1",
+            "UPDATE message SET state = ?2, settled_at = ?3, last_reply = ?4 WHERE id = ?1 \
+             RETURNING content_id",
         )?;
         let (code, at) = (final_code(into), floor_ms(sweep.at));
         let reason = cut(&sweep.reason, LAST_REPLY_LIMIT);
         let reason = (!reason.is_empty()).then_some(reason);
-        for (due, message, content) in &found {
-            delete.execute(params![domain, delivery, due, message])?;
-            end.execute(params![message, code, at, reason])?;
-            self.release_content(number(*content)?)?;
+        let mut ended_arrivals = 0;
+        for (due, message) in &found {
+            if delete.execute(params![domain, delivery, due, message])? == 0 {
+                delete_arrival.execute([message])?;
+                ended_arrivals += 1;
+            }
+            let content: Option<i64> =
+                end.query_row(params![message, code, at, reason], |row| row.get(0)).optional()?;
+            self.release_content(number(content.unwrap_or_default())?)?;
         }
+        self.memory.arrivals.take(pair, number(through)?, ended_arrivals);
         Ok(found.len() as u32)
     }
 

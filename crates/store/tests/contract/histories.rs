@@ -108,8 +108,10 @@ fn steering() -> impl Strategy<Value = Write> {
 }
 
 fn sweeping() -> impl Strategy<Value = Write> {
-    (delivery(), 0..4_u32, 0..6_u32, any::<bool>()).prop_map(|(delivery, from, limit, expire)| {
-        let sweep = sweep(delivery, DomainId(from), limit);
+    let through = proptest::option::of((0..40_u64).prop_map(MessageId));
+    let place = (delivery(), through, 0..4_u32);
+    (place, 0..6_u32, any::<bool>()).prop_map(|((delivery, through, from), limit, expire)| {
+        let sweep = Sweep { through, ..sweep(delivery, DomainId(from), limit) };
         if expire { Write::Expire(sweep) } else { Write::CancelQueued(sweep) }
     })
 }

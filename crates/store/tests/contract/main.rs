@@ -84,6 +84,15 @@ mod support {
             id
         }
 
+        /// A stream, which runs from its creation on.
+        pub fn stream(&mut self) -> DeliveryId {
+            let options = DeliveryOptions { stream: true, ..DeliveryOptions::default() };
+            match self.apply(create(options, None)) {
+                Written::Created(id) => id,
+                other => panic!("not created: {other:?}"),
+            }
+        }
+
         pub fn append(
             &mut self,
             id: DeliveryId,
@@ -297,6 +306,7 @@ mod support {
     }
 }
 
+mod arrivals;
 mod bundles;
 mod files;
 mod histories;

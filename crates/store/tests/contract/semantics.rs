@@ -8,20 +8,21 @@ use mailweir_store::*;
 use std::time::Duration;
 
 /// Makes a test for each store of each function, and checks the invariants at its end.
+#[macro_export]
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod memory {
             $(#[test] fn $name() {
-                let mut subject = crate::support::Subject::memory();
+                let mut subject = $crate::support::Subject::memory();
                 super::$name(&mut subject);
-                crate::support::assert_consistent(subject.reads());
+                $crate::support::assert_consistent(subject.reads());
             })*
         }
         mod sqlite {
             $(#[test] fn $name() {
-                let mut subject = crate::support::Subject::sqlite();
+                let mut subject = $crate::support::Subject::sqlite();
                 super::$name(&mut subject);
-                crate::support::assert_consistent(subject.reads());
+                $crate::support::assert_consistent(subject.reads());
             })*
         }
     };
@@ -52,14 +53,6 @@ contract![
     what_is_refused_changes_nothing,
     messages_are_found_by_address_and_time,
 ];
-
-fn stream(subject: &mut Subject) -> DeliveryId {
-    let options = DeliveryOptions { stream: true, ..DeliveryOptions::default() };
-    match subject.apply(create(options, None)) {
-        Written::Created(id) => id,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn set_state(delivery: DeliveryId, state: DeliveryState) -> Write {
     Write::SetState { delivery, state, who: "ann".into(), why: "test".into(), at: time(20) }
@@ -313,7 +306,7 @@ fn sweeps_go_in_stretches(subject: &mut Subject) {
 }
 
 fn streams_keep_their_content_until_the_end(subject: &mut Subject) {
-    let id = stream(subject);
+    let id = subject.stream();
     subject.append(id, Some("one"), &["a@x.org", "a@x.org"]);
     subject.append(id, Some("two"), &["a@x.org"]);
     let domain = subject.domain("x.org");
@@ -464,7 +457,7 @@ fn what_is_shared_or_pending_is_not_forgotten(subject: &mut Subject) {
 }
 
 fn keys_take_effect_once(subject: &mut Subject) {
-    let id = stream(subject);
+    let id = subject.stream();
     let request = |key: &str, digest: u8| Write::Append {
         delivery: id,
         content: Some(content("one")),
@@ -525,7 +518,7 @@ fn settings_and_audit_are_kept(subject: &mut Subject) {
 fn what_is_refused_changes_nothing(subject: &mut Subject) {
     let running = subject.running(&["a@x.org"]);
     let draft = subject.draft(DeliveryOptions::default(), &[]);
-    let stream = stream(subject);
+    let stream = subject.stream();
     let bare = match subject.apply(create(DeliveryOptions::default(), None)) {
         Written::Created(id) => id,
         other => panic!("{other:?}"),
@@ -594,7 +587,7 @@ fn what_is_refused_changes_nothing(subject: &mut Subject) {
 fn messages_are_found_by_address_and_time(subject: &mut Subject) {
     let first = subject.running(&["A@x.org", "b@x.org"]);
     let second = subject.draft(DeliveryOptions::default(), &["a@x.org"]);
-    let stream = stream(subject);
+    let stream = subject.stream();
     for _ in 0..5 {
         subject.append(stream, Some("m"), &["a@x.org", "c@x.org"]);
     }

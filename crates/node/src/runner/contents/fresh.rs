@@ -1,13 +1,17 @@
 //! Contents of single messages that were committed just now, for their first attempt.
 //!
 //! Most mail leaves within a moment of its acceptance. Its content need not be read back then: it is kept here, until
-//! [`FRESH_OCTETS_MAX`] of others have come. What is not here is in the store.
+//! [`FRESH_OCTETS_MAX`] of others have come. What is not here is in the store. Contents of messages that end without an
+//! attempt stay until then too, in memory only; where an address is to be forgotten all are dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Octets kept in all.
 const FRESH_OCTETS_MAX: usize = 16 << 20;
+
+/// Contents kept, whatever their size.
+const FRESH_COUNT_MAX: usize = 16_384;
 
 /// Octets of one content: larger ones are read from the store, which costs them little.
 const FRESH_CONTENT_MAX: usize = 256 << 10;
@@ -39,7 +43,10 @@ impl FreshContents {
             kept.octets -= before.len();
         }
         // Numbers without their contents are bounded too.
-        while kept.octets > FRESH_OCTETS_MAX || kept.order.len() > 2 * kept.by_number.len() + 64 {
+        while kept.octets > FRESH_OCTETS_MAX
+            || kept.by_number.len() > FRESH_COUNT_MAX
+            || kept.order.len() > 2 * kept.by_number.len() + 64
+        {
             let Some(oldest) = kept.order.pop_front() else { break };
             if let Some(gone) = kept.by_number.remove(&oldest) {
                 kept.octets -= gone.len();
@@ -53,6 +60,11 @@ impl FreshContents {
         let body = kept.by_number.remove(&number)?;
         kept.octets -= body.len();
         Some(body)
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
     }
 }
 
