@@ -20,6 +20,7 @@ use rules::bounce::{
 };
 use serde::Serialize;
 
+use super::cpu::timed;
 use crate::output::number;
 
 /// Arguments of `mailweir bench bounce`.
@@ -211,22 +212,6 @@ fn admission() -> (AdmissionSet, Vec<String>) {
     let asked =
         (0..QUARANTINED).map(|number| address(number.wrapping_mul(7_919) % (2 * QUARANTINED)));
     (set, asked.collect())
-}
-
-/// Seconds of this thread's processor time that something takes.
-fn timed<T>(work: impl FnOnce() -> T) -> anyhow::Result<(T, f64)> {
-    let before = thread_nanoseconds()?;
-    let done = work();
-    let taken = thread_nanoseconds()?.saturating_sub(before).max(1);
-    Ok((done, taken as f64 / 1e9))
-}
-
-/// Nanoseconds this thread has run.
-fn thread_nanoseconds() -> anyhow::Result<u64> {
-    const FILE: &str = "/proc/thread-self/schedstat";
-    let text = std::fs::read_to_string(FILE).context(FILE)?;
-    let first = text.split(' ').next().unwrap_or_default();
-    first.parse().with_context(|| format!("{FILE} holds no number: {text}"))
 }
 
 fn resident_kib() -> anyhow::Result<u64> {

@@ -18,7 +18,7 @@ use rules::{Levels, RuleSet};
 use serde::Serialize;
 use simulator::{AheadInput, Latency, Waiting, ahead};
 
-use super::cpu::Used;
+use super::cpu::timed;
 
 /// It is given up after this.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -74,14 +74,12 @@ impl ForecastPlan {
     pub(super) async fn measure(&self) -> anyhow::Result<ForecastFigure> {
         let input = self.input()?;
         let now = input.now;
-        let before = Used::now(&[])?;
         let begun = Instant::now();
-        let running = tokio::task::spawn_blocking(move || ahead(input));
-        let report = tokio::time::timeout(PATIENCE, running)
+        let running = tokio::task::spawn_blocking(move || timed(|| ahead(input)));
+        let (report, cpu_seconds) = tokio::time::timeout(PATIENCE, running)
             .await
-            .with_context(|| format!("no forecast within {PATIENCE:?}"))??;
+            .with_context(|| format!("no forecast within {PATIENCE:?}"))???;
         let time = begun.elapsed();
-        let cpu = Used::now(&[])?.since(&before);
         let gone: u64 = report.domains.values().map(|course| course.messages).sum();
         ensure!(gone == self.recipients, "{gone} of {} messages were foreseen", self.recipients);
         let finished_at = report.finished_at.context("a forecast of mail has an end")?;
@@ -89,7 +87,7 @@ impl ForecastPlan {
             recipients: self.recipients,
             domains: self.domains,
             seconds: time.as_secs_f64(),
-            cpu_seconds: cpu.total_micros() / 1e6,
+            cpu_seconds,
             days_foreseen: finished_at.as_secs().saturating_sub(now.as_secs()) as f64 / 86_400.0,
         })
     }
