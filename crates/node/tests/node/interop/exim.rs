@@ -15,8 +15,8 @@ fn start(address: SocketAddr, next: &Next) -> Option<Peer> {
     let program = unpacked("Exim", "exim/usr/sbin/exim4", USER)?;
     let folder = folder_for("exim");
     let root = folder.path().display();
-    // Without a bound on its deliveries it meets the bound on connections from one address. Each message has a connection of its own: over one
-    // that is used again it forgets that SMTPUTF8 was offered, and rewrites UTF-8 local parts.
+    // What it passes on to us it sends from its queue, so that its connections are bounded. Each message has one of its own: over a connection that
+    // is used again it forgets that SMTPUTF8 was offered, and rewrites UTF-8 local parts.
     let (queue, security) = if next.submission {
         ("queue_only\nqueue_run_max = 3\n", "hosts_require_tls = *\n  hosts_require_auth = *\n")
     } else {
