@@ -251,6 +251,10 @@ impl Runner {
         self.turn();
         let (mut woken, mut quick) = (Instant::now(), 0_u32);
         while !self.drained && !self.out_of_patience() {
+            // Before it waits: who sends something meanwhile has nobody to wake.
+            if quick >= QUICK_WAKINGS {
+                std::thread::sleep(BUSY_PAUSE);
+            }
             let wake = self.next_wake();
             let sleep = tokio::time::sleep(wake);
             tokio::select! {
@@ -259,9 +263,6 @@ impl Runner {
                 () = sleep => {}
             }
             quick = if woken.elapsed() < QUICK_WAKING { quick.saturating_add(1) } else { 0 };
-            if quick >= QUICK_WAKINGS {
-                std::thread::sleep(BUSY_PAUSE);
-            }
             woken = Instant::now();
             // What both channels hold by now belongs to the same decision.
             while batch.len() < BATCH_MAX
