@@ -24,7 +24,7 @@ use crate::globals::Globals;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Recipients accepted in a second at least, or it is given up.
-const SLOWEST_ACCEPTANCE: u64 = 10_000;
+const SLOWEST_ACCEPTANCE: u64 = 5_000;
 
 /// What is to be known of a process before it is started.
 pub(super) struct Start<'a> {
@@ -195,7 +195,9 @@ impl Process {
     /// The node refuses.
     pub(super) async fn start_delivery(&self, id: &str) -> anyhow::Result<()> {
         let body = json!({ "why": "bench" });
-        self.client.post(&["deliveries", id, "start"], &body).await.map_err(spoken)?;
+        let path = ["deliveries", id, "start"];
+        let started = self.client.post_within(PATIENCE, &path, &body).await;
+        started.map_err(|fault| anyhow::anyhow!("starting {id}: {fault}"))?;
         Ok(())
     }
 
