@@ -385,6 +385,12 @@ fn tests_that_hold_faults_exist() {
     check_named_tests("docs/faults.md", 49, 80);
 }
 
+/// The same of what must always hold.
+#[test]
+fn tests_that_hold_the_promises_exist() {
+    check_named_tests("docs/proof.md", 8, 30);
+}
+
 /// A page with numbered rows, each with the tests that hold it or the words "not there"; at least so many tests in all.
 fn check_named_tests(page: &str, rows: u32, least: usize) {
     let page = read_guide(page);

@@ -19,8 +19,10 @@
 //! - **Nothing stored**: the wall clock; there is no history that it could contradict.
 //!
 //! What this cannot see: a wall clock that was wrong and in the future at the first start after a
-//! boot. Then, and only then, the ledger forgets as much of the hour as the error. Machines whose
-//! clock is not kept while they are off should set it from the network before the node starts.
+//! boot. Then the ledger forgets as much of the hour as the error. Nor can it see, at the next boot, that
+//! an earlier one was not credited with its pause because its wall clock was behind: what is then made up for
+//! is taken for time that has passed since the last message, and the ledger forgets that much. Machines whose
+//! clock is not kept while they are off should set it from the network before the node starts; then neither happens.
 //!
 //! From the anchor on the shell advances the time by the boot clock alone. It stores the clock once
 //! right after the start, so that already the next start of the same boot is proof against steps.

@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use crate::plan::{Mood, Network, Plan, Script, Zone};
+use crate::plan::{Deed, Mood, Network, Plan, Script, Zone};
 use crate::reactions::Reactions;
 use crate::{Outcome, run_cut};
 
@@ -65,10 +65,19 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
             Cut::Recipients(mailing, left) => script.mailings[mailing].domains.truncate(left),
         }
     }
+    // What is paused and not resumed would wait for ever: both go together.
+    let resumed: BTreeSet<usize> = undone
+        .iter()
+        .filter_map(|deed| match script.deeds.get(*deed)? {
+            (_, Deed::Resume(mailing)) => Some(*mailing),
+            _ => None,
+        })
+        .collect();
     let mut number = 0;
-    script.deeds.retain(|_| {
+    script.deeds.retain(|(_, deed)| {
         number += 1;
-        !undone.contains(&(number - 1))
+        let for_ever = matches!(deed, Deed::Pause(mailing) if resumed.contains(mailing));
+        !for_ever && !undone.contains(&(number - 1))
     });
 }
 
