@@ -322,7 +322,7 @@ pub(crate) struct Node {
     /// Who may not be written to, as of the last commit.
     pub(crate) desk: Desk,
     /// True time and the node's own time at its start.
-    started: (Timestamp, Timestamp),
+    pub(crate) started: (Timestamp, Timestamp),
     drift: i64,
     /// Leases are renewed then.
     pub(crate) renew_at: Timestamp,

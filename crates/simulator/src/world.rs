@@ -62,6 +62,9 @@ impl Step {
 /// More steps than any world of the default plan needs, or a day of a longer one.
 const STEPS_MAX: u64 = 3_000_000;
 
+/// How often the shell stores the clock; the same as in `node::runner::ledger`.
+const CHORES_EVERY: Duration = Duration::from_secs(10);
+
 /// What was done to the node in a world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
@@ -418,6 +421,7 @@ impl World {
 
     pub(crate) fn stop(&mut self, restart: Restart) {
         if let Some(node) = self.node.take() {
+            self.save_clock_of_last_chores(&node);
             self.own_offset = self.offset_of(node.own_time(self.now));
             for conversation in node.conversations.into_values() {
                 let Some(socket) = conversation.socket else { continue };
@@ -429,6 +433,24 @@ impl World {
         self.dies_in = None;
         self.dies_at_commit = None;
         self.after(restart.after, Step::Restart(restart));
+    }
+
+    /// The shell stores the clock with its chores, also while nothing is asked of the ledger: what it stored last before
+    /// the process ends.
+    fn save_clock_of_last_chores(&mut self, node: &Node) {
+        let lived = self.now - node.started.0;
+        let since = Duration::from_micros((lived.as_micros() % CHORES_EVERY.as_micros()) as u64);
+        let at = self.now.saturating_sub(since);
+        if lived < CHORES_EVERY || self.now < self.frozen_until || at < self.disk_full_until {
+            return;
+        }
+        let steady = node.own_time(at);
+        if self.disk.saved_clock().is_some_and(|saved| saved.steady >= steady) {
+            return;
+        }
+        let ClockReading { boot_id, boot_clock, wall } = self.machine.read(at);
+        let clock = SavedClock { steady, boot_id, boot_clock, wall };
+        self.disk.write_journal(vec![JournalEntry::Clock(clock)]);
     }
 
     pub(crate) fn close_socket(&mut self, socket: u64, target: Option<core::net::IpAddr>) {
