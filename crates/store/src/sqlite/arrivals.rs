@@ -94,11 +94,10 @@ impl Arrivals {
         waiting.take_while(|message| *message <= through).take(at_most).collect()
     }
 
-    /// The first domain, from one on, for which a delivery has messages. Looks through the pairs of other deliveries.
-    pub(super) fn next_domain(&self, delivery: u64, from: u32) -> Option<u32> {
+    /// The first domain, from one on, that has messages of any delivery.
+    pub(super) fn next_domain(&self, from: u32) -> Option<u32> {
         let from = Pair { domain: from, delivery: 0 };
-        let mut pairs = self.waiting.range(from..).map(|(pair, _)| pair);
-        pairs.find(|pair| pair.delivery == delivery).map(|pair| pair.domain)
+        self.waiting.range(from..).next().map(|(pair, _)| pair.domain)
     }
 
     /// Notes that the queue has a row of this pair now.

@@ -448,7 +448,7 @@ impl Batch<'_> {
         let mut from = sweep.from.0;
         for visit in 0.. {
             let queued: Option<u32> = next_domain.query_row([from], |row| row.get(0)).optional()?;
-            let arrived = self.memory.arrivals.next_domain(sweep.delivery.0, from);
+            let arrived = self.memory.arrivals.next_domain(from);
             let Some(domain) = queued.into_iter().chain(arrived).min() else { break };
             if visit == SWEEP_DOMAINS || count == sweep.limit {
                 next = Some(DomainId(domain));

@@ -9,6 +9,7 @@ contract![
     retries_fresh_messages_and_arrivals_come_in_order,
     what_comes_after_a_restart_comes_later,
     a_stream_expires_up_to_a_message,
+    a_full_step_of_a_sweep_goes_on_at_the_next_domain_of_anybody,
     due_domains_are_found_wherever_their_messages_are,
     many_for_one_domain_are_claimed_in_order,
 ];
@@ -73,6 +74,19 @@ fn a_stream_expires_up_to_a_message(subject: &mut Subject) {
     assert_eq!(subject.counters(id).expired, 5);
     let claimed = subject.claim(x, &[all(id)], 9);
     assert_eq!((ids(&claimed), claimed.next_due), (vec![6], None));
+}
+
+fn a_full_step_of_a_sweep_goes_on_at_the_next_domain_of_anybody(subject: &mut Subject) {
+    let id = subject.running(&["a@x.org", "b@x.org"]);
+    let other = subject.stream();
+    come(subject, other, &["a@z.org"]);
+    let z = subject.domain("z.org");
+    let mut step = |from| match subject.apply(Write::Expire(sweep(id, from, 2))) {
+        Written::Swept(swept) => (swept.count, swept.next),
+        other => panic!("not swept: {other:?}"),
+    };
+    assert_eq!(step(DomainId(0)), (2, Some(z)));
+    assert_eq!(subject.counters(other).queued(), 1);
 }
 
 fn due_domains_are_found_wherever_their_messages_are(subject: &mut Subject) {
