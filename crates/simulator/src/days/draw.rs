@@ -12,7 +12,8 @@ use rules::{Level, Levels};
 use super::DaysPlan;
 use crate::chance::Chance;
 use crate::plan::draw::{
-    draw_provider, draw_restart, draw_settings, draw_source_limits, draw_sources, millis, minutes,
+    draw_figures, draw_provider, draw_restart, draw_settings, draw_source_limits, draw_sources,
+    millis, minutes,
 };
 use crate::plan::{Deed, Mailing, Provider, Restart, Script, WAVE_PERCENT, Zone};
 use crate::reactions::Reactions;
@@ -181,19 +182,7 @@ fn unlimited(figures: &str) -> String {
 
 fn figures(chance: &mut Chance) -> String {
     let hourly = if chance.percent(70) { chance.between(4, 40) } else { chance.between(40, 250) };
-    let mut figures = format!(
-        "max_connections = {}\nmax_messages_per_connection = {}\nmessages_per_hour = {hourly}\npacing = \"{}\"\ntimeout = \"{}s\"\ndata_timeout = \"{}s\"\nconnect_timeout = \"20s\"\n",
-        chance.between(1, 5),
-        chance.between(1, 30),
-        chance.pick(&["staircase", "even", "burst"]),
-        chance.between(10, 60),
-        chance.between(20, 120),
-    );
-    if chance.percent(20) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(figures, "connections_per_minute = {}", chance.between(2, 10));
-    }
-    figures
+    draw_figures(chance, hourly, 5, 10)
 }
 
 /// Plans of warm-up: the caps of a day grow from day to day.

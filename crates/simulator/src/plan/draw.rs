@@ -283,6 +283,30 @@ fn draw_mood(chance: &mut Chance) -> Mood {
     mood
 }
 
+/// The figures of a rule: `hourly` messages an hour, up to `connections` at a time, of which up to `starts` may begin in
+/// a minute.
+pub(crate) fn draw_figures(
+    chance: &mut Chance,
+    hourly: u64,
+    connections: u64,
+    starts: u64,
+) -> String {
+    use core::fmt::Write as _;
+    let mut figures = format!(
+        "max_connections = {}\nmax_messages_per_connection = {}\nmessages_per_hour = {hourly}\npacing = \"{}\"\ntimeout = \"{}s\"\ndata_timeout = \"{}s\"\nconnect_timeout = \"20s\"\n",
+        chance.between(1, connections),
+        chance.between(1, 30),
+        chance.pick(&["staircase", "even", "burst"]),
+        chance.between(10, 60),
+        chance.between(20, 120),
+    );
+    if chance.percent(20) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(figures, "connections_per_minute = {}", chance.between(2, starts));
+    }
+    figures
+}
+
 fn draw_rules(chance: &mut Chance, providers: usize) -> (String, Levels) {
     use core::fmt::Write as _;
     let mut text = String::from("schema_version = 1\n");
@@ -290,20 +314,7 @@ fn draw_rules(chance: &mut Chance, providers: usize) -> (String, Levels) {
         // Most limits are so low that a world presses against them.
         let hourly =
             if chance.percent(60) { chance.between(12, 50) } else { chance.between(50, 400) };
-        let mut figures = format!(
-            "max_connections = {}\nmax_messages_per_connection = {}\nmessages_per_hour = {}\npacing = \"{}\"\ntimeout = \"{}s\"\ndata_timeout = \"{}s\"\nconnect_timeout = \"20s\"\n",
-            chance.between(1, 6),
-            chance.between(1, 30),
-            hourly,
-            chance.pick(&["staircase", "even", "burst"]),
-            chance.between(10, 60),
-            chance.between(20, 120),
-        );
-        if chance.percent(20) {
-            // Writing to a String cannot fail.
-            let _ = writeln!(figures, "connections_per_minute = {}", chance.between(2, 20));
-        }
-        figures
+        draw_figures(chance, hourly, 6, 20)
     };
     for provider in 0..providers {
         if chance.percent(70) {
