@@ -6,7 +6,7 @@
 //! including suspend) does neither, but it starts from 0 with each boot and so cannot be compared
 //! across boots.
 //!
-//! Therefore the shell stores, with every batch of the journal, a [`SavedClock`]: the ledger's time
+//! Therefore the shell stores, with every batch of the journal and every [`SAVE_CLOCK_EVERY`], a [`SavedClock`]: the ledger's time
 //! beside the readings of both clocks and the identity of the boot. At the next start [`anchor`]
 //! compares:
 //!
@@ -31,6 +31,10 @@ use core::time::Duration;
 
 use mail::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// How often the shell stores the clock while nothing is asked of the ledger. At a boot whose wall clock is behind the time goes
+/// back by at most so much.
+pub const SAVE_CLOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// The ledger's time as it was stored, beside the clocks of the machine at the same moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -50,7 +50,7 @@ pub mod view;
 pub mod warm_up;
 
 pub use budget::{BudgetKey, CapKey, LimitName, PathKey, ScopeKey, Wait, WaitKind};
-pub use clock::{ClockReading, SavedClock, anchor};
+pub use clock::{ClockReading, SAVE_CLOCK_EVERY, SavedClock, anchor};
 pub use journal::{JournalEntry, JournalKey};
 pub use ledger::{GiveBackError, Ledger, Lot, LotId, Settings, TokenAnswer, TokenRequest};
 pub use permits::{NodeId, Owner, Permit, PermitAnswer, PermitId, PermitRequest, Renewal};

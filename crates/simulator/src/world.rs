@@ -18,7 +18,7 @@ use mail::failure::Reason;
 use mail::id::{ConnectionId, DeliveryId};
 use mail::route::{MxHost, MxRoute, RouteFault};
 use mail::time::Timestamp;
-use quota::{ClockReading, JournalEntry, Ledger, NodeId, Owner, SavedClock};
+use quota::{ClockReading, JournalEntry, Ledger, NodeId, Owner, SAVE_CLOCK_EVERY, SavedClock};
 use rules::RuleSet;
 use rules::reaction::ReactionRules;
 use store::{MemoryStore, Store as _, Write, Written};
@@ -61,9 +61,6 @@ impl Step {
 
 /// More steps than any world of the default plan needs, or a day of a longer one.
 const STEPS_MAX: u64 = 3_000_000;
-
-/// How often the shell stores the clock; the same as in `node::runner::ledger`.
-const CHORES_EVERY: Duration = Duration::from_secs(10);
 
 /// What was done to the node in a world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -439,9 +436,10 @@ impl World {
     /// the process ends.
     fn save_clock_of_last_chores(&mut self, node: &Node) {
         let lived = self.now - node.started.0;
-        let since = Duration::from_micros((lived.as_micros() % CHORES_EVERY.as_micros()) as u64);
+        let since =
+            Duration::from_micros((lived.as_micros() % SAVE_CLOCK_EVERY.as_micros()) as u64);
         let at = self.now.saturating_sub(since);
-        if lived < CHORES_EVERY || self.now < self.frozen_until || at < self.disk_full_until {
+        if lived < SAVE_CLOCK_EVERY || self.now < self.frozen_until || at < self.disk_full_until {
             return;
         }
         let steady = node.own_time(at);

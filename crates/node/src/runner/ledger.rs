@@ -10,7 +10,7 @@ use mail::id::{ConnectionId, DeliveryId, SourceId};
 use mail::time::Timestamp;
 use quota::{
     CapKey, JournalEntry, Ledger, LotId, Owner, PathKey, PermitAnswer, PermitId, PermitRequest,
-    TokenAnswer, TokenRequest,
+    SAVE_CLOCK_EVERY, TokenAnswer, TokenRequest,
 };
 use rules::RuleSet;
 use store::{Write, WriterHandle};
@@ -18,9 +18,6 @@ use tokio::sync::mpsc;
 
 use super::{Input, journal};
 use crate::clock::SteadyClock;
-
-/// How often leases are renewed, the clock is saved and old counts are forgotten.
-const CHORES_EVERY: Duration = Duration::from_secs(10);
 
 /// Pause when the journal could not be made durable.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
@@ -213,12 +210,12 @@ impl LedgerDesk {
         self.chores_at
     }
 
-    /// Renews leases, saves the clock, forgets what is old. Returns whether it was time to.
+    /// Renews leases, saves the clock, forgets what is old, every [`SAVE_CLOCK_EVERY`]. Returns whether it was time to.
     pub(crate) fn chores(&mut self, now: Timestamp, clock: &SteadyClock) -> bool {
         if now < self.chores_at {
             return false;
         }
-        self.chores_at = now + CHORES_EVERY;
+        self.chores_at = now + SAVE_CLOCK_EVERY;
         self.ledger.renew_permits(now, self.owner);
         let expired = self.ledger.expire(now);
         if !expired.is_empty() {
