@@ -5,8 +5,8 @@
 //!
 //! **How.** A thread of its own takes a batch of what happened, hands it to the engine with one time, lets it decide,
 //! and carries the commands out: the store's through its writer, look-ups and conversations as tasks of the
-//! runtime. Nothing on this thread waits for a disk or a network; where events come thick it rests for a tenth of a
-//! millisecond and decides about them together.
+//! runtime. Nothing on this thread waits for a disk or a network; where events come thick it rests for a moment
+//! (`rest`) and decides about them together.
 //!
 //! **Ending.** [`Running::shutdown`] drains: conversations finish what is in flight, the rest goes back to the queue.
 //! Those that have not come to an end when the patience is over are broken off; their messages stay claimed, and
@@ -17,6 +17,7 @@ pub mod contents;
 pub mod delivery_log;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+mod rest;
 mod sweeping;
 
 use std::collections::{HashMap, HashSet};
@@ -50,21 +51,11 @@ use connections::Connections;
 use contents::Contents;
 use delivery_log::DeliveryLog;
 use ledger::LedgerDesk;
+use rest::Rest;
 use sweeping::sweep_of;
 
 /// Events handled before the engine decides.
 const BATCH_MAX: usize = 4_096;
-
-/// A waking within this time after the last one is a quick one.
-const QUICK_WAKING: Duration = Duration::from_millis(1);
-
-/// After so many quick wakings, one behind the other, the loop is busy.
-const QUICK_WAKINGS: u32 = 4;
-
-/// How long a busy loop lets events gather before it looks at them. Without it nearly every event of a conversation wakes
-/// this thread for itself, which costs more than to decide: a tenth of the processor time of a message that is accepted
-/// and delivered. A lone message on an idle node does not wait.
-const BUSY_PAUSE: Duration = Duration::from_micros(100);
 
 /// How long a part is leased; renewed at a third of it.
 pub(crate) const PART_LEASE: Duration = Duration::from_secs(60);
@@ -249,11 +240,11 @@ impl Runner {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut reported = Vec::with_capacity(BATCH_MAX);
         self.turn();
-        let (mut woken, mut quick) = (Instant::now(), 0_u32);
+        let (mut woken, mut rest) = (Instant::now(), Rest::default());
         while !self.drained && !self.out_of_patience() {
             // Before it waits: who sends something meanwhile has nobody to wake.
-            if quick >= QUICK_WAKINGS {
-                std::thread::sleep(BUSY_PAUSE);
+            if let Some(pause) = rest.pause() {
+                std::thread::sleep(pause);
             }
             let wake = self.next_wake();
             let sleep = tokio::time::sleep(wake);
@@ -262,8 +253,6 @@ impl Runner {
                 count = reports.recv_many(&mut reported, BATCH_MAX) => if count == 0 { break },
                 () = sleep => {}
             }
-            quick = if woken.elapsed() < QUICK_WAKING { quick.saturating_add(1) } else { 0 };
-            woken = Instant::now();
             // What both channels hold by now belongs to the same decision.
             while batch.len() < BATCH_MAX
                 && let Ok(input) = inputs.try_recv()
@@ -275,6 +264,8 @@ impl Runner {
             {
                 reported.push(report);
             }
+            rest.woken(woken.elapsed(), batch.len() + reported.len());
+            woken = Instant::now();
             let now = self.clock.now();
             for report in reported.drain(..) {
                 let (before, event) = self.connections.events_of(report);

@@ -49,6 +49,10 @@ const TAKE_RETRIES: &str = "SELECT m.id, m.address, m.merge, m.content_id, m.sen
      WHERE q.domain_id = ?1 AND q.delivery_id = ?2 AND q.due_ms >= 1 AND q.due_ms <= ?5 \
      AND q.message_id <= ?3 ORDER BY q.due_ms, q.message_id LIMIT ?4";
 
+/// Up to and including a message, in the order in which retries are taken.
+const DELETE_RETRIES: &str = "DELETE FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
+     AND due_ms >= 1 AND (due_ms, message_id) <= (?3, ?4)";
+
 const DELETE_ONE: &str = "DELETE FROM queue WHERE domain_id = ?1 AND delivery_id = ?2 \
      AND due_ms = ?3 AND message_id = ?4";
 
@@ -256,11 +260,23 @@ impl Batch<'_> {
         while let Some(row) = rows.next()? {
             taken.push(read_taken(row, stretch.delivery)?);
         }
-        let mut delete = self.connection.prepare_cached(DELETE_ONE)?;
-        for one in taken {
-            delete.execute(params![domain, delivery, one.due_ms, column(one.message.id.0)])?;
-            messages.push(one.message);
+        if stretch.through == i64::MAX
+            && let Some(last) = taken.last()
+        {
+            // Nothing before the last one was left out, so one statement removes them all.
+            let last = params![domain, delivery, last.due_ms, column(last.message.id.0)];
+            let removed = self.connection.prepare_cached(DELETE_RETRIES)?.execute(last)?;
+            if removed != taken.len() {
+                let taken = taken.len();
+                tracing::error!(removed, taken, "the queue held retries that have no message");
+            }
+        } else {
+            let mut delete = self.connection.prepare_cached(DELETE_ONE)?;
+            for one in &taken {
+                delete.execute(params![domain, delivery, one.due_ms, column(one.message.id.0)])?;
+            }
         }
+        messages.extend(taken.into_iter().map(|one| one.message));
         Ok(())
     }
 
