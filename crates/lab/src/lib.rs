@@ -12,6 +12,7 @@
 //! It is bounded in connections, line lengths, memory per connection and time of every wait, so it
 //! can be offered anything.
 
+mod body;
 mod chance;
 pub mod command;
 mod config;
@@ -30,6 +31,7 @@ mod site;
 mod span;
 mod wording;
 
+pub use body::body_hash;
 pub use config::{
     Alias, DnsFaults, LabConfig, MxConfig, Promise, ProviderConfig, SourceName, TextRecord,
 };

@@ -15,6 +15,7 @@ use memchr::memmem;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::body::BodyHash;
 use crate::chance::{hash64, hash64_folded};
 use crate::mood::{Mood, StartTls};
 use crate::octets::{Input, find_key, hexadecimal, path};
@@ -91,6 +92,8 @@ struct DataState {
     header_ended: bool,
     key: Option<Vec<u8>>,
     line: usize,
+    /// Told of what comes only where a journal is written.
+    body: BodyHash,
 }
 
 /// A line of the journal.
@@ -104,6 +107,7 @@ struct JournalLine<'a> {
     recipient: &'a str,
     id: Option<&'a str>,
     key: String,
+    body: String,
 }
 
 impl Session {
@@ -422,6 +426,7 @@ impl Session {
         self.data.header_ended = !self.world.recorder.wants_keys() && self.world.returns.is_none();
         self.data.key = None;
         self.data.line = 0;
+        self.data.body = BodyHash::default();
         Step::Done
     }
 
@@ -462,6 +467,9 @@ impl Session {
         self.tally.data_octets += run.len() as u64;
         if self.world.inspect {
             self.inspect(run);
+        }
+        if self.world.recorder.has_journal() {
+            self.data.body.take(run);
         }
         if self.data.header_ended {
             return;
@@ -578,6 +586,7 @@ impl Session {
                 recipient: &text(recipient),
                 id: shown_id.as_deref(),
                 key: format!("{key:016x}"),
+                body: format!("{:016x}", self.data.body.hash()),
             };
             // Writing JSON into memory fails only for maps without string keys; there are none.
             if serde_json::to_writer(&mut self.journal, &line).is_ok() {

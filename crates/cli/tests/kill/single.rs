@@ -39,22 +39,38 @@ fn submit_until(client: u32, port: u16, end: &AtomicBool) -> u32 {
     taken
 }
 
+fn recipient(client: u32, number: u32) -> String {
+    let domain = ["a", "b", "c", "d"][number as usize % 4];
+    format!("c{client}-{number}@{domain}.judge.example")
+}
+
+/// What is said to one recipient only, in up to forty lines; some begin with a dot, which is doubled on the wire.
+fn body(client: u32, number: u32) -> String {
+    let mut lines = Moments(0x9e37_79b9 ^ u64::from(client) << 32 ^ u64::from(number));
+    let mut body = format!("Number {number} of client {client}\r\n");
+    for line in 0..number % 40 {
+        let dots = if line % 8 == 3 { ".." } else { "" };
+        body += &format!("{dots}{line}: {:?}\r\n", lines.next(1_000_000));
+    }
+    body
+}
+
 /// Submits one message; `None`: it was not acknowledged.
 fn submit(talk: &mut BufReader<TcpStream>, client: u32, number: u32) -> Option<()> {
-    let domain = ["a", "b", "c", "d"][number as usize % 4];
-    let recipient = format!("c{client}-{number}@{domain}.judge.example");
+    let recipient = recipient(client, number);
     ask(talk, "MAIL FROM:<news@sender.example>").filter(|code| *code == 250)?;
     ask(talk, &format!("RCPT TO:<{recipient}>")).filter(|code| *code == 250)?;
     ask(talk, "DATA").filter(|code| *code == 354)?;
     let message = format!(
         "From: news@sender.example\r\nTo: {recipient}\r\nSubject: One\r\n\
-         X-Mailweir-Idempotency-Key: c{client}-{number}\r\n\r\nNumber {number}\r\n."
+         X-Mailweir-Idempotency-Key: c{client}-{number}\r\n\r\n{}.",
+        body(client, number)
     );
     ask(talk, &message).filter(|code| *code == 250).map(drop)
 }
 
-/// Lets clients submit while the node is killed so often, and demands that every message that was taken arrives and no
-/// kill repeats more than was open. Answers how many messages there were and how many copies too many.
+/// Lets clients submit while the node is killed so often, and demands that every message that was taken arrives, each
+/// copy with the body that was handed in for its recipient, and no kill repeats more than was open. Answers how many messages there were and how many copies too many.
 pub(super) fn killed_singles(net: u8, kills: u32, seed: u64) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let journal = folder.path().join("journal.jsonl");
@@ -93,22 +109,27 @@ pub(super) fn killed_singles(net: u8, kills: u32, seed: u64) -> (u64, u64) {
     }
     drop(node);
     drop(lab.stop());
-    let mut copies = BTreeMap::<String, u64>::new();
+    // By recipient: the hash of each copy's body.
+    let mut copies = BTreeMap::<String, Vec<String>>::new();
     for line in std::fs::read_to_string(journal).unwrap().lines() {
         let seen: serde_json::Value = serde_json::from_str(line).unwrap();
-        *copies.entry(seen["recipient"].as_str().unwrap().to_owned()).or_default() += 1;
+        let text = |field: &str| seen[field].as_str().unwrap().to_owned();
+        copies.entry(text("recipient")).or_default().push(text("body"));
     }
     let mut messages = 0;
     for (client, count) in (0_u32..).zip(&taken) {
         for number in 0..*count {
-            let domain = ["a", "b", "c", "d"][number as usize % 4];
-            let recipient = format!("c{client}-{number}@{domain}.judge.example");
-            assert!(copies.contains_key(&recipient), "seed {seed}: {recipient} is lost");
+            let recipient = recipient(client, number);
+            let bodies = copies.get(&recipient);
+            let bodies = bodies.unwrap_or_else(|| panic!("seed {seed}: {recipient} is lost"));
+            let body = format!("{:016x}", lab::body_hash(body(client, number).as_bytes()));
+            let same = bodies.iter().all(|came| *came == body);
+            assert!(same, "seed {seed}: {recipient} got another body: {bodies:?}, not {body}");
             messages += 1;
         }
     }
     assert_eq!(copies.len() as u64, messages, "seed {seed}: nobody else was written to");
-    let repeats = copies.values().sum::<u64>() - messages;
+    let repeats = copies.values().map(|bodies| bodies.len() as u64).sum::<u64>() - messages;
     let bound = u64::from(kills) * u64::from(CONNECTIONS) * 2;
     assert!(repeats <= bound, "seed {seed}: {repeats} repeats");
     (messages, repeats)
