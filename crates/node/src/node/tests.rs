@@ -26,6 +26,36 @@ async fn a_node_whose_loop_panics_is_known_to_have_ended() {
     node.shutdown().await;
 }
 
+/// What was accepted a moment ago and still waits for its first attempt is in memory, with all that it says of its
+/// recipient.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_forgotten_is_not_kept_in_memory_for_first_attempts() {
+    use crate::intake::{SingleMessage, StreamName};
+    let (node, _folder) = alone();
+    let intake = node.intake();
+    let stream = StreamName {
+        affinity: "default".into(),
+        priority: mail::id::Priority::Normal,
+        tenant: String::new(),
+    };
+    let gone = mail::address::Mailbox::parse("gone@one.example").unwrap();
+    let content = b"From: news@sender.example\r\nTo: gone@one.example\r\n\r\nDear gone\r\n";
+    let message = SingleMessage {
+        sender: String::new(),
+        recipients: vec![gone.clone()],
+        content: content.to_vec(),
+    };
+    intake.submit(&stream, message, None).await.unwrap();
+    // Nobody answers where it asks for names: the attempt is far away.
+    assert_eq!(node.contents().fresh_octets(), content.len());
+    let author =
+        crate::nondeliverables::Author { who: "test".into(), why: "to see what happens".into() };
+    let erased = node.nondeliverables().forget(&gone, author).await.unwrap();
+    assert_eq!(erased.waiting, 1);
+    assert_eq!(node.contents().fresh_octets(), 0);
+    node.shutdown().await;
+}
+
 /// A general level that is set with `clear` holds everywhere; without, it says where it does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_general_level_tells_what_it_does_not_reach_or_clears_it() {

@@ -215,6 +215,12 @@ impl Contents {
         self.fresh.clear();
     }
 
+    /// Octets that are kept for first attempts.
+    #[cfg(test)]
+    pub(crate) fn fresh_octets(&self) -> usize {
+        self.fresh.octets()
+    }
+
     /// Prepares a single message of a stream.
     ///
     /// # Errors

@@ -62,6 +62,12 @@ impl FreshContents {
         Some(body)
     }
 
+    /// Octets that are kept.
+    #[cfg(test)]
+    pub(super) fn octets(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).octets
+    }
+
     /// Drops everything.
     pub(super) fn clear(&self) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
@@ -84,7 +90,7 @@ mod tests {
         assert_eq!(fresh.take(2).map(|body| body.len()), Some(20));
         assert_eq!(fresh.take(2), None);
         assert_eq!(fresh.take(1).map(|body| body.len()), Some(10));
-        assert_eq!(fresh.kept.lock().unwrap().octets, 0);
+        assert_eq!(fresh.octets(), 0);
     }
 
     #[test]
