@@ -14,6 +14,7 @@ cargo xtask tidy                     check what the compiler does not
 cargo xtask simulate --seeds N       run N seeds of the simulator in release mode
 cargo xtask simulate --seed K        replay one seed, with --verbose step by step
 cargo xtask simulate --shrink K      make a failing seed small
+cargo xtask simulate --scenario FILE  run the world of a scenario, with --verbose step by step
 cargo xtask simulate --days N        worlds of many days: every limit, judged three times
 cargo xtask bench path [--full] [--quick]  measure the mail path; writes Markdown, or JSON with --format json
 cargo xtask bench bounce [--quick]   measure replies and bounce mails judged per core

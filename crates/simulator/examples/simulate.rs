@@ -1,13 +1,17 @@
 //! Runs simulated worlds: `--seeds N [--from K]`, or one again: `--seed K [--verbose]`, or makes a failing one small:
-//! `--shrink K`, or worlds of many days: `--days N [--from K]`.
+//! `--shrink K`, or the world of a scenario: `--scenario FILE [--verbose]`, or worlds of many days: `--days N [--from K]`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut seeds, mut from, mut seed, mut verbose) = (1_000, 1, None, false);
-    let (mut small, mut days) = (None, None);
+    let (mut small, mut days, mut text) = (None, None, None);
     while let Some(argument) = arguments.next() {
+        if argument == "--scenario" {
+            text = Some(arguments.next().unwrap_or_default());
+            continue;
+        }
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
         let read = match argument.as_str() {
             "--seeds" => number().map(|value| seeds = value),
@@ -23,10 +27,13 @@ fn main() -> ExitCode {
         };
         if read.is_none() {
             eprintln!(
-                "usage: simulate [--seeds N] [--from K] | --seed K [--verbose] | --shrink K | --days N [--from K]"
+                "usage: simulate [--seeds N] [--from K] | --seed K [--verbose] | --shrink K | --scenario FILE [--verbose] | --days N [--from K]"
             );
             return ExitCode::from(2);
         }
+    }
+    if let Some(file) = text {
+        return scenario(&file, verbose);
     }
     let guilty = match (days, small, seed) {
         (Some(days), ..) => live_days(from, days),
@@ -48,8 +55,25 @@ fn shrink(seed: u64) -> bool {
     true
 }
 
+fn scenario(file: &str, verbose: bool) -> ExitCode {
+    let text = std::fs::read_to_string(file).map_err(|fault| fault.to_string());
+    match text.and_then(|text| mailweir_simulator::replay_scenario(&text, verbose)) {
+        Ok(lived) => match show(lived) {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        },
+        Err(fault) => {
+            eprintln!("{file}: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn replay(seed: u64, verbose: bool) -> bool {
-    let (outcome, lines) = mailweir_simulator::replay(seed, verbose);
+    show(mailweir_simulator::replay(seed, verbose))
+}
+
+fn show((outcome, lines): (mailweir_simulator::Outcome, Vec<String>)) -> bool {
     for line in lines {
         println!("{line}");
     }

@@ -95,6 +95,15 @@ pub fn run_scenario(text: &str, sabotage: Sabotage) -> Result<Outcome, String> {
     Ok(live_script(second, script, chance, false).0)
 }
 
+/// Lets the world of such a text run, to be looked at; `verbose`: with every event and command.
+///
+/// # Errors
+/// What in the text is not understood, and where.
+pub fn replay_scenario(text: &str, verbose: bool) -> Result<(Outcome, Vec<String>), String> {
+    let (script, chance, second) = scenario::read(text, Sabotage::None)?;
+    Ok(live_script(second, script, chance, verbose))
+}
+
 fn script(seed: u64, plan: &Plan) -> Script {
     Script::draw(&mut Chance::new(seed), plan)
 }

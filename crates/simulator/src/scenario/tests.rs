@@ -33,7 +33,14 @@ fn holds(text: &str) {
     assert!(outcome.messages > 0, "{outcome:?}");
 }
 
-// Each was made small from a world that failed while the mend was taken out, as its first lines say.
+// Each fails while the mend is taken out, as its first lines say.
+
+#[test]
+fn a_connection_takes_over_its_rule_when_the_rules_are_replaced() {
+    holds(include_str!(
+        "../../scenarios/a_connection_takes_over_its_rule_when_the_rules_are_replaced.toml"
+    ));
+}
 
 #[test]
 fn a_group_claims_again_when_an_answer_shows_that_it_can_send() {
@@ -45,6 +52,13 @@ fn a_group_claims_again_when_an_answer_shows_that_it_can_send() {
 #[test]
 fn a_process_that_stood_still_keeps_its_permits() {
     holds(include_str!("../../scenarios/a_process_that_stood_still_keeps_its_permits.toml"));
+}
+
+#[test]
+fn a_slowed_delivery_is_woken_when_its_moment_has_moved_on() {
+    holds(include_str!(
+        "../../scenarios/a_slowed_delivery_is_woken_when_its_moment_has_moved_on.toml"
+    ));
 }
 
 #[test]
