@@ -107,6 +107,7 @@ fn script(limit: u32, hours: u32, reacts: bool) -> Script {
         provider: 0,
         ttl: Duration::from_secs(3_600),
         servfail_until: Duration::ZERO,
+        nothing: Vec::new(),
         one_host_until: Duration::ZERO,
         fails_percent: 0,
         slow: Duration::from_millis(5),

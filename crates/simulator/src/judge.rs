@@ -14,6 +14,7 @@ mod bans;
 mod ceilings;
 mod conduct;
 mod counts;
+mod names;
 mod quiet;
 
 use core::net::IpAddr;
@@ -33,6 +34,7 @@ use store::{MemoryStore, MessageState, SettleReport, Store as _};
 
 use bans::Bans;
 use conduct::Conduct;
+use names::Names;
 use quiet::Quiet;
 
 pub(crate) use ceilings::{Ceilings, Fill};
@@ -65,6 +67,7 @@ pub(crate) struct Judge {
     by_message: BTreeMap<MessageId, usize>,
     conduct: Conduct,
     bans: Bans,
+    names: Names,
     quiet: Quiet,
     /// First commit of an end.
     ended: BTreeMap<MessageId, Timestamp>,
@@ -109,6 +112,7 @@ impl Judge {
             by_message: BTreeMap::new(),
             conduct: Conduct::default(),
             bans: Bans::default(),
+            names: Names::default(),
             quiet: Quiet::default(),
             ended: BTreeMap::new(),
             last_progress: Timestamp::EPOCH,
@@ -218,6 +222,16 @@ impl Judge {
         self.bans.freed(now, addresses);
     }
 
+    /// The process hears what DNS says about a domain: `nothing`, that there is no such domain.
+    pub(crate) fn heard_of_domain(&mut self, now: Timestamp, domain: &str, nothing: bool) {
+        self.names.heard(now, domain, nothing);
+    }
+
+    /// From now on the process does not run for so long.
+    pub(crate) fn stood_still(&mut self, span: Duration) {
+        self.names.stood_still(span);
+    }
+
     /// A session has said what became of a message; `begun`: those that sessions of the same path have begun.
     pub(crate) fn reported(
         &mut self,
@@ -234,10 +248,15 @@ impl Judge {
         }
     }
 
-    /// Checker 6.
+    /// Checker 6, and of checker 1 whether there was a cause to give a message up for its domain.
     pub(crate) fn recorded(&mut self, now: Timestamp, attempts: &[Attempt]) {
         for attempt in attempts {
             let id = attempt.message.id;
+            if let Some(said) = self.names.recorded(now, attempt) {
+                self.violation(format!(
+                    "{now} 1: {id} failed for its domain, and its address has {said}"
+                ));
+            }
             let version = attempt.rules_version;
             let rules = self.rules.iter().find(|(_, rules)| rules.version() == version);
             let Some((_, rules)) = rules else {
@@ -269,10 +288,12 @@ impl Judge {
         self.crashes.push(now);
         self.quiet.crashed(now, kept);
         self.conduct.crashed();
+        self.names.crashed();
     }
 
     /// Checker 1, at each start: whatever was accepted is there.
     pub(crate) fn started(&mut self, now: Timestamp, store: &MemoryStore) {
+        self.names.crashed();
         let lost: Vec<u64> = self
             .accepted
             .iter()
@@ -480,6 +501,7 @@ impl Judge {
                     let known = record.address.ends_with("nothing.example")
                         || record.address.ends_with("null.example")
                         || fleet.refused.contains_key(&serial)
+                        || self.names.has_failed(one.id)
                         || self.bans.has_met(serial);
                     if !known {
                         self.violation(format!(

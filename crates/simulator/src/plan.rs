@@ -162,6 +162,9 @@ pub(crate) enum Zone {
         /// Every look-up fails until then.
         #[serde(with = "span")]
         servfail_until: Duration,
+        /// There is no such domain from one time to the other, counted from the beginning.
+        #[serde(default, skip_serializing_if = "is_default", with = "stretches")]
+        nothing: Vec<(Duration, Duration)>,
         /// Only the first host is known until then.
         #[serde(with = "span")]
         one_host_until: Duration,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use engine::work::{Fate, FinalState, SendMode, Settled};
 use engine::{Affinity, Event, Settings, Source};
+use mail::route::RouteFault;
 use mail::time::Timestamp;
 use quota::{ClockReading, JournalEntry, JournalKey};
 use rules::RuleSet;
@@ -53,6 +54,8 @@ pub enum Sabotage {
     PutOffIsSent,
     /// Every fifth message that was put off is settled as failed.
     PutOffIsFailed,
+    /// A DNS failure that passes is told to the engine as a domain that does not exist.
+    SilenceIsNothing,
     /// Dry and test runs are told to the engine as real ones.
     DryIsReal,
     /// One in ten answers to a claim is lost.
@@ -103,10 +106,11 @@ pub(crate) fn uncounted(journal: &Journal) -> Vec<JournalEntry> {
 
 impl Sabotage {
     /// Each with the words of the checker that finds it.
-    pub const ALL: [(Self, &'static str); 29] = [
+    pub const ALL: [(Self, &'static str); 30] = [
         (Self::ForgottenRecipient, " is lost"),
         (Self::PutOffIsSent, "is called sent and nobody has it"),
         (Self::PutOffIsFailed, "is called failed and nobody refused it"),
+        (Self::SilenceIsNothing, "is called failed and nobody refused it"),
         (Self::DryIsReal, "Dry mode"),
         (Self::ForgottenSettlement, "2: message"),
         (Self::ExtraToken, "3: messages"),
@@ -213,6 +217,12 @@ impl Sabotage {
 
     /// What the engine is told.
     pub(crate) fn bend_event(self, mut event: Event) -> Event {
+        if let (Self::SilenceIsNothing, Event::RouteFound { route, .. }) = (self, &mut event) {
+            if matches!(route, Err(RouteFault::Temporary { .. })) {
+                *route = Err(RouteFault::NoSuchDomain);
+            }
+            return event;
+        }
         let Event::DeliveryChanged(delivery) = &mut event else { return event };
         let options = &mut delivery.options;
         match self {

@@ -82,8 +82,12 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
 }
 
 fn heal(zone: &mut Zone) {
-    if let Zone::Mx { servfail_until, one_host_until, fails_percent, slow, moves, .. } = zone {
+    if let Zone::Mx {
+        servfail_until, nothing, one_host_until, fails_percent, slow, moves, ..
+    } = zone
+    {
         *servfail_until = Duration::ZERO;
+        nothing.clear();
         *one_host_until = Duration::ZERO;
         *fails_percent = 0;
         *slow = Duration::from_millis(1);

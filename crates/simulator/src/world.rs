@@ -547,6 +547,7 @@ impl World {
             Deed::Freeze(span) => {
                 self.done.freezes += 1;
                 self.frozen_until = self.now + span;
+                self.judge.stood_still(span);
             }
             Deed::DiskFull(span) => {
                 self.done.full_disks += 1;
@@ -576,9 +577,14 @@ impl World {
     /// What DNS says about a domain now. Times of validity are the node's own.
     pub(crate) fn resolve(&mut self, domain: &str) -> Result<Arc<MxRoute>, RouteFault> {
         let zone = self.script.zones.iter().find(|(name, _)| name == domain).map(|(_, zone)| zone);
+        let since = self.now - self.began;
+        let now_within = |(from, until): &(Duration, Duration)| *from <= since && since < *until;
         let (provider, ttl, known_at, moves) = match zone {
             None | Some(Zone::Nothing) => return Err(RouteFault::NoSuchDomain),
             Some(Zone::Null) => return Err(RouteFault::NullMx),
+            Some(Zone::Mx { nothing, .. }) if nothing.iter().any(now_within) => {
+                return Err(RouteFault::NoSuchDomain);
+            }
             Some(Zone::Mx { servfail_until, .. }) if self.now < self.began + *servfail_until => {
                 return Err(RouteFault::Temporary { why: "SERVFAIL".into() });
             }
@@ -622,6 +628,10 @@ impl World {
     /// Hands an event to the engine.
     pub(crate) fn tell(&mut self, event: Event) {
         let Some(node) = &mut self.node else { return };
+        if let Event::RouteFound { domain, route } = &event {
+            let nothing = matches!(route, Err(RouteFault::NoSuchDomain));
+            self.judge.heard_of_domain(self.now, domain, nothing);
+        }
         let event = self.script.sabotage.bend_event(event);
         match &event {
             // A rule set is told by its version.

@@ -103,6 +103,7 @@ fn zones(chance: &mut Chance, providers: &[Provider]) -> Vec<(String, Zone)> {
                 provider,
                 ttl: minutes(chance, 5, 600),
                 servfail_until: if fails { minutes(chance, 1, 90) } else { Duration::ZERO },
+                nothing: Vec::new(),
                 one_host_until: minutes(chance, 0, 1_440),
                 fails_percent: if fails { chance.between(0, 30) } else { 0 },
                 slow: millis(chance, 200, if fails { 15_000 } else { 200 }),

@@ -41,6 +41,7 @@ impl Script {
                     provider: number,
                     ttl: minutes(chance, 1, 90),
                     servfail_until: if fails { minutes(chance, 1, 90) } else { Duration::ZERO },
+                    nothing: Vec::new(),
                     one_host_until: minutes(chance, 0, 60),
                     fails_percent: if fails { chance.between(0, 60) } else { 0 },
                     slow: millis(chance, 200, if fails { 15_000 } else { 200 }),
@@ -51,6 +52,9 @@ impl Script {
                 };
                 zones.push((domain.clone(), zone));
             }
+        }
+        if plan.faults {
+            draw_gone(chance, &mut zones);
         }
         zones.push(("nothing.example".into(), Zone::Nothing));
         zones.push(("null.example".into(), Zone::Null));
@@ -457,6 +461,22 @@ fn draw_deeds(
     draw_bans(chance, mailings, &mut deeds);
     deeds.sort_by_key(|(at, _)| *at);
     deeds
+}
+
+/// Domains that are gone from DNS for some minutes.
+fn draw_gone(chance: &Chance, zones: &mut [(String, Zone)]) {
+    // A chance of its own, so that the rest of a world is drawn as if none were ever gone.
+    let mut chance = Chance::new(chance.clone().next().rotate_left(32));
+    for (_, zone) in zones {
+        let Zone::Mx { nothing, .. } = zone else { continue };
+        if !chance.percent(15) {
+            continue;
+        }
+        for _ in 0..chance.between(1, 3) {
+            let from = minutes(&mut chance, 0, 110);
+            nothing.push((from, from + minutes(&mut chance, 1, 20)));
+        }
+    }
 }
 
 /// Who may not be written to any more, while the mailings run.
