@@ -182,6 +182,12 @@ pub fn escaped_json(json: String) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn write_escaped(out: &mut impl fmt::Write, octets: &[u8]) -> fmt::Result {
+    // Nearly all that is ever written is plain text, and goes in one piece.
+    if octets.iter().all(|octet| matches!(octet, b' '..=b'~'))
+        && let Ok(text) = str::from_utf8(octets)
+    {
+        return out.write_str(text);
+    }
     for chunk in octets.utf8_chunks() {
         for character in chunk.valid().chars() {
             if is_deceptive(character) {

@@ -3,6 +3,7 @@
 //! **Promise.** [`ahead()`] starts from a copy of the live ledger with all that it has counted, the rules, sources and
 //! routes in force, and lets the production engine deliver what waits, on a virtual clock, to mail
 //! exchangers that take everything in a given time. What comes out is the earliest course of events that the rules allow.
+//! Of much mail hours that go like those before are not run through again: `stride` says when, and what that costs.
 //!
 //! **Absences.** Greylisting, refusals, failures and mail that is still to come are not foreseen. Nothing live is
 //! touched: the ledger is a copy.
@@ -11,6 +12,7 @@
 
 pub(crate) mod run;
 pub(crate) mod stock;
+mod stride;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use quota::{Ledger, Owner};
 use rules::RuleSet;
 use run::{Begun, Ground, Run, World};
 use stock::{Stock, WaitingLot};
+use stride::{Sent, Strides};
 
 /// Mail of one delivery for one domain that waits.
 #[derive(Clone, Debug)]
@@ -113,12 +116,15 @@ impl AheadCourse {
         self.messages += 1;
         self.first_at = Some(self.first_at.map_or(begun, |first| first.min(begun)));
         self.finished_at = Some(self.finished_at.map_or(ended, |last| last.max(ended)));
-        let period = (begun.as_secs() / PERIOD).saturating_sub(first_period);
+        self.count_in((begun.as_secs() / PERIOD).saturating_sub(first_period), 1);
+    }
+
+    fn count_in(&mut self, period: u64, count: u64) {
         let place = usize::try_from(period).unwrap_or(usize::MAX).min(PERIODS_MAX);
         if self.per_five_minutes.len() <= place {
             self.per_five_minutes.resize(place + 1, 0);
         }
-        self.per_five_minutes[place] += 1;
+        self.per_five_minutes[place] += count;
     }
 }
 
@@ -153,6 +159,8 @@ pub struct AheadReport {
     pub domains: BTreeMap<Box<str>, AheadCourse>,
     /// What is left at the end of the horizon.
     pub left: Vec<Left>,
+    /// Messages that were not run through one by one, because the hours before them repeat themselves.
+    pub repeated: u64,
 }
 
 /// Seconds of a period.
@@ -164,6 +172,11 @@ const PERIODS_MAX: usize = 300_000;
 /// Runs ahead until everything has gone or the horizon is reached.
 #[must_use]
 pub fn ahead(input: AheadInput) -> AheadReport {
+    ahead_with(input, stride::EXACT_MESSAGES)
+}
+
+/// The same; `exact` messages at least are run through one by one.
+fn ahead_with(input: AheadInput, exact: u64) -> AheadReport {
     let now = input.now;
     let stock = Stock::new(input.waiting.iter().map(|waiting| {
         (&*waiting.domain, waiting.delivery, WaitingLot::at(waiting.due), waiting.count)
@@ -171,7 +184,12 @@ pub fn ahead(input: AheadInput) -> AheadReport {
     let world = Ideal {
         courses: vec![AheadCourse::default(); stock.names().len()],
         first_period: now.as_secs() / PERIOD,
-        reply: Reply::line(250, "2.0.0 ok"),
+        // Nobody reads it.
+        reply: Reply::from_raw(250, []),
+        ahead: Duration::ZERO,
+        repeated: 0,
+        sent: vec![Vec::new(); stock.names().len()],
+        sending: Vec::new(),
     };
     let mut deliveries: BTreeMap<DeliveryId, Delivery> = BTreeMap::new();
     for waiting in &input.waiting {
@@ -190,9 +208,11 @@ pub fn ahead(input: AheadInput) -> AheadReport {
         });
     }
     let end = now + input.horizon;
+    let capped = deliveries.values().any(|one| one.options.messages_per_hour.is_some());
     let ground = Ground::from(input);
+    let strides = Strides::new(&ground, stock.names(), capped, exact);
     let mut run = Run::new(ground, deliveries.into_values(), stock, world);
-    run.go_until(end);
+    strides.run(&mut run, end);
     report(&run)
 }
 
@@ -219,18 +239,59 @@ struct Ideal {
     courses: Vec<AheadCourse>,
     first_period: u64,
     reply: Reply,
+    /// How far the report is ahead of the engine's clock.
+    ahead: Duration,
+    /// Messages of repeated periods.
+    repeated: u64,
+    /// By the number of the domain: what each delivery has sent in this period.
+    sent: Vec<Vec<(DeliveryId, u64)>>,
+    /// Domains of which something was sent in this period.
+    sending: Vec<u32>,
 }
 
 impl World for Ideal {
     fn answer(&mut self, begun: &Begun<'_>) -> Verdict {
         let course = &mut self.courses[begun.domain as usize];
-        course.count(self.first_period, begun.at, begun.ended_at);
+        course.count(self.first_period, begun.at + self.ahead, begun.ended_at + self.ahead);
+        let sent = &mut self.sent[begun.domain as usize];
+        if sent.is_empty() {
+            self.sending.push(begun.domain);
+        }
+        match sent.iter_mut().find(|(delivery, _)| *delivery == begun.delivery) {
+            Some((_, count)) => *count += 1,
+            None => sent.push((begun.delivery, 1)),
+        }
         Verdict::Sent { reply: self.reply.clone() }
     }
 }
 
+impl Ideal {
+    /// What was sent since this was asked last.
+    fn take_period(&mut self) -> Vec<Sent> {
+        let mut all = Vec::new();
+        for domain in core::mem::take(&mut self.sending) {
+            let sent = self.sent[domain as usize].drain(..);
+            all.extend(sent.map(|(delivery, count)| (domain, delivery, count)));
+        }
+        all
+    }
+
+    /// Counts in a period what was sent in another one.
+    fn repeat_period(&mut self, period: u64, sent: &[Sent]) {
+        for (domain, _, count) in sent {
+            let course = &mut self.courses[*domain as usize];
+            course.messages += count;
+            self.repeated += count;
+            // Exact to the period, should it be the last that is heard of this domain.
+            course.finished_at =
+                course.finished_at.max(Some(Timestamp::from_secs(period * PERIOD)));
+            course.count_in(period.saturating_sub(self.first_period), *count);
+        }
+    }
+}
+
 fn report(run: &Run<Ideal>) -> AheadReport {
-    let mut report = AheadReport::default();
+    let mut report = AheadReport { repeated: run.world().repeated, ..AheadReport::default() };
     let left = run.left_by_domain();
     for (number, course) in run.world().courses.iter().enumerate() {
         let domain = &run.domains()[number];

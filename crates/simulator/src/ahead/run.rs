@@ -44,6 +44,7 @@ pub(crate) struct Ground {
 pub(crate) struct Begun<'run> {
     /// Number of its domain in the stock.
     pub(crate) domain: u32,
+    pub(crate) delivery: DeliveryId,
     pub(crate) path: PathKey,
     pub(crate) mx_host: &'run str,
     pub(crate) at: Timestamp,
@@ -146,14 +147,17 @@ impl<W: World> Run<W> {
         run
     }
 
-    /// Goes on until everything has come to its end, nothing follows any more, or this moment.
-    pub(crate) fn go_until(&mut self, end: Timestamp) {
+    /// Goes on until everything has come to its end, nothing follows any more, or this moment. Answers whether there is more
+    /// to come after it.
+    pub(crate) fn go_until(&mut self, end: Timestamp) -> bool {
         while self.left > 0 {
             self.settle_down();
             let agenda = self.agenda.keys().next().map(|(at, _)| *at);
-            let Some(next) = agenda.into_iter().chain(self.engine.wake_at()).min() else { return };
+            let Some(next) = agenda.into_iter().chain(self.engine.wake_at()).min() else {
+                return false;
+            };
             if next > end {
-                return;
+                return true;
             }
             self.now = self.now.max(next);
             while let Some(entry) = self.agenda.first_entry() {
@@ -166,6 +170,35 @@ impl<W: World> Run<W> {
                 }
             }
         }
+        false
+    }
+
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The clock goes on to a moment up to which nothing happens.
+    pub(crate) fn stand_at(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+    }
+
+    pub(crate) const fn world_mut(&mut self) -> &mut W {
+        &mut self.world
+    }
+
+    /// How many messages of a delivery for a domain wait outside the engine.
+    pub(crate) fn in_stock(&self, domain: u32, delivery: DeliveryId) -> u64 {
+        self.stock.of(domain, delivery)
+    }
+
+    /// Whether all that waits outside the engine may go now.
+    pub(crate) fn all_due(&self) -> bool {
+        self.stock.last_due() <= self.now
+    }
+
+    /// Takes messages away that wait outside the engine: those that would go first.
+    pub(crate) fn take_away(&mut self, domain: u32, delivery: DeliveryId, count: u64) {
+        self.left = self.left.saturating_sub(self.stock.take_away(domain, delivery, count));
     }
 
     /// Tells the engine something.
@@ -439,9 +472,11 @@ impl<W: World> Run<W> {
             let started_at = started_at.filter(|_| end.is_none());
             let verdict = match (started_at, self.held.get_mut(&message)) {
                 (Some(at), Some(held)) => {
-                    let (domain, lot, ended_at) = (held.domain, held.lot, at + took);
+                    let (domain, delivery) = (held.domain, held.delivery);
+                    let (lot, ended_at) = (held.lot, at + took);
                     held.lot.tries = held.lot.tries.saturating_add(1);
-                    let begun = Begun { domain, path, mx_host: &mx_host, at, ended_at, lot };
+                    let mx_host = &*mx_host;
+                    let begun = Begun { domain, delivery, path, mx_host, at, ended_at, lot };
                     let verdict = self.world.answer(&begun);
                     end = end_of(&verdict);
                     verdict

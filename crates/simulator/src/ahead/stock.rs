@@ -116,6 +116,37 @@ impl Stock {
         Some(lot)
     }
 
+    /// How many messages of a delivery a domain has.
+    pub(crate) fn of(&self, number: u32, delivery: DeliveryId) -> u64 {
+        let portions = self.domains[number as usize].get(&delivery);
+        portions.map_or(0, |portions| portions.values().sum())
+    }
+
+    /// When the last message of all is due.
+    pub(crate) fn last_due(&self) -> Timestamp {
+        let deliveries = self.stocked.iter().flat_map(|number| &self.domains[*number as usize]);
+        let last = deliveries.filter_map(|(_, portions)| portions.last_key_value());
+        last.map(|(lot, _)| lot.due).max().unwrap_or(Timestamp::EPOCH)
+    }
+
+    /// Takes away the messages of a delivery that have waited longest; answers how many, for there may be fewer.
+    pub(crate) fn take_away(&mut self, number: u32, delivery: DeliveryId, count: u64) -> u64 {
+        let mut left = count;
+        while left > 0
+            && let Some(portions) = self.domains[number as usize].get_mut(&delivery)
+            && let Some(mut first) = portions.first_entry()
+        {
+            // The last one goes the way that keeps the tables.
+            let some = left.min(first.get().saturating_sub(1));
+            *first.get_mut() -= some;
+            left -= some;
+            if left > 0 && self.take(number, delivery, Timestamp::NEVER).is_some() {
+                left -= 1;
+            }
+        }
+        count - left
+    }
+
     /// Takes away all messages of a delivery, or those that arrived before a moment; answers how many.
     pub(crate) fn sweep(&mut self, delivery: DeliveryId, arrived_before: Option<Timestamp>) -> u64 {
         let mut swept = 0;

@@ -190,3 +190,80 @@ fn each_host_takes_as_long_as_its_group() {
     let first = |domain: &str| report.domains[domain].first_at.unwrap().as_secs() - START;
     assert_eq!((first("a.example"), first("b.example")), (0, 30));
 }
+
+/// Sums of all domains in each period, without the empty ones at the end.
+fn all_together(report: &AheadReport) -> Vec<u64> {
+    let mut sum = AheadCourse::default();
+    report.domains.values().for_each(|course| sum.add(course));
+    sum.per_five_minutes
+}
+
+const LONG: [(&str, u64); 4] =
+    [("a.example", 60_000), ("b.example", 40_000), ("c.example", 30_000), ("d.example", 9_000)];
+
+/// What is repeated instead of being run through again changes no period's sum, and moves the end of a single
+/// domain's mail by little.
+#[test]
+fn hours_that_are_repeated_are_those_of_the_full_run() {
+    for pacing in ["staircase", "even"] {
+        let rules = format!(
+            "[[rule]]\nname = \"all\"\nmask = \"*.example\"\nmessages_per_hour = 2500\npacing = {pacing:?}"
+        );
+        let (full, strided) =
+            (ahead_with(input(&rules, &LONG), u64::MAX), ahead_with(input(&rules, &LONG), 0));
+        assert!(strided.left.is_empty(), "{:?}", strided.left);
+        let (sums, repeated) = (all_together(&full), all_together(&strided));
+        assert!(full.repeated == 0 && strided.repeated > 10_000, "{pacing}: {}", strided.repeated);
+        assert!(sums.len().abs_diff(repeated.len()) <= 1, "{pacing}");
+        let differing = sums.iter().zip(&repeated).filter(|(one, other)| one.abs_diff(**other) > 2);
+        assert!(differing.count() <= sums.len() / 20, "{pacing}: {sums:?} {repeated:?}");
+        let densest = |sums: &[u64]| sums.windows(12).map(|hour| hour.iter().sum::<u64>()).max();
+        assert!(densest(&repeated) <= Some(2_500), "{pacing}");
+        for (domain, count) in LONG {
+            let (course, full) = (&strided.domains[domain], &full.domains[domain]);
+            assert_eq!((course.messages, course.first_at), (count, full.first_at), "{domain}");
+            assert_eq!(course.per_five_minutes.iter().sum::<u64>(), count, "{domain}");
+            let length = |course: &AheadCourse| course.finished_at.unwrap().as_secs() - START;
+            let moved = length(course).abs_diff(length(full));
+            assert!(
+                moved * 20 <= length(full),
+                "{pacing}, {domain}: {moved} s of {}",
+                length(full)
+            );
+        }
+    }
+}
+
+/// What makes hours differ.
+type Capped = fn(&mut AheadInput);
+
+/// A cap per hour or day, and mail that was put off, make hours of different kinds: all of them are run through.
+#[test]
+fn nothing_is_repeated_where_hours_may_differ() {
+    let capped_by: [(&str, Capped); 4] = [
+        ("a delivery's cap", |input| {
+            input.waiting.iter_mut().for_each(|one| one.options.messages_per_hour = Some(2_000));
+        }),
+        ("a source's cap", |input| {
+            input.source_limits.insert(SourceId(1), 2_000);
+        }),
+        ("a cap of the warm-up", |input| {
+            let mut caps = quota::WarmUpCaps::default();
+            let of_source = quota::SourceCaps { per_day: Some(30_000), ..Default::default() };
+            caps.sources.insert(SourceId(1), of_source);
+            input.ledger.replace_warm_up(input.now, Arc::new(caps));
+        }),
+        ("mail that was put off", |input| {
+            input.waiting[0].due = input.now + Duration::from_secs(20 * 3_600);
+        }),
+    ];
+    for (name, capped) in capped_by {
+        let make = || {
+            let mut input = input("", &[("a.example", 8_000), ("b.example", 30_000)]);
+            capped(&mut input);
+            input.horizon = Duration::from_secs(18 * 3_600);
+            input
+        };
+        assert_eq!(ahead_with(make(), 0), ahead_with(make(), u64::MAX), "{name}");
+    }
+}
