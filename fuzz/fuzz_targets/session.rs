@@ -1,7 +1,7 @@
 //! Any octets as what a server says to our client while three messages wait.
 //!
 //! Every message is answered once; the session ends once; what it writes has no line that it was not asked to write: no bare
-//! CR or LF, no second end of data.
+//! CR or LF, no second end of data, and behind BDAT the content and nothing else.
 #![no_main]
 
 use bytes::Bytes;
@@ -11,12 +11,14 @@ use smtp::client::{ClientEvent, ClientSession, ClientSettings, Envelope, Timeout
 
 const MESSAGES: u64 = 3;
 
+const CONTENT: &[u8] = b"Subject: x\r\n\r\n.a line with a dot\r\n..\r\n.\r\nend\r\n";
+
 fn envelope(token: u64) -> Envelope {
     Envelope {
         token,
         sender: "b@we.test".into(),
         recipient: format!("r{token}@x.test").into(),
-        content: Bytes::from_static(b"Subject: x\r\n\r\n.a line with a dot\r\n..\r\n.\r\nend\r\n"),
+        content: Bytes::from_static(CONTENT),
         smtputf8: token == 2,
         test_only: token == 3,
         send_before: Timestamp::NEVER,
@@ -38,6 +40,7 @@ fuzz_target!(|octets: &[u8]| {
         timeouts: Timeouts::default(),
         max_messages: 2 + u32::from(choice & 8),
         pipelining: choice & 16 == 0,
+        chunking: choice & 64 == 0,
     };
     let mut session = ClientSession::new(settings, now);
     let mut next = 1;
@@ -79,6 +82,18 @@ fuzz_target!(|octets: &[u8]| {
     answered.sort_unstable();
     assert_eq!(answered, (1..next).collect::<Vec<_>>());
     assert_eq!(closed, 1);
+    let mut rest = sent.as_slice();
+    while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
+        let (line, behind) = rest.split_at(end + 1);
+        rest = behind;
+        if let Some(octets) = line.strip_prefix(b"BDAT ") {
+            assert_eq!(octets, format!("{} LAST\r\n", CONTENT.len()).as_bytes());
+            assert!(rest.starts_with(&CONTENT[..CONTENT.len().min(rest.len())]), "another content");
+            rest = &rest[CONTENT.len().min(rest.len())..];
+            let next = [&b"MAIL "[..], b"RSET\r", b"QUIT\r"];
+            assert!(rest.is_empty() || next.iter().any(|verb| rest.starts_with(verb)), "more behind it");
+        }
+    }
     let mut before = 0;
     for octet in sent {
         assert_eq!(octet == b'\n', before == b'\r', "a bare CR or LF");

@@ -279,6 +279,8 @@ pub struct ConnectionPlan {
     pub tls: TlsUse,
     /// LMTP.
     pub lmtp: bool,
+    /// Whether content may go by BDAT where CHUNKING is offered: not where that has failed.
+    pub chunking: bool,
     /// The host was written into the configuration by a person, not found by DNS.
     pub relay: bool,
     /// Whether no real connection is to be made (dry mode): every message is prepared and reported as

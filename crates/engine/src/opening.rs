@@ -422,7 +422,9 @@ impl Engine {
             (None, TlsPolicy::Default) => self.settings.default_tls,
             (None, policy) => policy,
         };
-        let clear = self.paths.get(&key).is_some_and(|path| now < path.clear_text_until);
+        let path = self.paths.get(&key);
+        let clear = path.is_some_and(|path| now < path.clear_text_until);
+        let chunking = path.is_none_or(|path| now >= path.no_chunking_until);
         let tls = match policy {
             TlsPolicy::Disabled => TlsUse::Off,
             TlsPolicy::Required => TlsUse::Required,
@@ -440,6 +442,7 @@ impl Engine {
             mx_host: Arc::clone(&connection.mx_host),
             tls,
             lmtp,
+            chunking,
             relay,
             dry: connection.dry,
             timeouts: self.rules.rule(rule).timeouts,

@@ -13,6 +13,7 @@
 //! | MAIL FROM refused otherwise | put off, attempt not counted | rests after the third in a row |
 //! | answer to the final dot lost | put off by the schedule: it may have been delivered | as the end says |
 //! | not tried | back to the window, token given back | as the end says |
+//! | BDAT not known, though CHUNKING was offered | back to the window, attempt not counted | well, and goes on with DATA |
 //!
 //! What a refusal is taken for is the judgement of the bounce rules ([`crate::qualify`]), not the class of the reply. What
 //! follows for the mail behind it is the business of the reaction rules ([`crate::reactions`]).
@@ -163,6 +164,12 @@ impl Engine {
         if connection.opportunistic && matches!(end.cause, EndCause::TlsFailed { .. }) {
             // Without TLS, then: the policy allows it.
             path.tls_failed(now, &self.settings);
+            path.last_fault = end.to_string().into_boxed_str();
+            return;
+        }
+        if let EndCause::ChunkingFailed { .. } = end.cause {
+            // The server is well but for its offer: the next connection, made at once, uses DATA.
+            path.no_chunking_until = now + self.settings.broken_chunking_remembered;
             path.last_fault = end.to_string().into_boxed_str();
             return;
         }

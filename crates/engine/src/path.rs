@@ -155,6 +155,8 @@ pub(crate) struct Path {
     pub(crate) clear_text_until: Timestamp,
     /// Tries of TLS that failed in a row.
     pub(crate) tls_failures: u32,
+    /// CHUNKING is not used until then: BDAT was not known.
+    pub(crate) no_chunking_until: Timestamp,
     /// Connections open or being opened.
     pub(crate) connections: u32,
     pub(crate) purses: Vec<Purse>,
@@ -187,6 +189,7 @@ impl Path {
             senders_refused: 0,
             clear_text_until: Timestamp::EPOCH,
             tls_failures: 0,
+            no_chunking_until: Timestamp::EPOCH,
             connections: 0,
             purses: Vec::new(),
             look_at: Timestamp::NEVER,
@@ -315,6 +318,7 @@ impl Path {
             && !self.rests(now)
             && well
             && self.clear_text_until <= now
+            && self.no_chunking_until <= now
             && self.purses.iter().all(|purse| !purse.asked && purse.held.is_empty())
     }
 }

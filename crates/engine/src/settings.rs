@@ -47,6 +47,8 @@ pub struct Settings {
     pub broken_tls_pause: Duration,
     /// The same after TLS failed for the third time in a row.
     pub broken_tls_remembered: Duration,
+    /// After a server did not know BDAT, though it offers CHUNKING, a path is used without for this long.
+    pub broken_chunking_remembered: Duration,
     /// Pause before a domain is looked up again after a temporary DNS failure; longer by itself each time, up to
     /// ten times.
     pub dns_retry: Duration,
@@ -81,6 +83,7 @@ impl Default for Settings {
             path_rest_max: Duration::from_secs(600),
             broken_tls_pause: Duration::from_secs(600),
             broken_tls_remembered: Duration::from_secs(3 * 86_400),
+            broken_chunking_remembered: Duration::from_secs(3 * 86_400),
             dns_retry: Duration::from_secs(60),
             prepare_retry: Duration::from_secs(30),
             sender_refused_pause: Duration::from_secs(600),

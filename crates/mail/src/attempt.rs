@@ -28,7 +28,7 @@ pub enum Stage {
     RcptTo,
     /// DATA, up to the 354.
     Data,
-    /// The content, up to the answer to the final dot.
+    /// The content, up to the answer to the final dot, or BDAT with the content.
     Content,
     /// RSET between messages.
     Reset,
@@ -68,7 +68,7 @@ impl fmt::Display for Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict")]
 pub enum Verdict {
-    /// The server took the message: 2yz to the final dot (or, in test mode, to RCPT).
+    /// The server took the message: 2yz to the final dot or to BDAT with its end (or, in test mode, to RCPT).
     Sent {
         /// The answer.
         reply: Reply,
@@ -88,7 +88,7 @@ pub enum Verdict {
         /// Why, for people.
         why: String,
     },
-    /// The final dot was sent and no answer came: it may have been delivered.
+    /// The final dot (or all that BDAT said) was sent and no answer came: it may have been delivered.
     PossiblyDelivered,
     /// Nothing was asked of the server about this message; it goes back to the window unchanged.
     /// Its token was not used.
@@ -135,6 +135,11 @@ pub enum EndCause {
         /// What failed.
         why: String,
     },
+    /// CHUNKING was offered, and BDAT was answered with 500 or 502. Without BDAT the server can be talked to.
+    ChunkingFailed {
+        /// The answer to BDAT.
+        reply: Reply,
+    },
     /// The server broke the protocol: replies without a command, different codes in one reply, octets
     /// after the 220 of STARTTLS and the like.
     ProtocolBroken {
@@ -173,6 +178,9 @@ impl fmt::Display for SessionEnd {
             }
             EndCause::Lost { why } => write!(out, "connection lost at {stage}: {why}"),
             EndCause::TlsFailed { why } => write!(out, "TLS failed: {why}"),
+            EndCause::ChunkingFailed { reply } => {
+                write!(out, "CHUNKING was offered and BDAT is not known: {reply}")
+            }
             EndCause::ProtocolBroken { why } => write!(out, "protocol broken at {stage}: {why}"),
             EndCause::Local { why } => write!(out, "not possible here: {why}"),
         }

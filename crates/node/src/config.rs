@@ -214,6 +214,9 @@ pub struct SmtpClientConfig {
     /// Whether commands are sent ahead of replies where the server offers it (RFC 2920).
     /// Default: true.
     pub pipelining: bool,
+    /// Whether content is sent with BDAT where the server offers CHUNKING (RFC 3030).
+    /// Default: true.
+    pub chunking: bool,
 }
 
 /// `[dns] ipv6`

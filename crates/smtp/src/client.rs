@@ -4,7 +4,8 @@
 //! [`ClientEvent::Done`]; the session ends with exactly one [`ClientEvent::Closed`], after the last
 //! `Done`; after that nothing is written (a message handed over after the end is answered
 //! `NotTried`). No octet from the server makes it panic or hold more than a few hundred kilobytes.
-//! What it writes has no bare CR or LF and no end of data but the one at the end.
+//! What it writes has no bare CR or LF, no end of data but the one at the end, and behind BDAT exactly
+//! as many octets as were said.
 //!
 //! **How it is driven.** After every input the shell writes all pieces of
 //! [`next_to_send`](ClientSession::next_to_send), says how much was really written with
@@ -17,21 +18,42 @@
 //! the answer to it, the 354, is awaited before content is sent). Elsewhere one command is
 //! outstanding at a time.
 //!
+//! **Where CHUNKING is offered too** (RFC 3030), MAIL, RCPT, BDAT and the content are one group, so that the
+//! first message of a connection needs one round trip, not two. Nothing follows a BDAT that is not
+//! answered: when it fails, RSET comes first. So the content of one message at most is sent and
+//! unanswered, in this way as in the other. DATA is used all the same
+//!
+//! - for content larger than a bound: a recipient who is refused shall not cost megabytes,
+//!   and where the answer to RCPT is awaited anyway, the 354 comes with it for nothing;
+//! - behind a RSET, and as long as messages follow each other without a pause from there: who
+//!   refuses recipients is not sent their contents, and no content leaves before the 354 has shown
+//!   that both sides count the same commands;
+//! - with LMTP: nobody says how a BDAT without a recipient is answered there.
+//!
+//! Without PIPELINING, BDAT and the content follow the answer to RCPT.
+//!
 //! **What becomes of a message** when the conversation does not simply answer it:
 //!
 //! | event | the message it answers | messages after it | session |
 //! |---|---|---|---|
 //! | 4yz, 5yz to MAIL, RCPT, DATA, content | `Refused` with stage and reply | go on | goes on |
+//! | anything to BDAT, MAIL or RCPT refused | `Refused` with what was said to those | go on | goes on |
+//! | 500, 502 to BDAT | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | `ChunkingFailed` |
 //! | 421 to MAIL, RCPT, DATA or the content | `Refused` with stage and reply | `NotTried` | `Refused` |
 //! | 421 to anything else, or unasked | | `NotTried` | `Refused` |
-//! | connection lost or time over, final dot written | `PossiblyDelivered` | `NotTried` | `Lost`, `TimedOut` |
-//! | the same, final dot not written | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | the same |
+//! | connection lost or time over, content and dot written | `PossiblyDelivered`, or `Refused` if MAIL or RCPT was | `NotTried` | `Lost`, `TimedOut` |
+//! | the same, not written whole | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | the same |
 //! | protocol broken | as if the connection were lost | `NotTried` | `ProtocolBroken` |
 //! | 4yz, 5yz before the content was written whole | `Refused` | `NotTried` | `ProtocolBroken` |
+//!
+//! A 500 or 502 to BDAT says that the server does not know what it has offered. It may be reading the content as
+//! commands, so nothing more can be said to it; over another connection, with `chunking` off in the
+//! settings, the message can go.
 //!
 //! `started_at` of a `Done` tells whether MAIL FROM had been queued for writing: only then its
 //! token is spent.
 
+mod ends;
 mod extensions;
 mod output;
 mod replies;
@@ -40,7 +62,7 @@ mod words;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mail::attempt::{EndCause, SessionEnd, Stage, Verdict};
+use mail::attempt::{EndCause, Stage, Verdict};
 use mail::reply::{EnhancedStatus, Reply};
 use mail::time::Timestamp;
 
@@ -76,7 +98,10 @@ enum Step {
     Mail,
     Rcpt,
     Data,
+    /// The content behind a 354.
     Content,
+    /// BDAT with the content behind it.
+    Chunk,
     /// The lone dot after a 354 that nobody wanted (RFC 2920).
     LoneDot,
     Reset,
@@ -92,7 +117,7 @@ impl Step {
             Self::Mail => Stage::MailFrom,
             Self::Rcpt => Stage::RcptTo,
             Self::Data => Stage::Data,
-            Self::Content | Self::LoneDot => Stage::Content,
+            Self::Content | Self::Chunk | Self::LoneDot => Stage::Content,
             Self::Reset => Stage::Reset,
             Self::Quit => Stage::Quit,
         }
@@ -112,20 +137,31 @@ struct Awaited {
 struct Transaction {
     token: u64,
     recipient: Box<str>,
-    content: PreparedContent,
+    /// Its content as it goes out, taken when it does.
+    wire: Bytes,
+    /// A CR LF is due behind it.
+    needs_line_end: bool,
+    /// Octets of the content before dot-stuffing, with that.
+    size: u64,
     test_only: bool,
+    /// Its content goes behind BDAT, not DATA.
+    by_chunk: bool,
     started_at: Timestamp,
     /// The server has a transaction open, which RSET or the end of data ends.
     mail_accepted: bool,
     /// The first refusal.
     failure: Option<(Stage, Reply)>,
-    /// Position after its final dot, once that is queued.
-    dot_end: u64,
+    /// Position after its final dot, or the last octet behind BDAT, once that is queued.
+    content_end: u64,
 }
 
 /// Octets that may wait to be written when the next MAIL FROM is queued behind them. With more, the command could
 /// leave long after the time for which its token was granted.
 const AHEAD_OCTETS: u64 = 64 << 10;
+
+/// Largest content that leaves before the recipient is accepted. A new connection carries about as much in its first
+/// three round trips, so above it the round trip that is saved counts little, and what is sent in vain counts more.
+const GROUP_OCTETS: u64 = 64 << 10;
 
 /// The session.
 #[derive(Debug)]
@@ -141,9 +177,9 @@ pub struct ClientSession {
     awaited: VecDeque<Awaited>,
     /// Messages whose MAIL FROM is not queued yet.
     waiting: VecDeque<Envelope>,
-    /// The message between MAIL FROM and the answer to DATA.
+    /// The message between MAIL FROM and the answer to DATA, or BDAT.
     opening: Option<Transaction>,
-    /// The message whose content is queued, until its answer.
+    /// The message whose content is queued behind a 354, until its answer.
     closing: Option<Transaction>,
     /// A transaction is open at the server that nobody wants: RSET must go before the next MAIL
     /// FROM.
@@ -321,6 +357,13 @@ impl ClientSession {
         self.awaited.front().map(|awaited| awaited.step.stage())
     }
 
+    /// Whether a message was sent to its last octet and is not answered: what a crash now would repeat.
+    #[must_use]
+    pub fn has_content_out(&self) -> bool {
+        let messages = [&self.closing, &self.opening];
+        messages.into_iter().flatten().any(|one| self.output.has_passed(one.content_end))
+    }
+
     /// When [`tick`](Self::tick) must be called; `None` only after the end.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
@@ -341,8 +384,10 @@ impl ClientSession {
         let since_block = self.step_since.max(self.output.block_at());
         Some(match front.step {
             Step::Greeting => self.step_since + times.greeting,
-            Step::Content if !self.output.has_passed(front.end) => since_block + times.data_block,
-            Step::Content | Step::LoneDot => since_block + times.final_dot,
+            Step::Content | Step::Chunk if !self.output.has_passed(front.end) => {
+                since_block + times.data_block
+            }
+            Step::Content | Step::Chunk | Step::LoneDot => since_block + times.final_dot,
             Step::Quit => self.step_since + times.quit,
             _ => self.step_since + times.command,
         })
@@ -368,8 +413,8 @@ impl ClientSession {
             Step::LoneDot => self.output.push(&[b".\r\n"]),
             Step::Reset => self.output.push(&[b"RSET\r\n"]),
             Step::Quit => self.output.push(&[b"QUIT\r\n"]),
-            // Nothing of ours belongs to the greeting; the other two are queued with their message.
-            Step::Greeting | Step::Mail | Step::Content => {}
+            // Nothing of ours belongs to the greeting; the others are queued with their message.
+            Step::Greeting | Step::Mail | Step::Content | Step::Chunk => {}
         }
         self.await_answer(now, step);
     }
@@ -431,6 +476,11 @@ impl ClientSession {
             }
         };
         self.begun += 1;
+        let test_only = envelope.test_only;
+        // With something unanswered before it, a content could be the second in doubt, or follow a RSET.
+        let group_fits = content.size <= GROUP_OCTETS && self.awaited.is_empty();
+        let by_chunk =
+            self.extensions.chunking && !test_only && (group_fits || !self.extensions.pipelining);
         self.output.push(&[b"MAIL FROM:<", envelope.sender.as_bytes(), b">"]);
         if self.extensions.size.is_some() {
             let mut digits = [0; 20];
@@ -444,32 +494,51 @@ impl ClientSession {
         }
         self.output.push(&[b"\r\n"]);
         self.await_answer(now, Step::Mail);
-        let test_only = envelope.test_only;
         self.opening = Some(Transaction {
             token: envelope.token,
             recipient: envelope.recipient,
-            content,
+            wire: if by_chunk { content.plain } else { content.dot_stuffed() },
+            needs_line_end: content.needs_line_end,
+            size: content.size,
             test_only,
+            by_chunk,
             started_at: now,
             mail_accepted: false,
             failure: None,
-            dot_end: u64::MAX,
+            content_end: u64::MAX,
         });
         if self.extensions.pipelining {
             self.send(now, Step::Rcpt);
-            self.send(now, if test_only { Step::Reset } else { Step::Data });
+            if by_chunk {
+                self.send_chunk(now);
+            } else {
+                self.send(now, if test_only { Step::Reset } else { Step::Data });
+            }
         }
+    }
+
+    /// Queues BDAT for the whole content of the opening message, and the content.
+    fn send_chunk(&mut self, now: Timestamp) {
+        let Some(message) = self.opening.as_mut() else { return };
+        let mut digits = [0; 20];
+        self.output.push(&[b"BDAT ", decimal(message.size, &mut digits), b" LAST\r\n"]);
+        self.output.push_content(core::mem::take(&mut message.wire));
+        if message.needs_line_end {
+            self.output.push(&[b"\r\n"]);
+        }
+        message.content_end = self.output.end();
+        self.await_answer(now, Step::Chunk);
     }
 
     /// Queues the content of the message that the 354 was for, and its final dot.
     fn send_content(&mut self, now: Timestamp) {
         let Some(mut message) = self.opening.take() else { return };
-        self.output.push_content(core::mem::take(&mut message.content.wire));
-        if message.content.needs_line_end {
+        self.output.push_content(core::mem::take(&mut message.wire));
+        if message.needs_line_end {
             self.output.push(&[b"\r\n"]);
         }
         self.output.push(&[b".\r\n"]);
-        message.dot_end = self.output.end();
+        message.content_end = self.output.end();
         self.closing = Some(message);
         self.await_answer(now, Step::Content);
     }
@@ -511,69 +580,6 @@ impl ClientSession {
             return refuse(6, 3, "it needs 8BITMIME, which the server does not offer".to_owned());
         }
         Ok(content)
-    }
-
-    // ---- ends ----------------------------------------------------------------------------
-
-    /// Reports the refusal of the opening message; the server may have a transaction left open.
-    fn finish_opening(&mut self) {
-        let Some(message) = self.opening.take() else { return };
-        self.reset_due = message.mail_accepted;
-        let verdict = match message.failure {
-            Some((stage, reply)) => Verdict::Refused { stage, reply },
-            None => Verdict::NotTried,
-        };
-        self.done(message.token, verdict, Some(message.started_at));
-    }
-
-    fn done(&mut self, token: u64, verdict: Verdict, started_at: Option<Timestamp>) {
-        self.events.push_back(ClientEvent::Done { token, verdict, started_at });
-    }
-
-    /// Gives back the messages that have not begun.
-    fn release_waiting(&mut self) {
-        while let Some(envelope) = self.waiting.pop_front() {
-            self.done(envelope.token, Verdict::NotTried, None);
-        }
-    }
-
-    fn broken(&mut self, now: Timestamp, why: &str) {
-        self.close(now, EndCause::ProtocolBroken { why: why.to_owned() });
-    }
-
-    fn end_refused(&mut self, now: Timestamp, stage: Stage, reply: Reply) {
-        self.close_at(now, stage, EndCause::Refused { reply });
-    }
-
-    /// Ends the session at the step that is awaited.
-    fn close(&mut self, now: Timestamp, cause: EndCause) {
-        let stage = match (self.phase, self.awaited.front()) {
-            (Phase::Handshake, _) => Stage::StartTls,
-            (_, Some(awaited)) => awaited.step.stage(),
-            (_, None) => Stage::Idle,
-        };
-        self.close_at(now, stage, cause);
-    }
-
-    /// Ends the session: every message gets its verdict, then the end is reported, once.
-    fn close_at(&mut self, now: Timestamp, stage: Stage, cause: EndCause) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        self.phase = Phase::Closed;
-        self.step_since = now;
-        self.output.clear();
-        self.awaited.clear();
-        for message in [self.closing.take(), self.opening.take()].into_iter().flatten() {
-            let verdict = match message.failure {
-                Some((stage, reply)) => Verdict::Refused { stage, reply },
-                None if self.output.has_passed(message.dot_end) => Verdict::PossiblyDelivered,
-                None => Verdict::NotTried,
-            };
-            self.done(message.token, verdict, Some(message.started_at));
-        }
-        self.release_waiting();
-        self.events.push_back(ClientEvent::Closed(SessionEnd { stage, cause }));
     }
 }
 

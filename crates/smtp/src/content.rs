@@ -1,10 +1,11 @@
-//! Message content on its way into and out of DATA.
+//! Message content on its way into and out of DATA and BDAT.
 //!
-//! **Promise.** What [`prepare`] returns can be written after the 354 and followed by `.` CR LF: it
-//! has no bare CR, no bare LF, ends with CR LF, and no line of it is a lone dot, so no receiver,
-//! strict or lenient, can find the end of the message inside it (RFC 5321, 2.3.8 and 4.5.2).
-//! Content that would have to be changed for that, other than by dot-stuffing and a missing last
-//! line end, is refused: changing it would break its DKIM signature.
+//! **Promise.** What [`prepare`] lets through has no bare CR, no bare LF and no NUL, and goes out with
+//! CR LF at its end. [`PreparedContent::dot_stuffed`] can be written after the 354 and followed by `.` CR LF:
+//! no line of it is a lone dot, so no receiver, strict or lenient, can find the end of the message inside it
+//! (RFC 5321, 2.3.8 and 4.5.2). Behind BDAT the content goes as it is: its [`size`](PreparedContent::size) was
+//! said before, and no octet of it can end it (RFC 3030). Content that would have to be changed, other than by
+//! dot-stuffing and a missing last line end, is refused: changing it would break its DKIM signature.
 
 use std::borrow::Cow;
 
@@ -22,30 +23,43 @@ pub enum BadContent {
     Nul,
 }
 
-/// Content that is ready for the wire.
+/// Content that was found fit for the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedContent {
-    /// Dot-stuffed; shared with the original where nothing had to be stuffed.
-    pub wire: Bytes,
-    /// Whether a CR LF must be written between `wire` and the final dot.
+    /// The content, shared with the original: what goes behind BDAT.
+    pub plain: Bytes,
+    /// Lines that begin with a dot.
+    dots: usize,
+    /// Whether a CR LF must be written behind the content.
     pub needs_line_end: bool,
-    /// Octets before dot-stuffing, with the last line end: what SIZE= states (RFC 1870).
+    /// Octets before dot-stuffing, with the last line end: what SIZE= and BDAT state (RFC 1870, RFC 3030).
     pub size: u64,
     /// Whether any octet is above 127, so that 8BITMIME is needed.
     pub eight_bit: bool,
 }
 
-/// Checks and dot-stuffs content. Content without a line that begins with a dot is not copied.
+impl PreparedContent {
+    /// What goes behind the 354. Content without a line that begins with a dot is not copied.
+    #[must_use]
+    pub fn dot_stuffed(&self) -> Bytes {
+        if self.dots == 0 {
+            self.plain.clone()
+        } else {
+            Bytes::from(dot_stuff(&self.plain).into_owned())
+        }
+    }
+}
+
+/// Checks content; it is not copied.
 ///
 /// # Errors
 /// [`BadContent`].
 pub fn prepare(content: &Bytes) -> Result<PreparedContent, BadContent> {
     let dots = check_lines(content)?;
     let needs_line_end = !content.is_empty() && !content.ends_with(b"\r\n");
-    let wire =
-        if dots == 0 { content.clone() } else { Bytes::from(dot_stuff(content).into_owned()) };
     let size = content.len() as u64 + if needs_line_end { 2 } else { 0 };
-    Ok(PreparedContent { wire, needs_line_end, size, eight_bit: !content.is_ascii() })
+    let eight_bit = !content.is_ascii();
+    Ok(PreparedContent { plain: content.clone(), dots, needs_line_end, size, eight_bit })
 }
 
 /// Checks that every CR and LF is part of a CR LF pair and that there is no NUL. Returns how many
@@ -131,7 +145,8 @@ mod tests {
     fn clean_content_is_shared() {
         let content = Bytes::from_static(b"Subject: x\r\n\r\nbody");
         let prepared = prepare(&content).unwrap();
-        assert_eq!(prepared.wire.as_ptr(), content.as_ptr());
+        assert_eq!(prepared.plain.as_ptr(), content.as_ptr());
+        assert_eq!(prepared.dot_stuffed().as_ptr(), content.as_ptr());
         assert!(prepared.needs_line_end);
         assert_eq!((prepared.size, prepared.eight_bit), (20, false));
         assert!(prepare(&Bytes::from_static(b"\xc3\xa9\r\n")).unwrap().eight_bit);
@@ -142,7 +157,8 @@ mod tests {
         fn no_end_inside(content in "[.a\r\n]{0,40}") {
             let content = Bytes::from(content.into_bytes());
             if let Ok(prepared) = prepare(&content) {
-                let mut wire = prepared.wire.to_vec();
+                prop_assert_eq!(&prepared.plain, &content);
+                let mut wire = prepared.dot_stuffed().to_vec();
                 if prepared.needs_line_end {
                     wire.extend_from_slice(b"\r\n");
                 }

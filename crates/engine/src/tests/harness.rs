@@ -384,6 +384,7 @@ impl Bench {
                                 mx_host,
                                 tls: crate::event::TlsUse::Off,
                                 lmtp: false,
+                                chunking: true,
                                 relay: false,
                                 dry: false,
                                 timeouts: rules::Timeouts::default(),

@@ -210,6 +210,33 @@ fn one_failed_handshake_does_not_mean_days_in_clear_text() {
     assert_eq!(tls, [true, false, true], "and a later one with TLS again");
 }
 
+/// Before the rest of a path that has failed would be over, all has gone.
+#[test]
+fn where_bdat_is_not_known_content_goes_by_data_at_once() {
+    let mut bench = Bench::simple("");
+    bench.exchanger = Box::new(|_, plan, _| {
+        let reply = Reply::line(502, "5.5.1 command not known");
+        if plan.chunking { Answer::End(EndCause::ChunkingFailed { reply }) } else { accept() }
+    });
+    let delivery = bench.plain(1);
+    let ids = bench.queue(delivery, "a.example", 100);
+    bench.run(Settings::default().path_rest_first - Duration::from_secs(1));
+    assert_eq!(bench.sent(), 100);
+    let in_vain = bench.begun.len() - 100;
+    assert!((1..=2).contains(&in_vain), "{in_vain} tries by BDAT");
+    let attempts = |bench: &Bench| ids.iter().map(|id| bench.message(*id).attempts).max();
+    assert_eq!(attempts(&bench), Some(1), "the try by BDAT is none");
+    // It is remembered where nothing is open any more, and not for ever.
+    bench.run(MINUTE * 60);
+    bench.queue(delivery, "a.example", 1);
+    bench.run(MINUTE);
+    assert_eq!((bench.sent(), bench.begun.len()), (101, 101 + in_vain));
+    bench.run(Settings::default().broken_chunking_remembered);
+    bench.queue(delivery, "a.example", 1);
+    bench.run(MINUTE);
+    assert_eq!((bench.sent(), bench.begun.len()), (102, 103 + in_vain));
+}
+
 #[test]
 fn required_tls_that_cannot_be_had_says_who_requires_it() {
     let by_rule = "[[rule]]\nname = \"strict\"\nmask = \"mx.a.example\"\ntls = \"required\"\nmatches = \"mx.a.example\"";

@@ -125,6 +125,7 @@ const TAIL: &str = r#"
 # idle_timeout = "30s"
 # max_connections_total = 2000
 # pipelining = true
+# chunking = true
 
 [dns]
 # Without servers those of the system are asked. A caching resolver on this machine is best.

@@ -343,6 +343,7 @@ fn read_smtp_client(section: Section<'_>, folder: &Path) -> SmtpClientConfig {
         ),
         max_connections_total: section.number_or("max_connections_total", 1..=60_000, 2_000),
         pipelining: section.flag_or("pipelining", true),
+        chunking: section.flag_or("chunking", true),
     };
     section.finish();
     config

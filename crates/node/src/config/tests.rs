@@ -179,6 +179,7 @@ tls_roots = "roots.pem"
 idle_timeout = "500ms"
 max_connections_total = 10
 pipelining = false
+chunking = false
 [dns]
 servers = ["127.0.0.1:5353", "192.0.2.53", "[::1]:54", "::1"]
 query_timeout = "1s"

@@ -167,6 +167,7 @@ impl Connections {
             // The engine counts the messages of each connection.
             max_messages: u32::MAX,
             pipelining: client.pipelining,
+            chunking: client.chunking && plan.chunking,
         };
         let verify = match client.tls_verify {
             TlsVerify::Never => false,

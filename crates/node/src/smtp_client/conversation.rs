@@ -351,7 +351,7 @@ impl<'a, P: Prepare, C: Fn() -> Timestamp> Conversation<'a, P, C> {
                     self.unflushed = true;
                     session.written((self.connector.clock)(), octets);
                     self.consume(octets);
-                    if self.pieces.is_empty() && self.awaited == Some(Stage::Content) {
+                    if kill_point::COMPILED && self.pieces.is_empty() && session.has_content_out() {
                         kill_point::pass("conversation", "dot-written");
                     }
                 }

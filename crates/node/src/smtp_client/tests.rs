@@ -58,6 +58,7 @@ fn plan(target: SocketAddr) -> ConnectPlan {
             timeouts: Timeouts { command: Duration::from_secs(5), ..Timeouts::default() },
             max_messages: 100,
             pipelining: true,
+            chunking: true,
         },
     }
 }
@@ -71,6 +72,8 @@ struct Mood {
     /// Octets sent in clear behind the 220 to STARTTLS.
     injection: &'static [u8],
     slow: bool,
+    /// Offers CHUNKING.
+    chunking: bool,
 }
 
 /// What a server saw: each read as one text, and whole messages.
@@ -89,6 +92,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> bool {
     let mut pending = Vec::new();
     let mut in_content = false;
+    let mut in_chunk = None;
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok(count @ 1..) = stream.read(&mut buffer).await else { return false };
@@ -101,7 +105,16 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         }
         pending.extend_from_slice(&buffer[..count]);
         let mut answers = String::new();
-        while let Some(end) = pending.iter().position(|octet| *octet == b'\n') {
+        loop {
+            if let Some(octets) = in_chunk.take_if(|octets| pending.len() >= *octets) {
+                pending.drain(..octets);
+                seen.messages += 1;
+                answers.push_str("250 taken\r\n");
+            }
+            if in_chunk.is_some() {
+                break;
+            }
+            let Some(end) = pending.iter().position(|octet| *octet == b'\n') else { break };
             let line: Vec<u8> = pending.drain(..=end).collect();
             if in_content {
                 if line == b".\r\n" {
@@ -118,7 +131,15 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 b"EHLO" if mood.tls => {
                     answers.push_str("250-mx\r\n250-STARTTLS\r\n250 PIPELINING\r\n")
                 }
+                b"EHLO" if mood.chunking => {
+                    answers.push_str("250-mx\r\n250-CHUNKING\r\n250 PIPELINING\r\n");
+                }
                 b"EHLO" => answers.push_str("250-mx\r\n250 PIPELINING\r\n"),
+                b"BDAT" => {
+                    let words = String::from_utf8(line).unwrap();
+                    let octets = words.trim_end().strip_suffix(" LAST").unwrap();
+                    in_chunk = Some(octets[5..].parse::<usize>().unwrap());
+                }
                 b"STAR" => {
                     let go = [b"220 go\r\n", mood.injection].concat();
                     stream.write_all(&go).await.unwrap();
@@ -265,6 +286,36 @@ fn one_write_carries_a_message_and_the_next_ones_commands() {
             "QUIT\r\n".to_owned(),
         ]
     );
+}
+
+#[test]
+fn one_write_carries_a_message_with_its_commands_by_bdat() {
+    let mood = Mood { chunking: true, ..Mood::default() };
+    let large = Bytes::from("Subject: 3\r\n\r\n".to_owned() + &"line\r\n".repeat(20_000));
+    let octets = large.len();
+    let messages = vec![message(1), message(2), with_content(3, large), message(4)];
+    let played = run(play(mood, messages, |_| {}));
+    let sent = |n| format!("{n} sent: 250 taken");
+    assert_eq!(
+        played.reports,
+        [
+            "ready in clear".to_owned(),
+            sent(1),
+            sent(2),
+            sent(3),
+            sent(4),
+            "closed: finished".into()
+        ]
+    );
+    let envelope = |n| format!("MAIL FROM:<b@we.test>\r\nRCPT TO:<r{n}@x.test>\r\n");
+    let group = |n| format!("{}BDAT 20 LAST\r\nSubject: {n}\r\n\r\nbody\r\n", envelope(n));
+    let small: Vec<&str> = played.seen.reads.iter().map(String::as_str).collect();
+    assert_eq!(small[..3], ["EHLO we.test\r\n", &group(1), &group(2)]);
+    assert_eq!(small[3], envelope(3) + "DATA\r\n");
+    // The commands of the fourth may travel with the last octets of the third.
+    let all: usize = small.iter().map(|text| text.len()).sum();
+    assert!(played.seen.octets - all > octets / 2, "the large one came in large reads");
+    assert!(small.concat().ends_with("QUIT\r\n"), "{small:?}");
 }
 
 #[test]

@@ -27,7 +27,13 @@ impl ClientSession {
         if reply.class() == ReplyClass::Unknown {
             return self.broken(now, &format!("no such class of replies: {}", reply.to_reply()));
         }
-        if !self.output.has_passed(end) {
+        if step == Step::Chunk && matches!(reply.code(), 500 | 502) {
+            return self.chunking_failed(now, reply.to_reply());
+        }
+        // Who has refused the recipient owes no patience with the content; it goes out whole all the same.
+        let in_vain =
+            step == Step::Chunk && self.opening.as_ref().is_some_and(|m| m.failure.is_some());
+        if !self.output.has_passed(end) && !in_vain {
             return self.answered_early(now, step, reply.to_reply());
         }
         self.awaited.pop_front();
@@ -40,6 +46,7 @@ impl ClientSession {
             Step::Rcpt => self.answered_rcpt(now, reply),
             Step::Data => self.answered_data(now, reply),
             Step::Content => self.answered_content(now, reply),
+            Step::Chunk => self.answered_chunk(now, reply),
             Step::Reset => self.answered_reset(now, reply),
             // Its transaction had no recipient; the answer says nothing about any message.
             Step::LoneDot | Step::Quit => {}
@@ -49,7 +56,7 @@ impl ClientSession {
     /// 421: the server ends the conversation. To the commands of a message it says so about that message too.
     fn refused_session(&mut self, now: Timestamp, step: Step, reply: Reply) {
         match (step, &mut self.opening, &mut self.closing) {
-            (Step::Mail | Step::Rcpt | Step::Data, Some(message), _)
+            (Step::Mail | Step::Rcpt | Step::Data | Step::Chunk, Some(message), _)
             | (Step::Content, _, Some(message)) => {
                 message.failure.get_or_insert_with(|| (step.stage(), reply.clone()));
             }
@@ -63,10 +70,24 @@ impl ClientSession {
     fn answered_early(&mut self, now: Timestamp, step: Step, reply: Reply) {
         let why = format!("answered before the {} was sent whole: {reply}", step.stage());
         let refusal = matches!(reply.class(), ReplyClass::Transient | ReplyClass::Permanent);
-        if let (Step::Content, true, Some(message)) = (step, refusal, &mut self.closing) {
+        let message = match step {
+            Step::Content => self.closing.as_mut(),
+            Step::Chunk => self.opening.as_mut(),
+            _ => None,
+        };
+        if let Some(message) = message.filter(|_| refusal) {
             message.failure = Some((Stage::Content, reply));
         }
         self.broken(now, &why);
+    }
+
+    /// The server offered CHUNKING and does not know BDAT. Whether it takes the content for commands now cannot be seen, so
+    /// the conversation ends; the message was not taken.
+    fn chunking_failed(&mut self, now: Timestamp, reply: Reply) {
+        if let Some(message) = &mut self.opening {
+            message.content_end = u64::MAX;
+        }
+        self.close(now, EndCause::ChunkingFailed { reply });
     }
 
     fn answered_greeting(&mut self, now: Timestamp, reply: BorrowedReply<'_>) {
@@ -89,6 +110,7 @@ impl ClientSession {
         if step == Step::Ehlo {
             self.extensions = Extensions::read(reply.text_lines());
             self.extensions.pipelining &= self.settings.pipelining;
+            self.extensions.chunking &= self.settings.chunking && !self.settings.lmtp;
         }
         if self.secured || self.settings.tls == TlsMode::Disabled {
             self.become_ready();
@@ -162,6 +184,8 @@ impl ClientSession {
         } else if !self.extensions.pipelining {
             if message.failure.is_some() {
                 self.finish_opening();
+            } else if message.by_chunk {
+                self.send_chunk(now);
             } else {
                 self.send(now, Step::Data);
             }
@@ -200,6 +224,25 @@ impl ClientSession {
             _ => Verdict::Refused { stage: Stage::Content, reply: reply.to_reply() },
         };
         self.done(message.token, verdict, Some(message.started_at));
+    }
+
+    /// BDAT without a recipient has an answer too, which says nothing about the message.
+    fn answered_chunk(&mut self, now: Timestamp, reply: BorrowedReply<'_>) {
+        if reply.class() == ReplyClass::Intermediate {
+            return self.misplaced(now, Stage::Content, reply);
+        }
+        let refused = self.opening.as_ref().is_none_or(|message| message.failure.is_some());
+        if reply.class() == ReplyClass::Success && !refused {
+            let Some(message) = self.opening.take() else { return };
+            let verdict = Verdict::Sent { reply: reply.to_reply() };
+            return self.done(message.token, verdict, Some(message.started_at));
+        }
+        if let Some(message) = self.opening.as_mut() {
+            message.failure.get_or_insert_with(|| (Stage::Content, reply.to_reply()));
+        }
+        self.finish_opening();
+        // RFC 3030, 2: nobody knows what state a failed BDAT leaves behind.
+        self.reset_due = true;
     }
 
     fn answered_reset(&mut self, now: Timestamp, reply: BorrowedReply<'_>) {

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::*;
 use proptest::prelude::*;
 
+mod chunks;
 mod hostile;
 
 /// Settings that most transcripts use.
@@ -16,6 +17,7 @@ fn settings() -> ClientSettings {
         timeouts: Timeouts::default(),
         max_messages: 100,
         pipelining: true,
+        chunking: true,
     }
 }
 
@@ -90,7 +92,7 @@ fn check(settings: ClientSettings, script: &str) {
     assert_eq!(actual, expected, "\n--- actual:\n{actual}");
 }
 
-/// `<token> [test] [utf8] [8bit] [big] [dots] [before=<seconds>] [to=<address>]`.
+/// `<token> [test] [utf8] [8bit] [big] [empty] [lone] [dots] [bare] [before=<seconds>] [to=<address>]`.
 fn message(text: &str, now: Timestamp) -> Envelope {
     let mut words = text.split(' ');
     let token = words.next().unwrap().parse().unwrap();
@@ -109,6 +111,8 @@ fn message(text: &str, now: Timestamp) -> Envelope {
             ("utf8", _) => envelope.smtputf8 = true,
             ("8bit", _) => envelope.content = Bytes::from_static("é\r\n".as_bytes()),
             ("big", _) => envelope.content = Bytes::from("x\r\n".repeat(400)),
+            ("empty", _) => envelope.content = Bytes::new(),
+            ("lone", _) => envelope.content = Bytes::from_static(b".\r\n..\r\n.QUIT\r\n.\r\n"),
             ("dots", _) => envelope.content = Bytes::from_static(b".\r\nmid.\r\n..a\r\nend"),
             ("bare", _) => envelope.content = Bytes::from_static(b"a\n.\nMAIL FROM:<evil@x>\r\n"),
             ("before", seconds) => {
@@ -549,6 +553,8 @@ fn lmtp() {
 struct RandomServer {
     line: Vec<u8>,
     in_content: Option<Vec<u8>>,
+    /// Octets of a chunk that are still to come.
+    in_chunk: usize,
     taken: Vec<Vec<u8>>,
     extensions: &'static str,
 }
@@ -564,11 +570,23 @@ impl RandomServer {
                 assert_ne!(self.line.last(), Some(&b'\r'), "bare CR");
             }
             self.line.push(octet);
-            if octet != b'\n' {
+            if self.in_chunk > 0 {
+                self.in_chunk -= 1;
+                if self.in_chunk > 0 {
+                    continue;
+                }
+                assert_eq!(octet, b'\n', "no line end at the end");
+                self.taken.push(core::mem::take(&mut self.line));
+            } else if octet != b'\n' {
                 continue;
             }
             let line = core::mem::take(&mut self.line);
             let roll = dice();
+            if let Some(octets) = line.strip_prefix(b"BDAT ") {
+                let octets = octets.strip_suffix(b" LAST\r\n").expect("one chunk");
+                self.in_chunk = core::str::from_utf8(octets).unwrap().parse().unwrap();
+                continue;
+            }
             if let Some(content) = &mut self.in_content {
                 if line != b".\r\n" {
                     content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
@@ -607,6 +625,7 @@ proptest! {
         seed in prop::collection::vec((0u8..12, any::<u8>()), 1..200),
         extensions in prop::sample::select(vec![
             "250 x\r\n", "250-PIPELINING\r\n250 SIZE 300\r\n", "250-STARTTLS\r\n250 PIPELINING\n",
+            "250-PIPELINING\r\n250 CHUNKING\r\n", "250-STARTTLS\r\n250 CHUNKING\r\n",
         ]),
         tls in prop::sample::select(vec![TlsMode::Disabled, TlsMode::Opportunistic, TlsMode::Required]),
     ) {
@@ -614,7 +633,7 @@ proptest! {
         let mut session =
             ClientSession::new(ClientSettings { tls, max_messages: 9, ..settings() }, now);
         let mut server = RandomServer {
-            line: vec![], in_content: None, taken: vec![], extensions,
+            line: vec![], in_content: None, in_chunk: 0, taken: vec![], extensions,
         };
         let mut to_client: Vec<u8> = b"220 mx\r\n".to_vec();
         let mut unwritten: Vec<u8> = Vec::new();

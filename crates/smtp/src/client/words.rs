@@ -33,7 +33,7 @@ pub struct Timeouts {
     pub command: Duration,
     /// For each block of content that the server is to take.
     pub data_block: Duration,
-    /// From the final dot to its answer. A short one makes duplicates.
+    /// From the final dot, or the last octet behind BDAT, to its answer. A short one makes duplicates.
     pub final_dot: Duration,
     /// For the answer to QUIT; nothing depends on it.
     pub quit: Duration,
@@ -70,6 +70,8 @@ pub struct ClientSettings {
     pub max_messages: u32,
     /// Whether commands may be sent ahead of replies where the server offers it (RFC 2920).
     pub pipelining: bool,
+    /// Whether content may be sent with BDAT where the server offers CHUNKING (RFC 3030).
+    pub chunking: bool,
 }
 
 /// One message for one recipient.

@@ -50,6 +50,7 @@ fn wire(content: &[u8]) -> Option<Vec<u8>> {
             timeouts: Timeouts::default(),
             max_messages: 2,
             pipelining: true,
+            chunking: true,
         },
         now,
     );

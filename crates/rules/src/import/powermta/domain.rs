@@ -69,7 +69,6 @@ const WITHOUT_COUNTERPART: [(&[&str], &str); 7] = [
     (
         &[
             "ignore-8bitmime",
-            "use-chunking",
             "suppress-local-dsn",
             "pix-bug-workaround",
             "assume-delivery-upon-data-termination-timeout",
@@ -124,6 +123,18 @@ pub(super) fn directive(
         },
         "use-starttls" | "require-starttls" => tls(draft, block, rule, line),
         "retry-after" | "bounce-after" => retry(draft, block, line),
+        "use-chunking" => {
+            if for_all(draft, block, line, "[smtp_client]") {
+                match truth(&line.value) {
+                    Some(wanted) => {
+                        let value = wanted.to_string();
+                        draft.configure("smtp_client", "chunking", &value);
+                        draft.taken(id, format!("configuration: [smtp_client] chunking = {value}"));
+                    }
+                    None => draft.not_taken(id, "it is neither yes nor no"),
+                }
+            }
+        }
         "idle-timeout" => {
             if for_all(draft, block, line, "[smtp_client]") {
                 match rate::span(&line.value, 1) {

@@ -72,6 +72,7 @@ domain-macro yahoos yahoo.com, $more
   bounce-after 4d12h
   auth-password hush
   connect-timeout 1m
+  use-chunking no
 </domain>
 "#;
 
@@ -103,7 +104,7 @@ fn a_configuration_becomes_rules() {
     }
     let config = found.config.as_deref().unwrap();
     for wanted in [
-        "[smtp_client]\nmax_connections_total = 3000",
+        "[smtp_client]\nmax_connections_total = 3000\nchunking = false\n",
         "steps = [\"10m\", \"30m\"]",
         "then_every = \"30m\"",
         "validity = \"108h\"",
@@ -138,6 +139,7 @@ fn the_report_says_what_differs() {
         ("<domain gateway.example> route", "taken", "192.0.2.99:2525"),
         ("<domain gateway.example> max-smtp-out", "not taken", "--mx gateway.example"),
         ("<domain *> retry-after", "differs", "for each message"),
+        ("<domain *> use-chunking", "taken", "[smtp_client] chunking = false"),
         ("<virtual-mta vmta-2> cold-virtual-mta", "not taken", "warmup plan --source 2"),
         ("<smtp-pattern-list backoffs>", "taken", "reactions"),
     ] {
