@@ -55,8 +55,8 @@ matches = ["mx.a.judge.example"]
 matches_not = ["mx.a.judge.test"]
 "#;
 
-/// Four domains whose hosts take a few milliseconds for an answer, so that a campaign lasts for some seconds. `net`
-/// keeps the addresses of two judges apart.
+/// Four domains whose hosts take a few milliseconds for an answer, so that a campaign lasts for some seconds; two are sent
+/// contents by BDAT, two by DATA. `net` keeps the addresses of two judges apart.
 fn judge(net: u8, mood: &Mood, journal: Option<PathBuf>) -> Lab {
     let mut config = LabConfig { journal, ..LabConfig::default() };
     for (number, name) in (1_u8..).zip(["a", "b", "c", "d"]) {
@@ -64,7 +64,11 @@ fn judge(net: u8, mood: &Mood, journal: Option<PathBuf>) -> Lab {
         config.providers.push(ProviderConfig {
             name: name.into(),
             domains: vec![domain.clone()],
-            mood: Mood { round_trip: Some(Span(Duration::from_millis(4))), ..mood.clone() },
+            mood: Mood {
+                round_trip: Some(Span(Duration::from_millis(4))),
+                no_chunking: number % 2 == 0,
+                ..mood.clone()
+            },
             mx: vec![MxConfig {
                 host: format!("mx.{domain}"),
                 preference: 10,

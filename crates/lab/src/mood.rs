@@ -46,7 +46,7 @@ pub struct Mood {
     pub slow: Option<Span>,
     /// The connection is accepted and nothing is ever said.
     pub hang_at_greeting: bool,
-    /// After 354 the data is swallowed and no reply ever comes.
+    /// After 354, or BDAT, the data is swallowed and no reply ever comes.
     pub hang_in_data: bool,
     /// Share of the recipients whose first message is taken in whole and then the connection is
     /// dropped without a reply ("possibly delivered"); the next attempt is accepted.
@@ -63,6 +63,10 @@ pub struct Mood {
     pub require_starttls: bool,
     /// PIPELINING is not offered; commands sent ahead are recorded as faults of the client.
     pub no_pipelining: bool,
+    /// CHUNKING is not offered; BDAT is recorded as a fault of the client.
+    pub no_chunking: bool,
+    /// BDAT is answered with 502, though CHUNKING is offered, and the octets behind it are taken for commands.
+    pub unknown_bdat: bool,
     /// 8BITMIME is not offered.
     pub no_8bitmime: bool,
     /// SMTPUTF8 is not offered.

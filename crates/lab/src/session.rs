@@ -5,8 +5,10 @@
 //! replies to pipelined commands come to travel in one write. It owns no socket; the moment is
 //! told to it. It is written apart from the engine's own SMTP code, so that the two cannot share a mistake.
 //!
-//! Only CRLF.CRLF ends a message. A command line ends with CRLF and has at most 4,096 octets; a
+//! Behind DATA only CRLF.CRLF ends a message, behind BDAT only its count. A command line ends with CRLF and has at most 4,096 octets; a
 //! bare LF in a command is refused. After 20 senseless commands the conversation ends.
+
+mod chunk;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::recorder::{Fate, Recorder, SourceRecord, Tally};
 use crate::returns::{Returns, Taken};
 use crate::site::{Site, Verdict};
 use crate::wording::{Situation, render};
+use chunk::Chunks;
 
 const LONGEST_COMMAND: usize = 4_096;
 const LONGEST_TEXT_LINE: usize = 1_000;
@@ -69,6 +72,7 @@ pub(crate) struct Session {
     source_text: String,
     id: u64,
     in_data: bool,
+    chunks: Chunks,
     greeted: bool,
     secure: bool,
     sender: Option<Vec<u8>>,
@@ -133,6 +137,7 @@ impl Session {
             source_text: source.to_string(),
             id,
             in_data: false,
+            chunks: Chunks::default(),
             greeted: false,
             secure: false,
             sender: None,
@@ -201,6 +206,9 @@ impl Session {
         if self.in_data {
             return self.take_data(input, out);
         }
+        if self.chunks.coming() {
+            return self.take_chunk(input, out);
+        }
         let waiting = input.waiting();
         let Some(end) = memchr::memchr(b'\n', waiting) else {
             if waiting.len() < LONGEST_COMMAND {
@@ -232,7 +240,8 @@ impl Session {
         let length = line.len().min(4);
         verb[..length].copy_from_slice(&line[..length]);
         verb.make_ascii_uppercase();
-        if more_waits && self.mood.no_pipelining {
+        // What stands behind BDAT is its content.
+        if more_waits && self.mood.no_pipelining && &verb != b"BDAT" {
             self.record.fault("pipelined_without_offer");
         }
         if more_waits && matches!(&verb, b"EHLO" | b"HELO" | b"DATA" | b"STAR") {
@@ -243,6 +252,7 @@ impl Session {
             b"MAIL" => self.mail_from(rest, out),
             b"RCPT" => self.rcpt_to(rest, out),
             b"DATA" if rest.is_empty() => self.begin_data(out),
+            b"BDAT" => self.begin_chunk(rest, out),
             b"EHLO" | b"HELO" => self.hello(&verb, rest, out),
             b"RSET" if rest.is_empty() => {
                 self.reset();
@@ -283,8 +293,9 @@ impl Session {
         out.extend_from_slice(b"\r\n");
         let size = self.size_limit();
         out.extend_from_slice(format!("250-SIZE {size}\r\n").as_bytes());
-        let offers: [(bool, &[u8]); 4] = [
+        let offers: [(bool, &[u8]); 5] = [
             (!self.mood.no_pipelining, b"250-PIPELINING\r\n"),
+            (!self.mood.no_chunking, b"250-CHUNKING\r\n"),
             (!self.mood.no_8bitmime, b"250-8BITMIME\r\n"),
             (!self.mood.no_smtputf8, b"250-SMTPUTF8\r\n"),
             (self.mood.starttls != StartTls::None && !self.secure, b"250-STARTTLS\r\n"),
@@ -325,6 +336,9 @@ impl Session {
         };
         self.tally.mail += 1;
         self.mail += 1;
+        if !self.in_order_with_chunks(out) {
+            return Step::Done;
+        }
         if !self.greeted || self.sender.is_some() {
             self.record.fault("mail_out_of_order");
             return self.senseless(b"503 5.5.1 Bad sequence of commands\r\n", 503, out);
@@ -380,6 +394,9 @@ impl Session {
         let Some((recipient, _)) = path(rest, b" TO:") else {
             return self.senseless(b"501 5.5.4 RCPT TO:<address> is due\r\n", 501, out);
         };
+        if !self.in_order_with_chunks(out) {
+            return Step::Done;
+        }
         let Some(sender) = &self.sender else {
             // Behind a refused MAIL in one group of commands this is what a client cannot help.
             self.refuse(b"503 5.5.1 MAIL first\r\n", "rcpt", 503, out);
@@ -406,12 +423,11 @@ impl Session {
     }
 
     fn begin_data(&mut self, out: &mut Vec<u8>) -> Step {
+        if !self.in_order_with_chunks(out) {
+            return Step::Done;
+        }
         if self.recipients.is_empty() {
-            let (text, code): (&[u8], u16) = if self.sender.is_some() {
-                (b"554 5.5.1 No valid recipients\r\n", 554)
-            } else {
-                (b"503 5.5.1 MAIL and RCPT first\r\n", 503)
-            };
+            let (text, code) = self.nobody_to_take_it();
             self.refuse(text, "data", code, out);
             return Step::Done;
         }
@@ -420,6 +436,20 @@ impl Session {
             return Step::Hang;
         }
         self.in_data = true;
+        self.begin_content();
+        Step::Done
+    }
+
+    /// What content without a recipient is refused with.
+    const fn nobody_to_take_it(&self) -> (&'static [u8], u16) {
+        if self.sender.is_some() {
+            (b"554 5.5.1 No valid recipients\r\n", 554)
+        } else {
+            (b"503 5.5.1 MAIL and RCPT first\r\n", 503)
+        }
+    }
+
+    fn begin_content(&mut self) {
         self.data.size = 0;
         self.data.at_start = true;
         self.data.header.clear();
@@ -427,7 +457,6 @@ impl Session {
         self.data.key = None;
         self.data.line = 0;
         self.data.body = BodyHash::default();
-        Step::Done
     }
 
     fn take_data(&mut self, input: &mut Input, out: &mut Vec<u8>) -> Step {
@@ -614,6 +643,7 @@ impl Session {
     }
 
     fn reset(&mut self) {
+        self.chunks.reset();
         self.sender = None;
         self.recipients.clear();
     }

@@ -78,6 +78,10 @@ struct Socket {
     seen: usize,
     input: Vec<u8>,
     in_content: bool,
+    /// Octets of a chunk that are still to come.
+    in_chunk: Option<usize>,
+    /// A BDAT has failed: only RSET is understood.
+    reset_due: bool,
     mail: Option<usize>,
     recipient: Option<u64>,
     messages: u64,
@@ -184,7 +188,7 @@ impl Fleet {
         if now < self.faults_end && (spells.is_empty() || spells.iter().any(within)) {
             mood.clone()
         } else {
-            Mood { pipelining: mood.pipelining, ..Mood::default() }
+            mood.healed()
         }
     }
 
@@ -220,6 +224,8 @@ impl Fleet {
                 seen,
                 input: Vec::new(),
                 in_content: false,
+                in_chunk: None,
+                reset_due: false,
                 mail: None,
                 recipient: None,
                 messages: 0,
@@ -318,6 +324,16 @@ impl Fleet {
                 self.content_ended(now, id, &mood, &mut out, chance);
                 continue;
             }
+            if let Some(left) = socket.in_chunk {
+                let part = left.min(socket.input.len());
+                socket.input.drain(..part);
+                socket.in_chunk = (part < left).then_some(left - part);
+                if part < left {
+                    break;
+                }
+                self.chunk_ended(now, id, &mood, &mut out, chance);
+                continue;
+            }
             let Some(end) = socket.input.windows(2).position(|two| two == b"\r\n") else { break };
             let line = String::from_utf8_lossy(&socket.input[..end]).into_owned();
             socket.input.drain(..end + 2);
@@ -341,12 +357,20 @@ impl Fleet {
     ) {
         let upper = line.to_ascii_uppercase();
         if upper.starts_with("EHLO") {
-            let offer = if mood.pipelining {
-                "250-mx\r\n250-PIPELINING\r\n250 8BITMIME"
-            } else {
-                "250-mx\r\n250 8BITMIME"
-            };
-            self.say(now, id, mood, out, offer, false);
+            let offers =
+                [(mood.pipelining, "250-PIPELINING\r\n"), (mood.chunking, "250-CHUNKING\r\n")];
+            let offers = offers.iter().filter(|(offered, _)| *offered).map(|(_, line)| *line);
+            let offer = format!("250-mx\r\n{}250 8BITMIME", offers.collect::<String>());
+            self.say(now, id, mood, out, &offer, false);
+        } else if upper.starts_with("BDAT ") && !mood.unknown_bdat {
+            let octets = upper.strip_prefix("BDAT ").and_then(|rest| rest.strip_suffix(" LAST"));
+            let Some(socket) = self.sockets.get_mut(&id) else { return };
+            match octets.and_then(|octets| octets.parse().ok()) {
+                Some(octets) => socket.in_chunk = Some(octets),
+                None => self.say(now, id, mood, out, "501 5.5.4 how many octets", true),
+            }
+        } else if upper != "RSET" && upper != "QUIT" && self.reset_due(id) {
+            self.say(now, id, mood, out, "503 5.5.1 RSET first", false);
         } else if upper.starts_with("MAIL") {
             self.mail_from((now, sent_at), id, mood, out);
         } else if upper.starts_with("RCPT") {
@@ -363,6 +387,7 @@ impl Fleet {
             if let Some(socket) = self.sockets.get_mut(&id) {
                 socket.mail = None;
                 socket.recipient = None;
+                socket.reset_due = false;
             }
             self.say(now, id, mood, out, "250 2.0.0 ok", false);
         } else if upper.starts_with("QUIT") {
@@ -458,6 +483,32 @@ impl Fleet {
                 self.taken_at.push(now);
             }
             self.say(now, id, mood, out, "250 2.1.5 ok", false);
+        }
+    }
+
+    fn reset_due(&self, id: u64) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.reset_due)
+    }
+
+    /// The octets of a BDAT have come. Without a recipient they were for nothing.
+    fn chunk_ended(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        mood: &Mood,
+        out: &mut Vec<Output>,
+        chance: &mut Chance,
+    ) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let (in_vain, accepts) = (socket.recipient.is_none(), self.accepts.len());
+        if in_vain {
+            self.say(now, id, mood, out, "503 5.5.1 no recipient", false);
+        } else {
+            self.content_ended(now, id, mood, out, chance);
+        }
+        let refused = self.accepts.len() == accepts;
+        if let Some(socket) = self.sockets.get_mut(&id) {
+            socket.reset_due = refused;
         }
     }
 

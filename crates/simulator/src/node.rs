@@ -166,6 +166,7 @@ impl Conversation {
             },
             max_messages: u32::MAX,
             pipelining: true,
+            chunking: plan.chunking,
         };
         self.session = Some(ClientSession::new(settings, now));
     }

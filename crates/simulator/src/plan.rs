@@ -106,6 +106,19 @@ pub(crate) struct Mood {
     /// Offers PIPELINING.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) pipelining: bool,
+    /// Offers CHUNKING.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) chunking: bool,
+    /// Does not know BDAT, though it offers CHUNKING, and reads what stands behind it as commands.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) unknown_bdat: bool,
+}
+
+impl Mood {
+    /// The same server when all is well.
+    pub(crate) fn healed(&self) -> Self {
+        Self { pipelining: self.pipelining, chunking: self.chunking, ..Self::default() }
+    }
 }
 
 /// An MX host.

@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use crate::plan::{Deed, Mood, Network, Plan, Script, Zone};
+use crate::plan::{Deed, Network, Plan, Script, Zone};
 use crate::reactions::Reactions;
 use crate::{Outcome, run_cut};
 
@@ -46,7 +46,7 @@ pub(crate) fn apply(script: &mut Script, cuts: &[Cut]) {
         match *cut {
             Cut::Mood(provider) => {
                 let mood = &mut script.providers[provider].mood;
-                *mood = Mood { pipelining: mood.pipelining, ..Mood::default() };
+                *mood = mood.healed();
             }
             Cut::Network(provider) => script.providers[provider].network = Network::default(),
             Cut::Names => script.zones.iter_mut().for_each(|(_, zone)| heal(zone)),

@@ -26,24 +26,28 @@ const SINGLES: u32 = 5;
 /// Recipients whose mail comes back.
 const BOUNCED: u32 = 4;
 
+/// Beginnings of the recipients' domains.
+const DOMAINS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
 /// How long a trial may take, on a machine that is busy with other things too.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// SIGABRT: what a kill point ends with.
 const ABORTED: i32 = 6;
 
-/// A lab in which all states of a conversation are met: one host that pipelines, one that does not, one with TLS,
-/// and one that puts some recipients off.
+/// A lab in which all states of a conversation are met: by DATA one host that pipelines and one that does not; by BDAT
+/// one with TLS, one that puts some recipients off, and one that does not pipeline.
 fn lab(journal: &Path) -> Lab {
     let quick = Mood { round_trip: Some(Span(Duration::from_millis(1))), ..Mood::default() };
     let moods = [
-        quick.clone(),
-        Mood { no_pipelining: true, ..quick.clone() },
+        Mood { no_chunking: true, ..quick.clone() },
+        Mood { no_chunking: true, no_pipelining: true, ..quick.clone() },
         Mood { starttls: StartTls::Good, ..quick.clone() },
-        Mood { temporary_share: 0.2, ..quick },
+        Mood { temporary_share: 0.2, ..quick.clone() },
+        Mood { no_pipelining: true, ..quick },
     ];
     let mut config = LabConfig { journal: Some(journal.to_owned()), ..LabConfig::default() };
-    for ((number, name), mood) in (1_u8..).zip(["a", "b", "c", "d"]).zip(moods) {
+    for ((number, name), mood) in (1_u8..).zip(DOMAINS).zip(moods) {
         let domain = format!("{name}.judge.example");
         config.providers.push(ProviderConfig {
             name: name.into(),
@@ -249,7 +253,7 @@ impl Trial {
             .map(|number| {
                 let refused = name == "listed" && number % 12 == 7;
                 let who = if refused { "unknown" } else { name };
-                let domain = ["a", "b", "c", "d"][number as usize % 4];
+                let domain = DOMAINS[number as usize % DOMAINS.len()];
                 format!("{{\"email\":\"{who}{number}@{domain}.judge.example\",\"n\":{number}}}\n")
             })
             .collect();
@@ -320,7 +324,7 @@ impl Trial {
     /// Sends bounces for some of what has arrived, each until it is acknowledged.
     fn bounce_some(&mut self) {
         let accepted = self.accepted();
-        for number in (0..BOUNCED).map(|number| number * 4) {
+        for number in (0..BOUNCED).map(|number| number * DOMAINS.len() as u32) {
             let recipient = format!("listed{number}@a.judge.example");
             let (_, sender) = accepted.iter().find(|(who, _)| *who == recipient).unwrap();
             self.until(|trial| {

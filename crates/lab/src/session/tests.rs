@@ -90,6 +90,98 @@ fn replies_do_not_depend_on_how_octets_are_cut() {
     }
 }
 
+/// Octets behind BDAT.
+fn chunk(content: &str, last: &str) -> String {
+    format!("BDAT {}{last}\r\n{content}", content.len())
+}
+
+#[test]
+fn chunks_are_counted_out_however_they_are_cut() {
+    let envelope = ENVELOPE.strip_suffix("DATA\r\n").unwrap();
+    let long = format!("Message-ID: <2>\r\n\r\n{}", ".\r\nQUIT\r\n".repeat(9_000));
+    let script = [
+        "EHLO t\r\n".to_owned(),
+        envelope.to_owned() + &chunk("Message-ID: <1>\r\n\r\n\r\n.\r\nRSET\r\n", " LAST"),
+        envelope.to_owned()
+            + &chunk("Message-", "")
+            + &chunk("ID: <3>\r\n", "")
+            + &chunk("", " last"),
+        envelope.to_owned() + &chunk(&long, " LAST"),
+        // Nobody to take it: it is swallowed, refused, and RSET is due.
+        envelope.replace("d001", "elsewhere") + &chunk("QUIT\r\n", " LAST") + "RSET\r\n",
+        chunk("QUIT\r\n", "") + &chunk("QUIT\r\n", " LAST") + "RSET\r\n",
+        // DATA within chunks, then another recipient.
+        envelope.to_owned()
+            + &chunk("x", "")
+            + "DATA\r\nRCPT TO:<c@d001.bench.example>\r\nRSET\r\n",
+        "QUIT\r\n".to_owned(),
+    ]
+    .concat();
+    let mut chance = Sequence::new(5);
+    for round in 0..60 {
+        let mut stage = stage();
+        let most = [usize::MAX, 1, 2, 3, 7, 4_000][round % 6];
+        let said = stage.offer(script.as_bytes(), || 1 + chance.below(most));
+        let wanted = "250 250 250 250 250 250 250 250 250 250 250 250 250 550 554 250 503 503 250 \
+                      250 250 250 503 503 250 221";
+        assert_eq!(codes(&said).join(" "), wanted, "round {round}");
+        let report = stage.world.recorder.report(DnsReport::default());
+        assert_eq!(report.duplicates.unique_accepted, 3, "round {round}");
+    }
+}
+
+#[test]
+fn what_a_client_must_not_do_with_chunks_is_recorded() {
+    let envelope = ENVELOPE.strip_suffix("DATA\r\n").unwrap();
+    let elsewhere = envelope.replace("d001", "elsewhere");
+    let table: [(String, Mood, &str, &str); 5] = [
+        (
+            elsewhere.clone() + &chunk("x", " LAST") + "MAIL FROM:<>\r\n",
+            Mood::default(),
+            "no_reset_behind_a_failed_bdat",
+            "250 550 554 503",
+        ),
+        (
+            envelope.to_owned() + &chunk("x\r\n", " LAST"),
+            Mood { no_chunking: true, ..Mood::default() },
+            "bdat_without_offer",
+            "250 250 250",
+        ),
+        (
+            envelope.to_owned() + "BDAT -1 LAST\r\nNOOP\r\n",
+            Mood::default(),
+            "bdat_without_a_figure",
+            "250 250 501",
+        ),
+        (
+            envelope.to_owned() + "BDAT 18446744073709551616\r\nNOOP\r\n",
+            Mood::default(),
+            "bdat_without_a_figure",
+            "250 250 501",
+        ),
+        (
+            envelope.to_owned() + &chunk("a\n.\nb\r\n", " LAST"),
+            Mood::default(),
+            "bare_lf_in_data",
+            "250 250 250",
+        ),
+    ];
+    for (script, mood, fault, wanted) in table {
+        let mut stage = stage();
+        stage.session.mood = Arc::new(mood);
+        let said = stage.offer(format!("EHLO t\r\n{script}").as_bytes(), || usize::MAX);
+        assert_eq!(codes(&said)[1..].join(" "), wanted, "{script}");
+        let report = stage.world.recorder.report(DnsReport::default());
+        let faults = serde_json::to_string(&report).unwrap();
+        assert!(faults.contains(fault), "{faults}");
+    }
+    // Content is taken for commands where BDAT is not known.
+    let mut stage = stage();
+    stage.session.mood = Arc::new(Mood { unknown_bdat: true, ..Mood::default() });
+    let script = format!("EHLO t\r\n{envelope}{}", chunk("Subject: x\r\n", " LAST"));
+    assert_eq!(codes(&stage.offer(script.as_bytes(), || 1))[3..], ["502", "500"]);
+}
+
 #[test]
 fn only_crlf_dot_crlf_ends_a_message() {
     for smuggled in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r\n\0.\r\n"] {
@@ -136,6 +228,8 @@ fn rubbish_never_brings_it_down() {
         "RCPT TO:<",
         ">",
         "DATA",
+        "BDAT ",
+        " LAST",
         "\r\n",
         "\n",
         "\r",

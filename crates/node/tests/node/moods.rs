@@ -207,6 +207,26 @@ async fn a_server_that_hangs_holds_up_nobody_else() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
+/// A server that does not know what it offers is sent the same mail at once by DATA, and nobody's attempt is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_bdat_is_not_known_the_mail_goes_by_data() {
+    let mood = Mood { unknown_bdat: true, ..Mood::default() };
+    let world = World::one(15, mood).rules(OPEN);
+    let node = world.start();
+    let intake = node.intake();
+    let begin = Instant::now();
+    let options = intake.default_options();
+    let (id, first) = delivery_with(&intake, options, recipients(&["one.example"], 50)).await;
+    assert_eq!(settled(&intake, id).await.sent, 50);
+    let took = begin.elapsed();
+    assert!(explained(&node, first).await.attempts <= 1);
+    let ended = world.end(node).await;
+    assert_eq!(ended.report.duplicates.unique_accepted, 50);
+    assert_eq!(ended.report.duplicates.duplicated_keys, 0);
+    // A path that had failed would have rested for four seconds.
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn domains_without_mail_fail_with_their_codes() {
     let world = World::of(

@@ -198,14 +198,14 @@ pub(crate) fn draw_provider(chance: &mut Chance, number: u64, faults: bool) -> P
         .collect();
     let domains =
         (0..chance.between(1, 4)).map(|domain| format!("d{domain}.p{number}.example")).collect();
-    Provider {
-        hosts,
-        domains,
-        latency: millis(chance, 1, 100),
-        network: if faults { draw_network(chance) } else { Network::default() },
-        mood: if faults { draw_mood(chance) } else { Mood { pipelining: true, ..Mood::default() } },
-        spells: Vec::new(),
-    }
+    let latency = millis(chance, 1, 100);
+    let network = if faults { draw_network(chance) } else { Network::default() };
+    let mut mood =
+        if faults { draw_mood(chance) } else { Mood { pipelining: true, ..Mood::default() } };
+    // By what was drawn already, so that a seed draws the same plan as it did before there was BDAT.
+    mood.chunking = latency.as_millis().is_multiple_of(2);
+    mood.unknown_bdat = faults && latency.as_millis().is_multiple_of(20);
+    Provider { hosts, domains, latency, network, mood, spells: Vec::new() }
 }
 
 fn draw_network(chance: &mut Chance) -> Network {
