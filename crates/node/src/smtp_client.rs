@@ -9,7 +9,7 @@
 //! **How.** Work comes in batches through a bounded channel. A message is prepared (rendered and
 //! signed) only when the session wants it, which is one message ahead of the wire. Everything that
 //! is ready leaves in one vectored write: the content of one message, its final dot, and the MAIL,
-//! RCPT and DATA of the next; or MAIL, RCPT, BDAT and the content of one message. Every await is bounded by the session's deadline, the connection by
+//! RCPT and DATA of the next; or MAIL, RCPT, BDAT and the content of the first. Every await is bounded by the session's deadline, the connection by
 //! its own.
 //!
 //! **Ending it.** Dropping the sender of the work lets everything that was handed over go and then

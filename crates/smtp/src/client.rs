@@ -18,19 +18,18 @@
 //! the answer to it, the 354, is awaited before content is sent). Elsewhere one command is
 //! outstanding at a time.
 //!
-//! **Where CHUNKING is offered too** (RFC 3030), MAIL, RCPT, BDAT and the content are one group, so that the
-//! first message of a connection needs one round trip, not two. Nothing follows a BDAT that is not
-//! answered: when it fails, RSET comes first. So the content of one message at most is sent and
-//! unanswered, in this way as in the other. DATA is used all the same
+//! **Where CHUNKING is offered too** (RFC 3030), the first message of a connection goes as one group: MAIL, RCPT,
+//! BDAT and the content, in one round trip where DATA needs two. Nothing follows a BDAT that is not answered: when
+//! it fails, RSET comes first. So the content of one message at most is sent and unanswered, in this way as
+//! in the other. DATA is used all the same
 //!
-//! - for content larger than a bound: a recipient who is refused shall not cost megabytes,
-//!   and where the answer to RCPT is awaited anyway, the 354 comes with it for nothing;
-//! - behind a RSET, and as long as messages follow each other without a pause from there: who
-//!   refuses recipients is not sent their contents, and no content leaves before the 354 has shown
-//!   that both sides count the same commands;
+//! - for the messages behind the first: their commands travel with the final dot before them, so they need no
+//!   more round trips, and a server that closes a used connection without a word, because it has had
+//!   enough messages or nobody spoke for too long, has not been sent a content that would be in doubt;
+//! - for content larger than a bound: a recipient who is refused shall not cost megabytes;
 //! - with LMTP: nobody says how a BDAT without a recipient is answered there.
 //!
-//! Without PIPELINING, BDAT and the content follow the answer to RCPT.
+//! Without PIPELINING, BDAT and the content follow the answer to RCPT, for every message.
 //!
 //! **What becomes of a message** when the conversation does not simply answer it:
 //!
@@ -475,12 +474,11 @@ impl ClientSession {
                 return self.done(envelope.token, Verdict::Unsendable { status, why }, None);
             }
         };
-        self.begun += 1;
         let test_only = envelope.test_only;
-        // With something unanswered before it, a content could be the second in doubt, or follow a RSET.
-        let group_fits = content.size <= GROUP_OCTETS && self.awaited.is_empty();
+        let group_fits = content.size <= GROUP_OCTETS && self.begun == 0;
         let by_chunk =
             self.extensions.chunking && !test_only && (group_fits || !self.extensions.pipelining);
+        self.begun += 1;
         self.output.push(&[b"MAIL FROM:<", envelope.sender.as_bytes(), b">"]);
         if self.extensions.size.is_some() {
             let mut digits = [0; 20];
