@@ -90,6 +90,8 @@ struct World {
     block: u8,
     /// TCP port of the MX hosts.
     port: u16,
+    /// `[smtp_client] pipelining`.
+    pipelining: bool,
     /// Lines within `[submission]`.
     submission: String,
     /// Sections of the configuration besides the usual ones.
@@ -104,7 +106,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let port = lab.port();
         let (submission, more) = ("listen = []".into(), String::new());
-        let world = Self { lab, folder, block, port, submission, more, sources: vec!["", ""] };
+        let (pipelining, sources) = (true, vec!["", ""]);
+        let world = Self { lab, folder, block, port, pipelining, submission, more, sources };
         world.write_rules(&rule(OPEN));
         world
     }
@@ -158,6 +161,7 @@ level = "custom"
 [smtp_client]
 port = {port}
 tls_verify = "never"
+pipelining = {pipelining}
 [dns]
 servers = ["{dns}"]
 route_timeout = "2s"
@@ -171,6 +175,7 @@ listen = []
 "#,
             submission = self.submission,
             port = self.port,
+            pipelining = self.pipelining,
             dns = self.lab.dns_address(),
             more = self.more,
         ));

@@ -78,14 +78,32 @@ fn start(address: SocketAddr, next: &Next) -> Option<Peer> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exim_stores_what_we_send() {
-    let Some(taken) = sends_all(82, TASTE, start).await else { return };
+    let Some(taken) = sends_all(82, true, TASTE, start).await else { return };
     assert!(taken.others.is_empty(), "{:?}", taken.others);
     signatures::verify(&taken.keys, taken.stored.iter().chain(&taken.relayed));
     let log = taken.peer.log();
     // "L": it was told commands in groups ("L-": it was not); the dot: PIPECONNECT, which we do not have, was offered.
-    for line in log.lines().filter(|line| line.contains(" <= ")) {
+    let taken: Vec<&str> = log.lines().filter(|line| line.contains(" <= ")).collect();
+    for line in &taken {
         assert!(line.contains("esmtps L. "), "{line}");
     }
+    // "K": content by BDAT: that of the first message of a connection.
+    let by_bdat = taken.iter().filter(|line| line.contains(" K ")).count();
+    println!("{by_bdat} of {} by BDAT", taken.len());
+    assert!((1..taken.len()).contains(&by_bdat), "{by_bdat} of {}", taken.len());
+}
+
+/// Without PIPELINING all contents go by BDAT, the large ones too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exim_stores_what_we_send_by_bdat() {
+    let Some(taken) = sends_all(88, false, TASTE, start).await else { return };
+    assert!(taken.others.is_empty(), "{:?}", taken.others);
+    let log = taken.peer.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" <= ")).collect();
+    for line in &lines {
+        assert!(line.contains("esmtps L.- ") && line.contains(" K "), "{line}");
+    }
+    assert!(!lines.is_empty(), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

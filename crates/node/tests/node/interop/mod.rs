@@ -364,6 +364,7 @@ struct Taken {
 /// Sends random messages to a peer over STARTTLS, signed; the peer stores them, and passes some on. Every one is judged.
 async fn sends_all(
     block: u8,
+    pipelining: bool,
     taste: Taste,
     start: fn(SocketAddr, &Next) -> Option<Peer>,
 ) -> Option<Taken> {
@@ -377,6 +378,7 @@ async fn sends_all(
         "[[relay]]\ndomains = [\"relayed.example\", \"*.relayed.example\"]\nhosts = [\"{address}\"]\n"
     ));
     world.port = address.port();
+    world.pipelining = pipelining;
     let (keys, sections) = signatures::keys(world.folder.path());
     let world = world.more(&sections);
     let node = world.start();

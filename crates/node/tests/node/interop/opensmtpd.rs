@@ -61,7 +61,7 @@ fn start(address: SocketAddr, next: &Next) -> Option<Peer> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opensmtpd_stores_what_we_send() {
-    let Some(taken) = sends_all(84, TASTE, start).await else { return };
+    let Some(taken) = sends_all(84, true, TASTE, start).await else { return };
     // It takes a hundred messages in a session; then each MAIL FROM gets 452. They go over other connections at once.
     assert!(!taken.others.is_empty());
     for line in &taken.others {

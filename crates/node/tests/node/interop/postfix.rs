@@ -133,6 +133,18 @@ fn start(address: SocketAddr, next: &Next) -> Option<Peer> {
     Some(Peer::run("Postfix", command, folder, address, "mail/inbox/new", &["mail.log"]))
 }
 
+/// How many of these commands it has taken and heard, by what it says at the end of each conversation:
+/// `bdat=3`, or `bdat=2/3` where one was refused.
+fn told(log: &str, verb: &str) -> [usize; 2] {
+    let start = format!("{verb}=");
+    let ends = log.lines().filter(|line| line.contains("disconnect from "));
+    let counts = ends.flat_map(|line| line.split(' ')).filter_map(|word| word.strip_prefix(&start));
+    counts.fold([0, 0], |[taken, heard], count| {
+        let (first, last) = count.split_once('/').unwrap_or((count, count));
+        [taken + first.parse::<usize>().unwrap(), heard + last.parse::<usize>().unwrap()]
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_postfix_takes_everything_once() {
     let address = free_port([127, 9, 80, 1]);
@@ -173,6 +185,9 @@ async fn a_real_postfix_takes_everything_once() {
     let connections = log.matches(": connect from unknown[127.10.").count();
     assert_eq!(log.matches("TLS connection established from").count(), connections, "{log}");
     assert!((4..=20).contains(&connections), "{connections} connections\n{log}");
+    // The first message of each connection in one group, those behind it with the end of the one before.
+    assert_eq!(told(&log, "bdat"), [connections, connections], "{log}");
+    assert_eq!(told(&log, "data"), [200 - connections, 200 - connections], "{log}");
     // Commands ahead of their time would be "improper command pipelining" in its log.
     assert!(
         !log.contains("improper")
@@ -187,11 +202,26 @@ const TASTE: Taste = Taste { utf8: true, quoted: true, unended: true, recipients
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postfix_stores_what_we_send() {
-    let Some(taken) = sends_all(86, TASTE, start).await else { return };
+    let Some(taken) = sends_all(86, true, TASTE, start).await else { return };
     assert!(taken.others.is_empty(), "{:?}", taken.others);
     signatures::verify(&taken.keys, taken.stored.iter().step_by(10).chain(&taken.relayed));
     let log = taken.peer.log();
     assert!(!log.contains("improper") && !log.contains("warning"), "{log}");
+    let ([by_bdat, asked], [by_data, _]) = (told(&log, "bdat"), told(&log, "data"));
+    println!("{by_bdat} by BDAT, {by_data} by DATA");
+    assert!(by_bdat == asked && by_bdat > 0 && by_data > 0, "{by_bdat} of {asked}, {by_data}");
+}
+
+/// Without PIPELINING all contents go by BDAT, the large ones too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postfix_stores_what_we_send_by_bdat() {
+    let Some(taken) = sends_all(89, false, TASTE, start).await else { return };
+    assert!(taken.others.is_empty(), "{:?}", taken.others);
+    let log = taken.peer.log();
+    assert!(!log.contains("improper") && !log.contains("warning"), "{log}");
+    let [by_bdat, asked] = told(&log, "bdat");
+    println!("{by_bdat} by BDAT");
+    assert!(by_bdat == asked && by_bdat > 0 && told(&log, "data") == [0, 0], "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
