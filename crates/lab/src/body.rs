@@ -1,7 +1,7 @@
 //! What tells one mail's body from another in the journal.
 //!
-//! The 64-bit FNV-1a hash of the octets below the header, as they came over the wire: with their line ends, and with the
-//! dots doubled that begin a line. Who knows what was handed in can work it out by himself. Not fit for secrets.
+//! The 64-bit FNV-1a hash of the octets below the header, with their line ends; of the dots that DATA doubles at the
+//! beginning of a line one counts, so that a body has one hash by DATA and by BDAT. Who knows what was handed in can work it out by himself. Not fit for secrets.
 
 /// Hash of no octets.
 const NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
@@ -24,31 +24,33 @@ const END: &[u8] = b"\r\n\r\n";
 pub(crate) struct BodyHash {
     /// Octets of the header's end that the last ones were.
     matched: usize,
+    /// The two octets before the next one.
+    before: [u8; 2],
     hash: u64,
 }
 
 impl Default for BodyHash {
     fn default() -> Self {
         // A mail without a header begins with the empty line.
-        Self { matched: 2, hash: NOTHING }
+        Self { matched: 2, before: *b"\r\n", hash: NOTHING }
     }
 }
 
 impl BodyHash {
-    /// The next octets of the mail.
-    pub(crate) fn take(&mut self, run: &[u8]) {
-        let mut rest = run;
-        while self.matched < END.len()
-            && let Some((octet, later)) = rest.split_first()
-        {
-            self.matched = match *octet {
-                octet if octet == END[self.matched] => self.matched + 1,
-                b'\r' => 1,
-                _ => 0,
-            };
-            rest = later;
+    /// The next octets of the mail. `stuffed`: dots that begin a line are doubled.
+    pub(crate) fn take(&mut self, run: &[u8], stuffed: bool) {
+        for &octet in run {
+            if self.matched < END.len() {
+                self.matched = match octet {
+                    octet if octet == END[self.matched] => self.matched + 1,
+                    b'\r' => 1,
+                    _ => 0,
+                };
+            } else if !(stuffed && octet == b'.' && self.before == *b"\r\n") {
+                self.hash = more(self.hash, &[octet]);
+            }
+            self.before = [self.before[1], octet];
         }
-        self.hash = more(self.hash, rest);
     }
 
     /// That of what came so far.
@@ -76,10 +78,22 @@ mod tests {
         for (mail, body) in mails {
             for cut in 0..=mail.len() {
                 let (mut hash, (one, other)) = (BodyHash::default(), mail.split_at(cut));
-                hash.take(one);
-                hash.take(other);
+                hash.take(one, false);
+                hash.take(other, false);
                 assert_eq!(hash.hash(), body_hash(body), "{} at {cut}", mail.escape_ascii());
             }
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_hash_by_data_and_by_bdat() {
+        let (stuffed, body) =
+            (b"a: b\r\n\r\n..\r\n...x\r\ny.\r\n..z\r\n", b".\r\n..x\r\ny.\r\n.z\r\n");
+        for cut in 0..=stuffed.len() {
+            let (mut hash, (one, other)) = (BodyHash::default(), stuffed.split_at(cut));
+            hash.take(one, true);
+            hash.take(other, true);
+            assert_eq!(hash.hash(), body_hash(body), "at {cut}");
         }
     }
 }

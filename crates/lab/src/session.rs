@@ -498,7 +498,7 @@ impl Session {
             self.inspect(run);
         }
         if self.world.recorder.has_journal() {
-            self.data.body.take(run);
+            self.data.body.take(run, self.in_data);
         }
         if self.data.header_ended {
             return;

@@ -122,7 +122,8 @@ pub(super) fn killed_singles(net: u8, kills: u32, seed: u64) -> (u64, u64) {
             let recipient = recipient(client, number);
             let bodies = copies.get(&recipient);
             let bodies = bodies.unwrap_or_else(|| panic!("seed {seed}: {recipient} is lost"));
-            let body = format!("{:016x}", lab::body_hash(body(client, number).as_bytes()));
+            let body = body(client, number).replace("\r\n..", "\r\n.");
+            let body = format!("{:016x}", lab::body_hash(body.as_bytes()));
             let same = bodies.iter().all(|came| *came == body);
             assert!(same, "seed {seed}: {recipient} got another body: {bodies:?}, not {body}");
             messages += 1;
