@@ -173,6 +173,12 @@ impl Engine {
             path.last_fault = end.to_string().into_boxed_str();
             return;
         }
+        let in_message = matches!(end.stage, Stage::MailFrom | Stage::RcptTo | Stage::Content);
+        if in_message && matches!(end.cause, EndCause::Lost { .. } | EndCause::TimedOut) {
+            // Perhaps something on the way does not know BDAT. With DATA a server that ends so leaves no doubt.
+            let until = now + self.settings.doubted_chunking_pause;
+            path.no_chunking_until = path.no_chunking_until.max(until);
+        }
         match &end.cause {
             EndCause::TlsFailed { why } => {
                 let of_relay = self.groups[ix].as_ref().and_then(|group| group.tls);

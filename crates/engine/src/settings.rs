@@ -49,6 +49,8 @@ pub struct Settings {
     pub broken_tls_remembered: Duration,
     /// After a server did not know BDAT, though it offers CHUNKING, a path is used without for this long.
     pub broken_chunking_remembered: Duration,
+    /// The same after a session was lost, or its time was over, amid a message.
+    pub doubted_chunking_pause: Duration,
     /// Pause before a domain is looked up again after a temporary DNS failure; longer by itself each time, up to
     /// ten times.
     pub dns_retry: Duration,
@@ -84,6 +86,7 @@ impl Default for Settings {
             broken_tls_pause: Duration::from_secs(600),
             broken_tls_remembered: Duration::from_secs(3 * 86_400),
             broken_chunking_remembered: Duration::from_secs(3 * 86_400),
+            doubted_chunking_pause: Duration::from_secs(3_600),
             dns_retry: Duration::from_secs(60),
             prepare_retry: Duration::from_secs(30),
             sender_refused_pause: Duration::from_secs(600),

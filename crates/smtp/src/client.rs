@@ -27,6 +27,8 @@
 //!   more round trips, and a server that closes a used connection without a word, because it has had
 //!   enough messages or nobody spoke for too long, has not been sent a content that would be in doubt;
 //! - for content larger than a bound: a recipient who is refused shall not cost megabytes;
+//! - for content in which a server that offers CHUNKING and does not know it could read DATA or BDAT at the beginning of a
+//!   line: it takes for commands what stands behind BDAT, and nobody shall hand it a mail in that way;
 //! - with LMTP: nobody says how a BDAT without a recipient is answered there.
 //!
 //! Without PIPELINING, BDAT and the content follow the answer to RCPT, for every message.
@@ -37,7 +39,7 @@
 //! |---|---|---|---|
 //! | 4yz, 5yz to MAIL, RCPT, DATA, content | `Refused` with stage and reply | go on | goes on |
 //! | anything to BDAT, MAIL or RCPT refused | `Refused` with what was said to those | go on | goes on |
-//! | 500, 502 to BDAT | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | `ChunkingFailed` |
+//! | 500, 502 to BDAT, or 501, 503, 504 where MAIL and RCPT were accepted | `NotTried`, or `Refused` if MAIL or RCPT was | `NotTried` | `ChunkingFailed` |
 //! | 421 to MAIL, RCPT, DATA or the content | `Refused` with stage and reply | `NotTried` | `Refused` |
 //! | 421 to anything else, or unasked | | `NotTried` | `Refused` |
 //! | connection lost or time over, content and dot written | `PossiblyDelivered`, or `Refused` if MAIL or RCPT was | `NotTried` | `Lost`, `TimedOut` |
@@ -45,7 +47,7 @@
 //! | protocol broken | as if the connection were lost | `NotTried` | `ProtocolBroken` |
 //! | 4yz, 5yz before the content was written whole | `Refused` | `NotTried` | `ProtocolBroken` |
 //!
-//! A 500 or 502 to BDAT says that the server does not know what it has offered. It may be reading the content as
+//! Such an answer to BDAT says that the server does not know what it has offered. It may be reading the content as
 //! commands, so nothing more can be said to it; over another connection, with `chunking` off in the
 //! settings, the message can go.
 //!
@@ -476,8 +478,10 @@ impl ClientSession {
         };
         let test_only = envelope.test_only;
         let group_fits = content.size <= GROUP_OCTETS && self.begun == 0;
-        let by_chunk =
-            self.extensions.chunking && !test_only && (group_fits || !self.extensions.pipelining);
+        let by_chunk = self.extensions.chunking
+            && !test_only
+            && (group_fits || !self.extensions.pipelining)
+            && !content.could_be_commands();
         self.begun += 1;
         self.output.push(&[b"MAIL FROM:<", envelope.sender.as_bytes(), b">"]);
         if self.extensions.size.is_some() {

@@ -48,6 +48,16 @@ impl PreparedContent {
             Bytes::from(dot_stuff(&self.plain).into_owned())
         }
     }
+
+    /// Whether a server that does not know BDAT, and reads what is behind it as commands, could find one in it that begins
+    /// a content: a line with DATA or BDAT at its beginning, in any case. Without one no mail can be handed over.
+    #[must_use]
+    pub fn could_be_commands(&self) -> bool {
+        self.plain.split(|octet| *octet == b'\n').any(|line| {
+            let word = line.trim_ascii_start().get(..4).unwrap_or_default();
+            word.eq_ignore_ascii_case(b"DATA") || word.eq_ignore_ascii_case(b"BDAT")
+        })
+    }
 }
 
 /// Checks content; it is not copied.
@@ -139,6 +149,25 @@ mod tests {
             );
         }
         assert_eq!(prepare(&Bytes::from_static(b"a\0\r\n")), Err(BadContent::Nul));
+    }
+
+    #[test]
+    fn content_that_a_server_could_take_for_commands_is_seen() {
+        for (content, could) in [
+            ("", false),
+            ("DATA", true),
+            ("Subject: x\r\n\r\nRSET\r\nMAIL FROM:<a@b.test>\r\n \tdata\r\n.\r\n", true),
+            ("x\r\nbDAT 1 LAST\r\n", true),
+            ("x\r\nDatabases\r\n", true),
+            ("my DATA\r\nDAT\r\nA\r\nDA\r\n", false),
+            ("RSET\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", false),
+        ] {
+            let prepared = prepare(&Bytes::from(content)).unwrap();
+            assert_eq!(prepared.could_be_commands(), could, "{content:?}");
+        }
+        // Blanks are looked at once.
+        let blank = prepare(&Bytes::from(vec![b' '; 60_000])).unwrap();
+        assert!(!blank.could_be_commands());
     }
 
     #[test]

@@ -567,6 +567,10 @@ impl Bench {
     }
 
     fn end(&mut self, id: ConnectionId, cause: EndCause) {
+        self.end_at(id, Stage::Idle, cause);
+    }
+
+    fn end_at(&mut self, id: ConnectionId, stage: Stage, cause: EndCause) {
         let conversation = self.conversations.get_mut(&id).expect("open");
         conversation.ready = false;
         let results: Vec<MessageDone> = conversation
@@ -577,7 +581,7 @@ impl Bench {
         if !results.is_empty() {
             self.tell(Event::MessagesDone { connection: id, results });
         }
-        let end = SessionEnd { stage: Stage::Idle, cause };
+        let end = SessionEnd { stage, cause };
         self.tell(Event::ConnectionClosed { connection: id, end });
     }
 
@@ -629,6 +633,9 @@ impl Bench {
                 }];
                 self.tell(Event::MessagesDone { connection: id, results });
                 match cause {
+                    Some(cause @ (EndCause::Lost { .. } | EndCause::TimedOut)) => {
+                        self.end_at(id, Stage::Content, cause);
+                    }
                     Some(cause) => self.end(id, cause),
                     None => self.begin(id),
                 }

@@ -237,6 +237,30 @@ fn where_bdat_is_not_known_content_goes_by_data_at_once() {
     assert_eq!((bench.sent(), bench.begun.len()), (102, 103 + in_vain));
 }
 
+/// Something on the way may let the offer through and break what was offered.
+#[test]
+fn where_conversations_end_amid_bdat_data_is_used_for_an_hour() {
+    for cause in [EndCause::Lost { why: "reset".into() }, EndCause::TimedOut] {
+        let mut bench = Bench::simple("");
+        let chunking = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = Rc::clone(&chunking);
+        bench.exchanger = Box::new(move |_, plan, _| {
+            seen.borrow_mut().push(plan.chunking);
+            if plan.chunking { Answer::End(cause.clone()) } else { accept() }
+        });
+        let delivery = bench.plain(1);
+        bench.queue(delivery, "a.example", 100);
+        bench.run(MINUTE * 50);
+        assert_eq!(bench.sent(), 100);
+        let in_vain = chunking.borrow().iter().filter(|chunking| **chunking).count();
+        assert!((1..=2).contains(&in_vain), "{in_vain} tries by BDAT");
+        bench.run(MINUTE * 20);
+        bench.queue(delivery, "a.example", 1);
+        bench.run(MINUTE);
+        assert_eq!(chunking.borrow().iter().filter(|chunking| **chunking).count(), in_vain + 1);
+    }
+}
+
 #[test]
 fn required_tls_that_cannot_be_had_says_who_requires_it() {
     let by_rule = "[[rule]]\nname = \"strict\"\nmask = \"mx.a.example\"\ntls = \"required\"\nmatches = \"mx.a.example\"";

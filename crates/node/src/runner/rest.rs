@@ -1,7 +1,8 @@
 //! How long the engine's loop rests between two looks at what happened.
 //!
-//! **Promise.** On a node where little happens nothing waits: the loop is woken by each event. Where wakings come thick,
-//! events gather first, for a tenth of a millisecond to a whole one, and are decided together.
+//! **Promise.** A loop that was idle is woken by each event. From the fifth waking on that follows the one before within a
+//! millisecond, events gather first, for a tenth of a millisecond to a whole one, and are decided together: so the last
+//! steps of a lone message on a quick path may wait for a millisecond each, and nothing ever waits longer.
 //!
 //! **Why.** Without a rest nearly every event of a conversation wakes the loop's thread for itself, which costs more than
 //! to decide: a tenth of the processor time of a message that is accepted and delivered. How long is best depends on how

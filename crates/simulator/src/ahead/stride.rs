@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mail::id::{DeliveryId, SourceId};
 use mail::time::Timestamp;
-use rules::RuleId;
+use rules::{RuleId, Scope};
 
 use super::run::{Ground, Run};
 use super::{Ideal, PERIOD};
@@ -54,6 +54,8 @@ pub(super) type Sent = (u32, DeliveryId, u64);
 pub(super) struct Strides {
     /// The rule of each domain's first host, by the number of the domain.
     rules: Vec<RuleId>,
+    /// Rules whose domains have budgets of their own, so that nobody inherits.
+    apart: BTreeSet<RuleId>,
     /// Nothing is ever repeated.
     off: bool,
     /// Messages that are run through before anything is repeated.
@@ -73,7 +75,10 @@ impl Strides {
             ground.rules.find(host.map_or("", |host| &*host.name), source)
         };
         let warmed = !ground.ledger.warm_up().sources.is_empty();
+        let apart = ground.rules.rules().filter(|(_, rule)| rule.scope == Scope::Path);
+        let apart = apart.map(|(id, _)| id).collect();
         Self {
+            apart,
             rules: names.iter().map(|name| rule(name)).collect(),
             off: capped || warmed || !ground.source_limits.is_empty(),
             exact,
@@ -135,7 +140,7 @@ impl Strides {
     }
 
     /// The last cycle without those who are at their end: what they sent goes in turn to the others that sent something in
-    /// the same period under the same rule. `None`: there was nobody.
+    /// the same period under the same rule. `None`: there was nobody, or the rule gives each path a budget of its own.
     fn model(&self, run: &Run<Ideal>) -> Option<Vec<Vec<Sent>>> {
         let lately: BTreeSet<(u32, DeliveryId)> =
             self.seen.iter().skip(CYCLE - QUIET).flatten().map(|one| (one.0, one.1)).collect();
@@ -155,7 +160,7 @@ impl Strides {
                     heir.2 += count / heirs + u64::from(more);
                 }
                 turn += 1;
-                if heirs == 0 {
+                if heirs == 0 || self.apart.contains(&self.rule(domain)) {
                     return None;
                 }
             }

@@ -27,12 +27,18 @@ impl ClientSession {
         if reply.class() == ReplyClass::Unknown {
             return self.broken(now, &format!("no such class of replies: {}", reply.to_reply()));
         }
-        if step == Step::Chunk && matches!(reply.code(), 500 | 502) {
-            return self.chunking_failed(now, reply.to_reply());
-        }
         // Who has refused the recipient owes no patience with the content; it goes out whole all the same.
         let in_vain =
             step == Step::Chunk && self.opening.as_ref().is_some_and(|m| m.failure.is_some());
+        // Where MAIL and RCPT were accepted, "not now" and "not so" say as much as "what is that?".
+        let is_unknown = match reply.code() {
+            500 | 502 => true,
+            501 | 503 | 504 => !in_vain,
+            _ => false,
+        };
+        if step == Step::Chunk && is_unknown {
+            return self.chunking_failed(now, reply.to_reply());
+        }
         if !self.output.has_passed(end) && !in_vain {
             return self.answered_early(now, step, reply.to_reply());
         }

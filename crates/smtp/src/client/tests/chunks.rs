@@ -346,7 +346,9 @@ fn expected(mail: &str, rcpt: &str, bdat: &str) -> String {
             let why = "not an answer to this command: 354 x";
             return format!("{}; closed: protocol broken at {stage}: {why}", in_doubt());
         }
-        if last && (answer == "500 x" || answer == "502 x") {
+        let is_unknown = matches!(&answer[..3], "500" | "502")
+            || (known.is_none() && matches!(&answer[..3], "501" | "503" | "504"));
+        if last && is_unknown {
             let verdict = known.unwrap_or("1 not tried".into());
             return format!(
                 "{verdict}; closed: CHUNKING was offered and BDAT is not known: {answer}"
