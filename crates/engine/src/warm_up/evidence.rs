@@ -215,7 +215,7 @@ pub enum GuardVerdict {
     Kept,
     /// Too little was seen to know.
     Open,
-    /// The share lies over it.
+    /// The share lies over it, and at least 20 were seen.
     Breached,
 }
 
@@ -243,13 +243,17 @@ pub struct GuardReading {
 /// Half the width of an interval of 95 %, in standard deviations.
 const Z: f64 = 1.959_964;
 
+/// Of fewer no guard is breached: Wilson's interval is too sure of them. One message that is put off, of one, would lie over
+/// a fifth "at least", and a greylisting server would slow a whole source down.
+const FEWEST: u64 = 20;
+
 impl GuardReading {
     fn new(guard: GuardKind, count: u64, of: u64, limit_millionths: u32) -> Self {
         let limit = f64::from(limit_millionths) / 1e6;
         let (low, high) = interval(count, of);
         let verdict = match () {
             () if of == 0 => GuardVerdict::Open,
-            () if low > limit => GuardVerdict::Breached,
+            () if low > limit && of >= FEWEST => GuardVerdict::Breached,
             () if high < limit => GuardVerdict::Kept,
             () => GuardVerdict::Open,
         };

@@ -174,6 +174,11 @@ fn guards_need_evidence() {
     assert_eq!(verdicts(0, 0, 0, 0), [Open; 3]);
     assert_eq!(verdicts(10, 0, 0, 0), [Open, Open, Open]);
     assert_eq!(verdicts(100, 0, 0, 0), [Open, Kept, Kept]);
+    // A greylisting server, and a list of three with one who is not there.
+    assert_eq!(verdicts(0, 1, 0, 0), [Open, Open, Open]);
+    assert_eq!(verdicts(2, 17, 0, 0), [Open, Open, Open]);
+    assert_eq!(verdicts(2, 0, 1, 0), [Open, Open, Open]);
+    assert_eq!(verdicts(2, 18, 0, 0), [Open, Breached, Open]);
     assert_eq!(verdicts(2_000, 0, 0, 0), [Kept; 3]);
     assert_eq!(verdicts(2_000, 1_000, 200, 20), [Breached, Breached, Breached]);
     let tally = Tally { sent: 790, deferred: 210, ..Tally::default() };

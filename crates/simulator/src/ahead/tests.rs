@@ -234,6 +234,24 @@ fn hours_that_are_repeated_are_those_of_the_full_run() {
     }
 }
 
+/// Where each path has a budget of its own nobody gets what another has left.
+#[test]
+fn nobody_inherits_what_is_anothers_own() {
+    let rules =
+        "[[rule]]\nname = \"all\"\nmask = \"*.example\"\nmessages_per_hour = 600\nscope = \"path\"";
+    let (full, strided) =
+        (ahead_with(input(rules, &LONG), u64::MAX), ahead_with(input(rules, &LONG), 0));
+    assert!(strided.repeated > 10_000, "{}", strided.repeated);
+    for (domain, _) in LONG {
+        let (course, full) = (&strided.domains[domain], &full.domains[domain]);
+        let densest = |course: &AheadCourse| {
+            course.per_five_minutes.windows(12).map(|hour| hour.iter().sum::<u64>()).max()
+        };
+        assert_eq!(densest(course), densest(full), "{domain}");
+        assert_eq!(course.finished_at, full.finished_at, "{domain}");
+    }
+}
+
 /// What makes hours differ.
 type Capped = fn(&mut AheadInput);
 
