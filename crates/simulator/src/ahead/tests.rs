@@ -234,15 +234,16 @@ fn hours_that_are_repeated_are_those_of_the_full_run() {
     }
 }
 
-/// Where each path has a budget of its own nobody gets what another has left.
+/// Where each path has a budget of its own nobody gets what another has left. So little goes that cycles with and without
+/// the first one are alike.
 #[test]
 fn nobody_inherits_what_is_anothers_own() {
-    let rules =
-        "[[rule]]\nname = \"all\"\nmask = \"*.example\"\nmessages_per_hour = 600\nscope = \"path\"";
+    let rules = "[[rule]]\nname = \"all\"\nmask = \"*.example\"\nmessages_per_hour = 24\npacing = \"even\"\nscope = \"path\"";
+    let waiting = [("a.example", 900), ("b.example", 4_000)];
     let (full, strided) =
-        (ahead_with(input(rules, &LONG), u64::MAX), ahead_with(input(rules, &LONG), 0));
-    assert!(strided.repeated > 10_000, "{}", strided.repeated);
-    for (domain, _) in LONG {
+        (ahead_with(input(rules, &waiting), u64::MAX), ahead_with(input(rules, &waiting), 0));
+    assert!(strided.repeated > 2_000, "{}", strided.repeated);
+    for (domain, _) in waiting {
         let (course, full) = (&strided.domains[domain], &full.domains[domain]);
         let densest = |course: &AheadCourse| {
             course.per_five_minutes.windows(12).map(|hour| hour.iter().sum::<u64>()).max()
