@@ -101,9 +101,12 @@ async fn exim_stores_what_we_send_by_bdat() {
     let log = taken.peer.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" <= ")).collect();
     for line in &lines {
-        assert!(line.contains("esmtps L.- ") && line.contains(" K "), "{line}");
+        assert!(line.contains("esmtps L.- "), "{line}");
     }
-    assert!(!lines.is_empty(), "{log}");
+    // Content in which a line could be taken for a command goes by DATA.
+    let by_bdat = lines.iter().filter(|line| line.contains(" K ")).count();
+    println!("{by_bdat} of {} by BDAT", lines.len());
+    assert!(by_bdat > 0 && by_bdat * 20 > lines.len() * 19, "{by_bdat} of {}: {log}", lines.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
