@@ -155,7 +155,7 @@ pub(crate) struct Path {
     pub(crate) clear_text_until: Timestamp,
     /// Tries of TLS that failed in a row.
     pub(crate) tls_failures: u32,
-    /// CHUNKING is not used until then: BDAT was not known.
+    /// CHUNKING is not used until then: BDAT was not known, or a conversation was lost amid a message.
     pub(crate) no_chunking_until: Timestamp,
     /// Connections open or being opened.
     pub(crate) connections: u32,

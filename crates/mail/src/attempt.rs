@@ -135,7 +135,8 @@ pub enum EndCause {
         /// What failed.
         why: String,
     },
-    /// CHUNKING was offered, and BDAT was answered with 500 or 502. Without BDAT the server can be talked to.
+    /// CHUNKING was offered, and BDAT was answered with 500 or 502, or, to an accepted recipient, with 501, 503 or
+    /// 504. Without BDAT the server can be talked to.
     ChunkingFailed {
         /// The answer to BDAT.
         reply: Reply,

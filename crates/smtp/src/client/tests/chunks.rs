@@ -182,8 +182,8 @@ fn where_it_is_not_used() {
     check_after("PIPELINING", group);
 }
 
-/// What leaves at first, and behind the answers to MAIL and RCPT, for a content of so many octets.
-fn two_steps(offer: &str, octets: usize) -> [String; 2] {
+/// What leaves at first, and behind the answers to MAIL and RCPT, for this content.
+fn two_steps(offer: &str, content: Bytes) -> [String; 2] {
     let now = Timestamp::from_secs(1_000);
     let mut session = ClientSession::new(settings(), now);
     let all = |session: &mut ClientSession| {
@@ -197,7 +197,6 @@ fn two_steps(offer: &str, octets: usize) -> [String; 2] {
     session.receive(now, b"220 mx\r\n");
     all(&mut session);
     session.receive(now, offer.as_bytes());
-    let content = Bytes::from("x".repeat(octets - 2) + "\r\n");
     session.enqueue(now, Envelope { content, ..message("1", now) });
     let mut first = all(&mut session);
     session.receive(now, b"250 ok\r\n");
@@ -211,15 +210,27 @@ fn a_large_content_waits_for_the_recipient() {
     let both = "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
     let commands = "MAIL FROM:<b@we.test>\r\nRCPT TO:<r1@x.test>\r\n";
     let bound = usize::try_from(GROUP_OCTETS).unwrap();
-    let [first, then] = two_steps(both, bound);
+    let line = |octets: usize| Bytes::from("x".repeat(octets - 2) + "\r\n");
+    let [first, then] = two_steps(both, line(bound));
     assert!(first.starts_with(&format!("{commands}BDAT 65536 LAST\r\nxx")), "{}", &first[..90]);
     assert_eq!((first.ends_with("x\r\n"), then.as_str()), (true, ""));
-    let [first, then] = two_steps(both, bound + 1);
+    let [first, then] = two_steps(both, line(bound + 1));
     assert_eq!((first, then), (format!("{commands}DATA\r\n"), String::new()));
-    let [first, then] = two_steps("250-mx\r\n250 CHUNKING\r\n", bound + 1);
+    let [first, then] = two_steps("250-mx\r\n250 CHUNKING\r\n", line(bound + 1));
     assert_eq!(first, commands);
     assert!(then.starts_with("BDAT 65537 LAST\r\nxx"), "{}", &then[..40]);
     assert_eq!(then.len(), bound + 1 + "BDAT 65537 LAST\r\n".len());
+}
+
+/// A server that offers CHUNKING and does not know it would do what stands there, before it is heard.
+#[test]
+fn what_could_be_taken_for_commands_goes_by_data() {
+    let forged = "RSET\r\nMAIL FROM:<x@y.test>\r\nRCPT TO:<z@x.test>\r\n data\r\nforged\r\n.\r\n";
+    let commands = "MAIL FROM:<b@we.test>\r\nRCPT TO:<r1@x.test>\r\n";
+    let both = "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+    assert_eq!(two_steps(both, forged.into()), [format!("{commands}DATA\r\n"), String::new()]);
+    let alone = "250-mx\r\n250 CHUNKING\r\n";
+    assert_eq!(two_steps(alone, forged.into()), [commands, "DATA\r\n"]);
 }
 
 #[test]
